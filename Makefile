@@ -1,0 +1,52 @@
+# The first command after a clone may be any of these: each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Another interpreter that the slow tier also tests, where it is found.
+NEWEST := $(shell for python in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python); do \
+	$$python -c "" 2>/dev/null && { echo $$python; break; }; done)
+NEWEST_VENV := .venv-newest
+
+.PHONY: train test test-all test-newest check format bench clean
+
+train: $(VENV)/.installed
+	$(BIN)/purerl train $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.installed
+	$(BIN)/pytest $(ARGS)
+ifneq ($(NEWEST),)
+	$(MAKE) test-newest
+endif
+
+test-newest: $(NEWEST_VENV)/.installed
+	$(NEWEST_VENV)/bin/pytest -m "not slow" $(ARGS)
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(NEWEST_VENV)
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "purerl needs Python 3.11 or later; name one with make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+$(NEWEST_VENV)/.installed: pyproject.toml
+	$(NEWEST) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,89 @@
+"""purerl: policy-gradient agents on pure-JAX environments, many seeds in one compiled program."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from purerl.algorithms import REINFORCE as REINFORCE
+    from purerl.algorithms import VPG as VPG
+    from purerl.algorithms import Algorithm as Algorithm
+    from purerl.config import Config as Config
+    from purerl.distributions import Categorical as Categorical
+    from purerl.envs import Box as Box
+    from purerl.envs import Discrete as Discrete
+    from purerl.envs import env_names as env_names
+    from purerl.envs import make_env as make_env
+    from purerl.evaluate import Evaluation as Evaluation
+    from purerl.evaluate import evaluate as evaluate
+    from purerl.experiment.run import Run as Run
+    from purerl.experiment.run import run as run
+    from purerl.factories import reinforce as reinforce
+    from purerl.factories import vpg as vpg
+    from purerl.networks import MLPBaseline as MLPBaseline
+    from purerl.networks import MLPPolicy as MLPPolicy
+    from purerl.networks import carried as carried
+    from purerl.optimizers import clipped_adam as clipped_adam
+    from purerl.presets import preset as preset
+    from purerl.returns import gae as gae
+    from purerl.returns import reward_to_go as reward_to_go
+    from purerl.seeds import seed_keys as seed_keys
+    from purerl.seeds import train_seeds as train_seeds
+    from purerl.sweep import sweep as sweep
+    from purerl.train import TrainState as TrainState
+    from purerl.train import advance as advance
+    from purerl.train import init as init
+    from purerl.train import train as train
+    from purerl.train import train_step as train_step
+    from purerl.types import Env as Env
+    from purerl.types import Estimate as Estimate
+    from purerl.types import Hyperparams as Hyperparams
+    from purerl.types import Metrics as Metrics
+    from purerl.types import Transition as Transition
+
+# Names are imported when they are first used, so that `import purerl` is quick and starts no
+# backend: device counts can still be set after it.
+_HOME = {
+    "algorithms": ("REINFORCE", "VPG", "Algorithm"),
+    "config": ("Config",),
+    "distributions": ("Categorical",),
+    "envs": ("Box", "Discrete", "env_names", "make_env"),
+    "evaluate": ("Evaluation", "evaluate"),
+    "experiment.run": ("Run", "run"),
+    "factories": ("reinforce", "vpg"),
+    "networks": ("MLPBaseline", "MLPPolicy", "carried"),
+    "optimizers": ("clipped_adam",),
+    "presets": ("preset",),
+    "returns": ("gae", "reward_to_go"),
+    "seeds": ("seed_keys", "train_seeds"),
+    "sweep": ("sweep",),
+    "train": ("TrainState", "advance", "init", "train", "train_step"),
+    "types": ("Env", "Estimate", "Hyperparams", "Metrics", "Transition"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+class _Package(ModuleType):
+    """Keeps `purerl.train` the function: importing the file of that name would set the module."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'purerl' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"purerl.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULE_OF]

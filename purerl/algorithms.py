@@ -1,0 +1,79 @@
+"""Algorithms as values: what is learnt from a rollout, as a tuple of pure functions.
+
+A new algorithm is a line, and one piece is changed with `_replace`:
+`VPG._replace(policy_loss=my_loss)`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from purerl.losses import score_function_loss, squared_error
+from purerl.returns import reward_to_go
+from purerl.types import Estimate, Hyperparams, Transition
+
+
+class Algorithm(NamedTuple):
+    """A policy-gradient algorithm: hashable, and equal to another made of the same functions.
+
+    - `estimate(rollout, value, next_value, hyper) -> Estimate`, over a rollout `[T, N]`;
+    - `policy_loss(log_prob, old_log_prob, advantage, weight, hyper) -> scalar`;
+    - `value_loss(value, old_value, value_target, weight, hyper) -> scalar`, or None where there is
+      no baseline: `estimate` then gets None for both values.
+    """
+
+    name: str
+    estimate: Callable[..., Estimate]
+    policy_loss: Callable[..., Float[Array, ""]]
+    value_loss: Callable[..., Float[Array, ""]] | None
+
+    @property
+    def has_baseline(self) -> bool:
+        return self.value_loss is not None
+
+
+def monte_carlo_estimate(
+    rollout: Transition, value: None, next_value: None, hyper: Hyperparams
+) -> Estimate:
+    """Reward-to-go of whole episodes; the unfinished tail of a rollout has weight 0.
+
+    A truncated episode is over: its return is the sum of what it got.
+    """
+    del value, next_value
+    returns = reward_to_go(
+        rollout.reward,
+        hyper.discount,
+        terminated=rollout.terminated,
+        truncated=rollout.truncated,
+    )
+    done = rollout.terminated | rollout.truncated
+    finished = jnp.cumsum(done[::-1], axis=0)[::-1] > 0
+    weight = finished.astype(returns.dtype)
+    # What lies in the tail counts for nothing, so it must not be NaN either.
+    returns = jnp.where(finished, returns, 0)
+    return Estimate(advantage=returns, value_target=returns, weight=weight)
+
+
+def baseline_estimate(
+    rollout: Transition,
+    value: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    hyper: Hyperparams,
+) -> Estimate:
+    """`Â = G − V`: reward-to-go, bootstrapped with V where an episode is cut, less the baseline."""
+    returns = reward_to_go(
+        rollout.reward,
+        hyper.discount,
+        terminated=rollout.terminated,
+        truncated=rollout.truncated,
+        next_value=next_value,
+    )
+    return Estimate(
+        advantage=returns - value, value_target=returns, weight=jnp.ones_like(returns)
+    )
+
+
+REINFORCE = Algorithm("reinforce", monte_carlo_estimate, score_function_loss, None)
+VPG = Algorithm("vpg", baseline_estimate, score_function_loss, squared_error)

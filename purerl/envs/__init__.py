@@ -1,0 +1,19 @@
+"""Environments: by name or brought by the user, checked, and seen through one small interface."""
+
+from purerl.envs.check import EnvSpec, check_env
+from purerl.envs.interface import EnvStep, reset, step
+from purerl.envs.make import env_names, make_env
+from purerl.envs.spaces import Box, Discrete, Space
+
+__all__ = [
+    "Box",
+    "Discrete",
+    "EnvSpec",
+    "EnvStep",
+    "Space",
+    "check_env",
+    "env_names",
+    "make_env",
+    "reset",
+    "step",
+]

@@ -1,0 +1,45 @@
+"""An environment as the rest of the library sees it: six values by name, numbers as float32."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from purerl.types import Env
+
+
+class EnvStep(NamedTuple):
+    """What one step gives. `obs` opens the next step; `next_obs` is the true successor.
+
+    They differ where the episode has ended and `obs` comes from the reset.
+    """
+
+    obs: Float[Array, "..."]
+    state: PyTree
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    next_obs: Float[Array, "..."]
+
+
+def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "..."], PyTree]:
+    """Begin an episode: the first observation, and the environment's state."""
+    obs, state = env.reset(key, params)
+    return _float(obs), state
+
+
+def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTree) -> EnvStep:
+    """Take one step, through the environment's public `step`, which resets by itself."""
+    obs, state, reward, terminated, truncated, info = env.step(key, state, action, params)
+    return EnvStep(
+        obs=_float(obs),
+        state=state,
+        reward=_float(reward),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        next_obs=_float(info["final_observation"]),
+    )
+
+
+def _float(x: Any) -> Float[Array, "..."]:
+    return jnp.asarray(x).astype(jnp.float32)

@@ -1,0 +1,64 @@
+"""Environments by name: those of gymnax, and any importable one as `package.module:Name`."""
+
+import difflib
+import functools
+import importlib
+from typing import Any
+
+from jaxtyping import PyTree
+
+from purerl.types import Env
+
+
+def env_names() -> tuple[str, ...]:
+    """The names that gymnax registers, sorted."""
+    # Imported here: gymnax starts the backend, and takes over a second.
+    import gymnax
+
+    return tuple(sorted(gymnax.registered_envs))
+
+
+def make_env(name: str, **kwargs: Any) -> tuple[Env, PyTree]:
+    """Make an environment by name, and its default parameters (None where it has none).
+
+    A name is one of gymnax's, or the import path `package.module:Name` of a class, a function or
+    an object. Equal calls return the same object, so that the same name never retraces; keyword
+    arguments go to whatever makes the environment.
+
+    **Raises:** `ValueError` for a name that is not known, with the nearest ones.
+    """
+    env = _make(name, tuple(sorted(kwargs.items())))
+    return env, getattr(env, "default_params", None)
+
+
+@functools.cache
+def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Env:
+    return _import(name, dict(kwargs)) if ":" in name else _gymnax(name, dict(kwargs))
+
+
+def _gymnax(name: str, kwargs: dict[str, Any]) -> Env:
+    import gymnax
+
+    known = env_names()
+    if name not in known:
+        by_lower = {each.lower(): each for each in known}
+        close = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.4)
+        nearest = ", ".join(by_lower[each] for each in close) or "one of " + ", ".join(known)
+        raise ValueError(
+            f"env = {name!r} is not known; did you mean {nearest}? "
+            f"An environment of your own is named package.module:Name."
+        )
+    return gymnax.make(name, **kwargs)[0]
+
+
+def _import(path: str, kwargs: dict[str, Any]) -> Env:
+    module_name, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"env = {path!r} cannot be imported: {error}; name it package.module:Name, "
+            f"with the package on the Python path."
+        ) from error
+    is_factory = isinstance(found, type) or not hasattr(found, "reset")
+    return found(**kwargs) if is_factory else found

@@ -1,0 +1,49 @@
+"""Spaces of observations and actions: what an environment declares, in one form."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The integers 0 … n − 1."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of a shape, between two bounds (each a number or an array of that shape)."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"Box{self.shape}"
+
+
+Space = Discrete | Box
+
+
+def as_space(space: Any) -> Space:
+    """Read a space of gymnax, gymnasium or purerl by what it has, not by its class.
+
+    **Raises:** `ValueError` for anything that is neither discrete nor a box.
+    """
+    if isinstance(space, Space):
+        return space
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    if all(hasattr(space, name) for name in ("low", "high", "shape")):
+        return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape))
+    raise ValueError(
+        f"{space!r} is a {type(space).__name__}; use a space with n (discrete), "
+        f"or one with low, high and shape (a box)."
+    )

@@ -1,0 +1,67 @@
+"""Losses of one agent: weighted means over its transitions. Advantages and targets are constants.
+
+A policy loss has the signature of `score_function_loss`, a value loss that of `squared_error`.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from purerl.types import Hyperparams
+
+
+def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
+    """`Σ weight · x / Σ weight`: 0 where every weight is 0, and blind to x where its weight is 0."""
+    # where, not the product alone: 0 · NaN is NaN.
+    total = jnp.sum(jnp.where(weight > 0, weight * x, 0))
+    mass = jnp.sum(weight)
+    return total / jnp.where(mass > 0, mass, 1)
+
+
+def normalize(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`(x − mean) / (std + 1e-8)`, with the weighted mean and standard deviation of one agent."""
+    mean = weighted_mean(x, weight)
+    variance = weighted_mean((x - mean) ** 2, weight)
+    return (x - mean) / (jnp.sqrt(variance) + 1e-8)
+
+
+def score_function_loss(
+    log_prob: Float[Array, " batch"],
+    old_log_prob: Float[Array, " batch"],
+    advantage: Float[Array, " batch"],
+    weight: Float[Array, " batch"],
+    hyper: Hyperparams,
+) -> Float[Array, ""]:
+    """`−mean(log π(a|s) · Â)`: its gradient is the policy gradient's estimate, negated.
+
+    Williams (1992), "Simple statistical gradient-following algorithms for connectionist
+    reinforcement learning".
+    """
+    del old_log_prob, hyper
+    return -weighted_mean(log_prob * advantage, weight)
+
+
+def squared_error(
+    value: Float[Array, " batch"],
+    old_value: Float[Array, " batch"],
+    value_target: Float[Array, " batch"],
+    weight: Float[Array, " batch"],
+    hyper: Hyperparams,
+) -> Float[Array, ""]:
+    """`mean((V(s) − target)²)`."""
+    del old_value, hyper
+    return weighted_mean((value - value_target) ** 2, weight)
+
+
+def explained_variance(
+    value: Float[Array, "..."], value_target: Float[Array, "..."], weight: Float[Array, "..."]
+) -> Float[Array, ""]:
+    """`1 − Var(target − V) / Var(target)`: 1 is a perfect baseline, 0 one no better than a constant.
+
+    NaN where the targets do not vary.
+    """
+
+    def variance(x):
+        return weighted_mean((x - weighted_mean(x, weight)) ** 2, weight)
+
+    spread = variance(value_target)
+    return jnp.where(spread > 0, 1 - variance(value_target - value) / spread, jnp.nan)

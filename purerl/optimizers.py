@@ -1,0 +1,13 @@
+"""The default optimiser. Another is any hashable function of the same two arguments."""
+
+import optax
+from jaxtyping import Array, Float
+
+
+def clipped_adam(
+    learning_rate: Float[Array, ""] | float, max_grad_norm: Float[Array, ""] | float
+) -> optax.GradientTransformation:
+    """Adam on gradients whose global norm is clipped to `max_grad_norm` (inf: not clipped)."""
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
+    )

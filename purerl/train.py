@@ -1,0 +1,179 @@
+"""Training, top to bottom: a state, a step, and the scan of the step.
+
+Everything here is a pure function of one agent. `jax.jit` compiles it; `jax.vmap` over keys makes
+it many agents, over configs many settings.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key, PyTree
+
+from purerl.config import Config, require_divisor, require_positive_int
+from purerl.networks import carried
+from purerl.rollout import EnvCarry, Episodes, collect, reset_envs
+from purerl.types import Metrics
+from purerl.update import Learner, optimizers, update
+
+
+class TrainState(eqx.Module):
+    """Everything that training carries: arrays only.
+
+    `failed_at` is the update at which the agent stopped being finite and was frozen, −1 while it
+    is finite. `key` never changes: the random stream of an update is derived from it and `step`.
+    """
+
+    key: Key[Array, "*batch"]
+    step: Int[Array, "*batch"]
+    failed_at: Int[Array, "*batch"]
+    learner: Learner
+    envs: EnvCarry
+
+
+class Streams(NamedTuple):
+    """The random streams of one seed, derived from its key by name."""
+
+    init: Key[Array, ""]
+    train: Key[Array, ""]
+    evaluate: Key[Array, ""]
+
+
+def streams(key: Key[Array, ""]) -> Streams:
+    """Derive a seed's independent streams from its key."""
+    return Streams(*jax.random.split(key, len(Streams._fields)))
+
+
+def init(key: Key[Array, ""], config: Config) -> TrainState:
+    """The state before the first update: fresh networks, optimisers and environments."""
+    seed = streams(key)
+    policy_key, baseline_key, env_key = jax.random.split(seed.init, 3)
+    spec = config.env_spec
+
+    def build(factory, key):
+        return carried(factory(key, spec.obs_space, spec.action_space))
+
+    def start(optimizer, module):
+        return optimizer.init(eqx.filter(module, eqx.is_inexact_array))
+
+    policy_optimizer, baseline_optimizer = optimizers(config)
+    policy = build(config.policy, policy_key)
+    baseline = build(config.baseline, baseline_key) if config.algorithm.has_baseline else None
+    return TrainState(
+        key=seed.train,
+        step=jnp.int32(0),
+        failed_at=jnp.int32(-1),
+        learner=Learner(
+            policy=policy,
+            baseline=baseline,
+            policy_opt=start(policy_optimizer, policy),
+            baseline_opt=start(baseline_optimizer, baseline) if baseline is not None else None,
+        ),
+        envs=reset_envs(env_key, config),
+    )
+
+
+def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
+    """One rollout and the updates on it; the metrics are scalars.
+
+    An agent whose parameters, optimiser states or observations stop being finite stays at the
+    state before this step, `failed_at` says when, and its metrics are NaN from then on.
+    """
+    step_key = jax.random.fold_in(state.key, state.step)
+    env_carry, rollout, episodes = collect(step_key, state.learner.policy, state.envs, config)
+    learner, report = update(state.learner, rollout, config)
+    metrics = Metrics(**episode_metrics(episodes), **report)
+
+    finite = all_finite((learner, env_carry.obs, env_carry.episode_return))
+    alive = finite & (state.failed_at < 0)
+    after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry)
+    failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
+    frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
+    return select(alive, after, frozen), select(alive, metrics, no_metrics(metrics))
+
+
+def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:
+    """Train for a number of updates, from any state.
+
+    **Returns:** the new state, and metrics with leaves `[num_updates / log_every]`: a record is
+    the mean over `log_every` updates; its episode means are over all episodes that ended in them.
+
+    **Raises:** `ValueError` where `log_every` does not divide `num_updates`.
+    """
+    require_positive_int("num_updates", num_updates)
+    require_divisor("log_every", config.log_every, "num_updates", num_updates)
+
+    def update_once(state, _):
+        return train_step(state, config)
+
+    def record(state, _):
+        state, metrics = jax.lax.scan(update_once, state, length=config.log_every)
+        return state, summarize(metrics)
+
+    return jax.lax.scan(record, state, length=num_updates // config.log_every)
+
+
+def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
+    """Train one agent from scratch for `config.num_updates` updates.
+
+    **Returns:** the final state, and metrics with leaves `[num_updates / log_every]`.
+    """
+    return advance(init(key, config), config, config.num_updates)
+
+
+def episode_metrics(episodes: Episodes) -> dict[str, Array]:
+    """Means over the episodes that ended: NaN, not 0, where none did."""
+    count = episodes.num_episodes
+    return {
+        "episode_return": episodes.total_return / count,
+        "episode_length": episodes.total_length / count,
+        "num_episodes": count,
+    }
+
+
+def summarize(metrics: Metrics) -> Metrics:
+    """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
+
+    A mean is over the updates for which the metric is defined, and NaN where it is for none.
+    """
+    count = metrics.num_episodes
+
+    def mean_over_episodes(x):
+        return jnp.sum(jnp.where(count > 0, x * count, 0)) / jnp.sum(count)
+
+    averaged = jax.tree.map(defined_mean, metrics)
+    return eqx.tree_at(
+        lambda m: (m.episode_return, m.episode_length, m.num_episodes),
+        averaged,
+        (
+            mean_over_episodes(metrics.episode_return),
+            mean_over_episodes(metrics.episode_length),
+            jnp.sum(count),
+        ),
+    )
+
+
+def defined_mean(x: Array) -> Array:
+    """The mean over the entries that are not NaN; NaN where there are none."""
+    defined = ~jnp.isnan(x)
+    return jnp.sum(jnp.where(defined, x, 0)) / jnp.sum(defined)
+
+
+def no_metrics(metrics: Metrics) -> Metrics:
+    """Metrics of an update that did not happen: no episodes, and NaN."""
+    return jax.tree.map(
+        lambda x: jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0),
+        metrics,
+    )
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point number in a pytree is finite."""
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def select(condition: Bool[Array, ""], chosen: Any, other: Any) -> Any:
+    """One of two pytrees of the same structure, leaf by leaf."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), chosen, other)

@@ -1,0 +1,123 @@
+"""The words of the library: what is carried, what is reported, and what a user may bring."""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Key, Num, PyTree, Shaped
+
+
+class Hyperparams(eqx.Module):
+    """The traced scalars of an algorithm: other values never recompile, and each can be swept.
+
+    Each is a float32 scalar, or, behind `vmap`, an array with one entry a setting.
+    """
+
+    policy_learning_rate: Float[Any, ""]
+    baseline_learning_rate: Float[Any, ""]
+    discount: Float[Any, ""]
+    gae_lambda: Float[Any, ""]
+    clip_eps: Float[Any, ""]
+    entropy_coef: Float[Any, ""]
+    max_grad_norm: Float[Any, ""]
+
+
+class Transition(eqx.Module):
+    """One environment step of one environment; stacked to `[T, N]` it is a rollout.
+
+    `next_obs` is the true successor of `obs`, before any auto-reset, and `log_prob` belongs to
+    the action as it was sampled.
+    """
+
+    obs: Float[Array, "*batch_obs"]
+    action: Shaped[Array, "*batch_action"]
+    log_prob: Float[Array, "*batch"]
+    reward: Float[Array, "*batch"]
+    terminated: Bool[Array, "*batch"]
+    truncated: Bool[Array, "*batch"]
+    next_obs: Float[Array, "*batch_obs"]
+
+
+class Estimate(NamedTuple):
+    """What an algorithm makes of a rollout: constants, through which no gradient flows.
+
+    A transition whose `weight` is 0 takes part in no loss, no entropy and no normalisation.
+    """
+
+    advantage: Float[Array, "T N"]
+    value_target: Float[Array, "T N"]
+    weight: Float[Array, "T N"]
+
+
+class Metrics(eqx.Module):
+    """What a training step reports: scalars, each NaN where it is not defined.
+
+    `episode_return` and `episode_length` are means over the episodes that ended, of the
+    environment's own undiscounted rewards. `approx_kl` (http://joschu.net/blog/kl-approx.html)
+    and `clip_fraction` compare the policy before each gradient step with the one that sampled:
+    both are 0 for an algorithm that takes one step a rollout. Gradient norms are those before
+    clipping.
+    """
+
+    episode_return: Float[Any, "*batch"]
+    episode_length: Float[Any, "*batch"]
+    num_episodes: Num[Any, "*batch"]
+    policy_loss: Float[Any, "*batch"]
+    value_loss: Float[Any, "*batch"]
+    entropy: Float[Any, "*batch"]
+    explained_variance: Float[Any, "*batch"]
+    approx_kl: Float[Any, "*batch"]
+    clip_fraction: Float[Any, "*batch"]
+    policy_grad_norm: Float[Any, "*batch"]
+    baseline_grad_norm: Float[Any, "*batch"]
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A pure-JAX environment, as gymnax 1.0 defines it. Any hashable object with these trains.
+
+    `step` resets by itself where an episode ends, and puts the true successor, from before the
+    reset, into `info["final_observation"]`. `default_params`, a pytree of numbers, is needed only
+    where the environment has parameters.
+    """
+
+    def reset(self, key: Key[Array, ""], params: PyTree, /) -> tuple[Array, PyTree]:
+        """Return the first observation and the environment's state."""
+        ...
+
+    def step(
+        self, key: Key[Array, ""], state: PyTree, action: Array, params: PyTree, /
+    ) -> tuple[Array, PyTree, Array, Array, Array, dict[str, Any]]:
+        """Return obs, state, reward, terminated, truncated, info."""
+        ...
+
+    def action_space(self, params: PyTree, /) -> Any:
+        """Return a space with `n` (discrete) or with `low`, `high` and `shape` (a box)."""
+        ...
+
+    def observation_space(self, params: PyTree, /) -> Any:
+        """Return a space, as `action_space` does."""
+        ...
+
+
+class Distribution(Protocol):
+    """What a policy makes of one observation: a pytree of arrays with these four methods."""
+
+    def sample(self, key: Key[Array, ""]) -> Array: ...
+
+    def log_prob(self, action: Array) -> Float[Array, ""]: ...
+
+    def entropy(self) -> Float[Array, ""]: ...
+
+    def mode(self) -> Array: ...
+
+
+class Policy(Protocol):
+    """An equinox module: one observation in, a distribution over actions out."""
+
+    def __call__(self, obs: Float[Array, "..."], /) -> Distribution: ...
+
+
+class Baseline(Protocol):
+    """An equinox module: one observation in, its value V out."""
+
+    def __call__(self, obs: Float[Array, "..."], /) -> Float[Array, ""]: ...
