@@ -70,9 +70,7 @@ def baseline_estimate(
         truncated=rollout.truncated,
         next_value=next_value,
     )
-    return Estimate(
-        advantage=returns - value, value_target=returns, weight=jnp.ones_like(returns)
-    )
+    return Estimate(advantage=returns - value, value_target=returns, weight=jnp.ones_like(returns))
 
 
 REINFORCE = Algorithm("reinforce", monte_carlo_estimate, score_function_loss, None)

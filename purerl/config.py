@@ -95,7 +95,7 @@ def check_hyper(hyper: Hyperparams) -> None:
         "baseline_learning_rate": (lambda x: (x > 0) & np.isfinite(x), "positive and finite"),
         "discount": (lambda x: (x >= 0) & (x <= 1), "between 0 and 1"),
         "gae_lambda": (lambda x: (x >= 0) & (x <= 1), "between 0 and 1"),
-        "clip_eps": (lambda x: (x > 0), "positive (inf: no clipping)"),
+        "clip_eps": (lambda x: x > 0, "positive (inf: no clipping)"),
         "entropy_coef": (lambda x: (x >= 0) & np.isfinite(x), "at least 0 and finite"),
         "max_grad_norm": (lambda x: x > 0, "positive (inf: no clipping)"),
     }

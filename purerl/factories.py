@@ -1,6 +1,5 @@
 """`reinforce` and `vpg`: from an environment and a few settings to a checked `Config`."""
 
-import dataclasses
 import difflib
 import math
 import warnings
@@ -100,11 +99,10 @@ def _make_config(
         **defaults,
         **settings,
     }
-    env, default_params = (
-        make_env(env) if isinstance(env, str) else (env, getattr(env, "default_params", None))
-    )
+    env_object: Any = make_env(env)[0] if isinstance(env, str) else env
+    default_params = getattr(env_object, "default_params", None)
     env_params = jax.tree.map(_to_numpy, given.get("env_params", default_params))
-    spec = check_env(env, env_params)
+    spec = check_env(env_object, env_params)
     if given["rollout_length"] is None:
         given["rollout_length"] = spec.max_steps or 512
     for name in ("total_steps", "num_envs", "rollout_length"):
@@ -113,7 +111,7 @@ def _make_config(
     return Config(
         hyper=Hyperparams(**{name: _scalar(name, given[name]) for name in _HYPER}),
         env_params=env_params,
-        env=env,
+        env=env_object,
         algorithm=given["algorithm"],
         policy=policy,
         baseline=baseline if given["algorithm"].has_baseline else None,
@@ -155,9 +153,7 @@ def _networks(given: dict[str, Any]) -> tuple[Callable, Callable]:
 
 def _scalar(name: str, value: Any) -> np.ndarray:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise ValueError(
-            f"{name} = {value!r} must be a number; several values go to purerl.sweep."
-        )
+        raise ValueError(f"{name} = {value!r} must be a number; several values go to purerl.sweep.")
     return np.asarray(value, np.float32)
 
 

@@ -10,7 +10,7 @@ from purerl.types import Hyperparams
 
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
-    """`Σ weight · x / Σ weight`: 0 where every weight is 0, and blind to x where its weight is 0."""
+    """`Σ weight · x / Σ weight`: blind to x where its weight is 0; 0 where every weight is 0."""
     # where, not the product alone: 0 · NaN is NaN.
     total = jnp.sum(jnp.where(weight > 0, weight * x, 0))
     mass = jnp.sum(weight)
@@ -55,7 +55,7 @@ def squared_error(
 def explained_variance(
     value: Float[Array, "..."], value_target: Float[Array, "..."], weight: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """`1 − Var(target − V) / Var(target)`: 1 is a perfect baseline, 0 one no better than a constant.
+    """`1 − Var(target − V) / Var(target)`: 1 for a perfect baseline, 0 for a constant one.
 
     NaN where the targets do not vary.
     """

@@ -35,10 +35,9 @@ def seed_keys(root: int | Key[Array, ""], seeds: int | Sequence[int]) -> Key[Arr
 
 def seed_ids(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """The ids that `seeds` stands for, checked: a count means 0 … seeds − 1."""
-    if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
-        seeds = range(int(seeds))
     try:
-        ids = tuple(operator.index(seed) for seed in seeds)
+        counted = range(seeds) if isinstance(seeds, int | np.integer) else seeds
+        ids = tuple(operator.index(seed) for seed in counted)
     except TypeError:
         raise ValueError(f"seeds = {seeds!r} must be a count or a sequence of ids.") from None
     if not ids:

@@ -68,3 +68,28 @@ class Probe:
         obs = jnp.where(done, reset_obs, final_obs)
         state = ProbeState(obs, jnp.where(done, reset_state.time, time))
         return obs, state, reward, terminated, truncated, {"final_observation": final_obs}
+
+
+@dataclasses.dataclass(frozen=True)
+class CutShort:
+    """Episodes of one step, from 0 or 1 with equal chance: V(1) = 1 and V(0) = discount.
+
+    From 1 the step pays 1 and terminates. From 0 it pays nothing and is truncated on its way to 1,
+    so that its value is only that of the final observation.
+    """
+
+    def observation_space(self, params):
+        return purerl.Box(0.0, 1.0, (1,))
+
+    def action_space(self, params):
+        return purerl.Discrete(2)
+
+    def reset(self, key, params):
+        obs = jax.random.bernoulli(key).astype(jnp.float32)[None]
+        return obs, obs
+
+    def step(self, key, state, action, params):
+        obs, reset_state = self.reset(key, params)
+        from_one = state[0] > 0
+        info = {"final_observation": jnp.ones(1)}
+        return obs, reset_state, state[0], from_one, ~from_one, info

@@ -7,8 +7,6 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from purerl.types import Env
-
 
 def env_names() -> tuple[str, ...]:
     """The names that gymnax registers, sorted."""
@@ -18,7 +16,7 @@ def env_names() -> tuple[str, ...]:
     return tuple(sorted(gymnax.registered_envs))
 
 
-def make_env(name: str, **kwargs: Any) -> tuple[Env, PyTree]:
+def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
     """Make an environment by name, and its default parameters (None where it has none).
 
     A name is one of gymnax's, or the import path `package.module:Name` of a class, a function or
@@ -32,11 +30,11 @@ def make_env(name: str, **kwargs: Any) -> tuple[Env, PyTree]:
 
 
 @functools.cache
-def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Env:
+def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
     return _import(name, dict(kwargs)) if ":" in name else _gymnax(name, dict(kwargs))
 
 
-def _gymnax(name: str, kwargs: dict[str, Any]) -> Env:
+def _gymnax(name: str, kwargs: dict[str, Any]) -> Any:
     import gymnax
 
     known = env_names()
@@ -51,7 +49,7 @@ def _gymnax(name: str, kwargs: dict[str, Any]) -> Env:
     return gymnax.make(name, **kwargs)[0]
 
 
-def _import(path: str, kwargs: dict[str, Any]) -> Env:
+def _import(path: str, kwargs: dict[str, Any]) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)

@@ -12,6 +12,9 @@ class Discrete:
 
     n: int
 
+    def __str__(self) -> str:
+        return f"Discrete({self.n})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         return ()
@@ -26,7 +29,7 @@ class Box:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"Box{self.shape}"
+        return f"Box({', '.join(map(str, self.shape))})"
 
 
 Space = Discrete | Box

@@ -121,9 +121,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_metrics(path: Path, metrics: Metrics, **others: np.ndarray) -> None:
-    """Write every metric as an array `[seeds, records]` of one npz file, with others beside them."""
+    """Write each metric as an array `[seeds, records]` of one npz file, and others beside them."""
     arrays = {field.name: getattr(metrics, field.name) for field in dataclasses.fields(metrics)}
-    _write_whole(path, lambda file: np.savez(file, **arrays, **others))
+    everything: dict[str, Any] = arrays | others
+    _write_whole(path, lambda file: np.savez(file, **everything))
 
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:

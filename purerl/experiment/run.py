@@ -64,7 +64,7 @@ class Summary(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run. `states` and `metrics` (NumPy, `[seeds, records]`) are in `seed_ids`' order."""
+    """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`."""
 
     config: Config
     states: TrainState
@@ -100,7 +100,7 @@ class Run:
         """The run in a few numbers."""
         returns = self.final_returns()
         known = returns[~np.isnan(returns)]
-        nothing = Interval(*[np.float64(np.nan)] * 3)
+        nothing = Interval(*[np.array(np.nan)] * 3)
         target = self.target_return
         env_steps = self.config.env_steps * len(self.seed_ids)
         return Summary(

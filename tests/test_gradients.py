@@ -1,0 +1,251 @@
+"""Gradients against finite differences, where they must not flow, and what the baseline is for."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from jax.flatten_util import ravel_pytree
+from probes import Probe
+
+import purerl
+from purerl.algorithms import VPG, baseline_estimate, monte_carlo_estimate
+from purerl.rollout import collect, reset_envs
+from purerl.train import init, train_step
+from purerl.types import Estimate
+from purerl.update import (
+    Batch,
+    Learner,
+    baseline_objective,
+    make_batch,
+    policy_objective,
+    update,
+    update_baseline,
+    values,
+)
+
+ENTROPY_COEF = 0.125
+ROWS = 12
+
+
+def small_config(**settings):
+    probe = Probe(reward="match", length=3)
+    config = purerl.vpg(probe, num_envs=4, rollout_length=8, hidden=(5,), **settings)
+    return jax.tree.map(jnp.asarray, config)  # arrays, as a jitted function sees them
+
+
+def float64_learner_and_batch(config):
+    """Networks away from their start, and rows of which some have weight 0. Call within x64."""
+    keys = jax.random.split(jax.random.key(1), 6)
+    learner = jax.tree.map(
+        lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x,
+        init(keys[0], config).learner,
+    )
+    parameters, unravel = ravel_pytree(learner.policy)
+    policy = unravel(parameters + jax.random.normal(keys[1], parameters.shape))
+    batch = Batch(
+        obs=jax.random.normal(keys[2], (ROWS, 1)),
+        action=jax.random.randint(keys[3], (ROWS,), 0, 2),
+        log_prob=jnp.zeros(ROWS),
+        value=jnp.zeros(ROWS),
+        advantage=jax.random.normal(keys[4], (ROWS,)),
+        value_target=jax.random.normal(keys[5], (ROWS,)),
+        weight=(jnp.arange(ROWS) % 3).astype(jnp.float64),
+    )
+    return Learner(policy, learner.baseline, None, None), batch
+
+
+def finite_differences(function, module, step=1e-6):
+    """Central differences of a plain NumPy function of a module, one parameter at a time."""
+    parameters, unravel = ravel_pytree(module)
+    assert parameters.dtype == jnp.float64
+
+    def slope(direction):
+        ahead = function(unravel(parameters + step * direction))
+        behind = function(unravel(parameters - step * direction))
+        return (ahead - behind) / (2 * step)
+
+    return np.array([slope(direction) for direction in np.eye(parameters.size)])
+
+
+def test_policy_gradient_is_the_slope_of_the_loss_less_the_entropy_bonus():
+    config = small_config(entropy_coef=ENTROPY_COEF)
+    with jax.enable_x64(True):
+        learner, batch = float64_learner_and_batch(config)
+        logits_of = jax.jit(lambda policy: jax.vmap(policy)(batch.obs).logits)
+
+        def by_hand(policy):
+            log_probs = scipy.special.log_softmax(np.asarray(logits_of(policy)), axis=1)
+            log_prob = log_probs[np.arange(ROWS), np.asarray(batch.action)]
+            entropy = -np.sum(np.exp(log_probs) * log_probs, axis=1)
+            objective = -log_prob * np.asarray(batch.advantage) - ENTROPY_COEF * entropy
+            return np.average(objective, weights=np.asarray(batch.weight))
+
+        gradient, _ = jax.grad(policy_objective, has_aux=True)(learner.policy, batch, config)
+        got, _ = ravel_pytree(gradient)
+        want = finite_differences(by_hand, learner.policy)
+    assert np.all(np.abs(want) > 1e-5)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
+
+
+def test_baseline_gradient_is_the_slope_of_the_mean_squared_error():
+    config = small_config()
+    with jax.enable_x64(True):
+        learner, batch = float64_learner_and_batch(config)
+        value_of = jax.jit(lambda baseline: jax.vmap(baseline)(batch.obs))
+
+        def by_hand(baseline):
+            error = np.asarray(value_of(baseline)) - np.asarray(batch.value_target)
+            return np.average(error**2, weights=np.asarray(batch.weight))
+
+        got, _ = ravel_pytree(jax.grad(baseline_objective)(learner.baseline, batch, config))
+        want = finite_differences(by_hand, learner.baseline)
+    assert np.all(np.abs(want) > 1e-5)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
+
+
+def collected(config):
+    state = jax.jit(init)(jax.random.key(0), config)
+    _, rollout, _ = collect(jax.random.key(1), state.learner.policy, state.envs, config)
+    return state.learner, rollout
+
+
+def tangents_of_update(learner, rollout, config, name):
+    """How the updated learner moves, to first order, as one of its two networks does."""
+
+    def updated(network):
+        start = eqx.tree_at(lambda learner: getattr(learner, name), learner, network)
+        return eqx.filter(update(start, rollout, config)[0], eqx.is_inexact_array)
+
+    network = getattr(learner, name)
+    _, tangents = jax.jvp(jax.jit(updated), (network,), (jax.tree.map(jnp.ones_like, network),))
+    return tangents
+
+
+def all_zero(tree):
+    leaves = jax.tree.leaves(tree)
+    assert leaves
+    return all(bool(jnp.all(leaf == 0)) for leaf in leaves)
+
+
+@pytest.mark.parametrize("normalize_advantage", [False, True])
+def test_no_gradient_flows_from_the_policys_update_into_the_baseline(normalize_advantage):
+    config = small_config(normalize_advantage=normalize_advantage)
+    learner, rollout = collected(config)
+    tangents = tangents_of_update(learner, rollout, config, "baseline")
+    assert all_zero((tangents.policy, tangents.policy_opt))
+    assert not all_zero(tangents.baseline)
+    # The advantage does depend on the baseline's value: it is a constant, not absent.
+    other = eqx.tree_at(lambda x: x.baseline, learner, jax.tree.map(jnp.sin, learner.baseline))
+    policies = [jax.jit(update)(each, rollout, config)[0].policy for each in (learner, other)]
+    assert not eqx.tree_equal(*policies)
+
+
+def test_no_gradient_flows_from_the_baselines_update_into_the_policy():
+    config = small_config()
+    learner, rollout = collected(config)
+    tangents = tangents_of_update(learner, rollout, config, "policy")
+    assert all_zero((tangents.baseline, tangents.baseline_opt))
+    assert not all_zero(tangents.policy)
+
+
+def fresh_rollout(key, policy, config):
+    reset_key, act_key = jax.random.split(key)
+    return collect(act_key, policy, reset_envs(reset_key, config), config)[1]
+
+
+def fit_baseline(key, learner, config):
+    rollout = fresh_rollout(key, learner.policy, config)
+    value, next_value = values(learner.baseline, rollout)
+    estimate = baseline_estimate(rollout, value, next_value, config.hyper)
+    batch = make_batch(rollout, value, estimate, config)
+    baseline, baseline_opt, _ = update_baseline(learner, batch, config)
+    return Learner(learner.policy, baseline, learner.policy_opt, baseline_opt)
+
+
+def gradients_without_and_with_baseline(key, learner, config):
+    """Of the same complete episodes: no unfinished tail, and none that a time limit cut."""
+    rollout = fresh_rollout(key, learner.policy, config)
+    without = monte_carlo_estimate(rollout, None, None, config.hyper)
+    value, next_value = values(learner.baseline, rollout)
+    with_baseline = baseline_estimate(rollout, value, next_value, config.hyper)
+    with_baseline = with_baseline._replace(weight=without.weight)
+
+    def gradient(estimate):
+        batch = make_batch(rollout, None, estimate, config)
+        gradient, _ = jax.grad(policy_objective, has_aux=True)(learner.policy, batch, config)
+        return ravel_pytree(gradient)[0]
+
+    return gradient(without), gradient(with_baseline), jnp.any(rollout.truncated)
+
+
+def variance_ratio(key, config, num_fits=10, num_rollouts=32):
+    """The variance of the gradient with a fitted baseline, over that without."""
+    init_key, fit_key, gradient_key = jax.random.split(key, 3)
+    learner, _ = jax.lax.scan(
+        lambda learner, key: (fit_baseline(key, learner, config), None),
+        init(init_key, config).learner,
+        jax.random.split(fit_key, num_fits),
+    )
+    without, with_baseline, truncated = jax.vmap(
+        lambda key: gradients_without_and_with_baseline(key, learner, config)
+    )(jax.random.split(gradient_key, num_rollouts))
+    ratio = jnp.sum(jnp.var(with_baseline, axis=0)) / jnp.sum(jnp.var(without, axis=0))
+    return ratio, jnp.any(truncated)
+
+
+def test_a_baseline_fitted_on_other_rollouts_lowers_the_variance_of_the_policy_gradient():
+    settings = {"num_envs": 4, "rollout_length": 128, "hidden": (16,), "baseline_epochs": 40}
+    config = purerl.vpg("CartPole-v1", normalize_advantage=False, **settings)
+    keys = purerl.seed_keys(0, 24)
+    ratios, truncated = jax.jit(jax.vmap(variance_ratio, (0, None)))(keys, config)
+    assert not jnp.any(truncated)
+    interval = scipy.stats.bootstrap((ratios,), np.mean, rng=0).confidence_interval
+    assert interval.high < 1, f"{interval} of the mean of {np.asarray(ratios)}"
+
+
+def nothing_counts(rollout, value, next_value, hyper):
+    zero = jnp.zeros_like(rollout.reward)
+    return Estimate(advantage=zero + 1, value_target=zero + 1, weight=zero)
+
+
+def with_momentum(learner):
+    """Optimiser states with which even a gradient of 0 would move the parameters."""
+    moved = jax.tree.map(
+        lambda x: x + 0.5 if eqx.is_inexact_array(x) else x,
+        (learner.policy_opt, learner.baseline_opt),
+    )
+    return Learner(learner.policy, learner.baseline, *moved)
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "vpg"])
+def test_where_every_weight_is_0_nothing_is_updated(algorithm):
+    settings = {"num_envs": 2, "rollout_length": 16, "hidden": (5,), "entropy_coef": ENTROPY_COEF}
+    if algorithm == "reinforce":
+        # No episode ends, so all of them are an unfinished tail.
+        config = purerl.reinforce(Probe(length=0), **settings)
+    else:
+        nothing = VPG._replace(estimate=nothing_counts)
+        config = purerl.vpg(Probe(length=2), algorithm=nothing, **settings)
+    before = jax.jit(init)(jax.random.key(0), config)
+    before = eqx.tree_at(lambda state: state.learner, before, with_momentum(before.learner))
+    after, metrics = jax.jit(train_step)(before, config)
+    assert eqx.tree_equal(after.learner, before.learner)
+    assert after.step == before.step + 1
+    assert after.failed_at == -1
+    assert not jnp.array_equal(after.envs.state.time, before.envs.state.time)
+    assert all(jnp.isnan(x) for x in (metrics.policy_loss, metrics.entropy, metrics.value_loss))
+
+
+@pytest.mark.parametrize("algorithm", [purerl.reinforce, purerl.vpg])
+def test_where_a_weight_is_not_0_the_networks_and_their_optimisers_are_updated(algorithm):
+    config = algorithm(Probe(reward="match", length=2), num_envs=2, rollout_length=16, hidden=(5,))
+    before = jax.jit(init)(jax.random.key(0), config)
+    after, _ = jax.jit(train_step)(before, config)
+    names = ("policy", "policy_opt") + (
+        ("baseline", "baseline_opt") if before.learner.baseline else ()
+    )
+    for name in names:
+        assert not eqx.tree_equal(getattr(after.learner, name), getattr(before.learner, name))

@@ -1,0 +1,76 @@
+"""`import purerl` is light, and its names are what they say, whatever was imported before."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import purerl
+from purerl import _MODULE_OF
+
+
+def run_python(code):
+    """Run code in a fresh interpreter, without the hooks and imports of the tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_purerl_starts_no_backend_and_imports_nothing_heavy():
+    code = """
+import sys
+import purerl
+heavy = ["gymnax", "matplotlib", "tyro", "rich", "scipy.stats", "orbax", "equinox", "optax"]
+print(*[name for name in heavy if name in sys.modules])
+if "jax" in sys.modules:
+    from jax._src import xla_bridge
+    print("backend" if xla_bridge.backends_are_initialized() else "")
+"""
+    assert run_python(code) == []
+
+
+@pytest.mark.parametrize("heavy", ["gymnax", "matplotlib", "tyro", "rich"])
+def test_using_the_pure_half_imports_nothing_of_the_host_half(heavy):
+    code = f"""
+import sys
+import purerl
+purerl.train, purerl.vpg, purerl.evaluate, purerl.train_seeds, purerl.sweep
+print({heavy!r} in sys.modules)
+"""
+    assert run_python(code) == ["False"]
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "sweep"])
+@pytest.mark.parametrize(
+    "before", ["import purerl.{0}", "from purerl.{0} import {0}", "import purerl.seeds"]
+)
+def test_a_function_is_not_hidden_by_the_file_of_its_name(name, before):
+    code = f"""
+import types
+import purerl
+{before.format(name)}
+assert isinstance(purerl.{name}, types.FunctionType), purerl.{name}
+from purerl import {name}
+assert isinstance({name}, types.FunctionType), {name}
+"""
+    run_python(code)
+
+
+@pytest.mark.parametrize("name", purerl.__all__)
+def test_every_public_name_resolves_to_what_its_file_defines(name):
+    path = f"purerl.{_MODULE_OF[name]}"
+    if path in ("purerl.experiment.run", "purerl.presets"):
+        pytest.importorskip(path)
+    assert getattr(purerl, name) is getattr(importlib.import_module(path), name)
+
+
+def test_dir_lists_every_public_name():
+    assert set(purerl.__all__) <= set(dir(purerl))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'reinforced'"):
+        purerl.reinforced

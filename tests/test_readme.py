@@ -1,0 +1,62 @@
+"""Every snippet in the README runs, at a smaller size."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from test_cli import purerl as command_line
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SMALLER = {
+    "total_steps=300_000": "total_steps=4_096",
+    "total_steps=20_000": "total_steps=1_024",
+    "seed_keys(0, 256)": "seed_keys(0, 4)",
+    "seeds=256": "seeds=4",
+}
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_python_snippets_run_in_order(tmp_path, monkeypatch, capsys):
+    source = "\n".join(blocks("python"))
+    for full, small in SMALLER.items():
+        assert full in source
+        source = source.replace(full, small)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+    assert "9.56179" in capsys.readouterr().out
+
+
+def commands():
+    lines = "\n".join(blocks("sh")).splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith("purerl")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_run(command, tmp_path):
+    args = shlex.split(command)[1:]
+    if args[0] == "train":
+        args += ["--seeds", "2", "--total-steps", "2048"]
+    done = command_line(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_targets_named_in_the_readme_exist():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    named = set(re.findall(r"make (train|test-all|test|check|bench)\b", README))
+    assert named == {"train", "test-all", "test", "check", "bench"}
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_traced_and_static_table_names_every_field():
+    import dataclasses
+
+    import purerl
+
+    table = README.split("## Traced and static")[1].split("##")[0]
+    for field in dataclasses.fields(purerl.Hyperparams) + dataclasses.fields(purerl.Config):
+        assert f"`{field.name}`" in table or f"`config.{field.name}`" in table, field.name

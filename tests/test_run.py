@@ -1,0 +1,193 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe
+
+import purerl
+from purerl.experiment import files
+
+SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
+
+
+def small(**settings):
+    return purerl.vpg(Probe("match", limit=True, length=0), **{**SMALL, **settings})
+
+
+def run(config, seeds, directory, **options):
+    return purerl.run(config, seeds, directory, progress=False, **options)
+
+
+def test_run_trains_the_same_agents_as_train_seeds(tmp_path):
+    config = small()
+    result = run(config, 3, tmp_path / "a")
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 3), config)
+    assert result.seed_ids == (0, 1, 2)
+    np.testing.assert_array_equal(
+        jax.random.key_data(result.states.key), jax.random.key_data(states.key)
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(result.metrics), jax.tree.leaves(metrics), strict=True
+    ):
+        assert ours.shape == (3, 12)
+        np.testing.assert_allclose(ours[:, :2], theirs[:, :2], rtol=1e-4, atol=1e-6)
+
+
+def test_another_chunk_length_changes_no_randomness(tmp_path):
+    a = run(small(), 2, tmp_path / "a", updates_per_chunk=12)
+    b = run(small(), 2, tmp_path / "b", updates_per_chunk=3)
+    np.testing.assert_allclose(
+        a.metrics.episode_return[:, :3], b.metrics.episode_return[:, :3], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        a.metrics.policy_loss[:, :3], b.metrics.policy_loss[:, :3], rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_array_equal(a.states.step, b.states.step)
+
+
+def test_evaluating_changes_nothing_of_training(tmp_path):
+    a = run(small(), 2, tmp_path / "a", evaluation_episodes=0)
+    b = run(small(), 2, tmp_path / "b", evaluation_episodes=5)
+    assert a.evaluation is None
+    assert b.evaluation is not None and b.evaluation.episode_return.shape == (2, 5)
+    for x, y in zip(jax.tree.leaves(a.metrics), jax.tree.leaves(b.metrics), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_seed_ids_choose_the_agents(tmp_path):
+    together = run(small(), [7, 2, 5], tmp_path / "a")
+    alone = run(small(), [5], tmp_path / "b")
+    ours, theirs = together.policy(5), alone.policy(5)
+    obs = jnp.ones(1)
+    np.testing.assert_allclose(ours(obs).logits, theirs(obs).logits, rtol=1e-2, atol=1e-3)
+    assert int(ours(obs).mode()) == 1
+    with pytest.raises(ValueError, match=r"seed = 0 is not in this run; use one of \(7, 2, 5\)"):
+        together.policy(0)
+
+
+def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
+    result = run(small(discount=0.9), 3, tmp_path / "a", target_return=4.0)
+    header = json.loads((tmp_path / "a/config.json").read_text())
+    assert header["config"]["hyper"]["discount"] == pytest.approx(0.9)
+    assert header["config"]["env"] == {
+        "type": "probes:Probe",
+        "reward": "match",
+        "length": 0,
+        "limit": True,
+        "clock": False,
+    }
+    assert header["seeds"] == [0, 1, 2]
+    assert header["versions"]["jax"] == jax.__version__
+    assert "0x" not in json.dumps(header)  # no object's address: it would differ each time
+    with np.load(tmp_path / "a/metrics.npz") as saved:
+        np.testing.assert_array_equal(saved["episode_return"], result.metrics.episode_return)
+        np.testing.assert_array_equal(saved["seed_ids"], [0, 1, 2])
+        assert {f.name for f in dataclasses.fields(purerl.Metrics)} < set(saved)
+    summary = json.loads((tmp_path / "a/summary.json").read_text())
+    assert summary["solved"] == result.summary().solved
+    assert (tmp_path / "a/learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((tmp_path / "a").glob("*.part"))
+
+
+def test_directory_of_another_config_is_refused_and_left_as_it_was(tmp_path):
+    run(small(), 2, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="holds a run of another config") as error:
+        run(small(discount=0.5), 2, tmp_path)
+    assert "\n" not in str(error.value)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run(small(), 2, tmp_path)  # the same config is run anew
+
+
+def test_default_directories_of_two_configs_do_not_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run(small(), 1, None)
+    second = run(small(discount=0.5), 1, None)
+    again = run(small(), 1, None)
+    assert [str(r.directory) for r in (first, second, again)] == [
+        "runs/Probe-vpg",
+        "runs/Probe-vpg-2",
+        "runs/Probe-vpg",
+    ]
+
+
+def test_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        run(small(), 1, tmp_path / "file/run")
+
+
+def test_hooks_see_every_record_once(tmp_path):
+    chunks = []
+    result = run(small(), 3, tmp_path, updates_per_chunk=4, hooks=[chunks.append])
+    assert [chunk.updates for chunk in chunks] == [4, 8, 12]
+    assert [chunk.env_steps for chunk in chunks] == [128, 256, 384]
+    seen = np.concatenate([chunk.metrics.entropy for chunk in chunks], axis=1)
+    np.testing.assert_array_equal(seen, result.metrics.entropy)
+
+
+def test_records_are_kept_when_a_run_is_interrupted(tmp_path):
+    def interrupt(chunk):
+        if chunk.updates == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), 2, tmp_path, updates_per_chunk=4, hooks=[interrupt])
+    with np.load(tmp_path / "metrics.npz") as saved:
+        assert saved["entropy"].shape == (2, 8)
+
+
+def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
+    config = purerl.vpg(Sick(), **SMALL)
+    result = run(config, 8, tmp_path, target_return=0.0)
+    failed = result.failed_seeds
+    assert 0 < len(failed) < 8
+    returns = result.final_returns()
+    assert [s for s, value in zip(result.seed_ids, returns, strict=True) if np.isnan(value)] == [
+        *failed
+    ]
+    summary = result.summary()
+    assert np.isfinite(summary.episode_return.value)
+    assert summary.failed_seeds == failed
+    assert summary.solved == (8 - len(failed)) / 8
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert [s["seed"] for s in written["seeds"] if s["failed_at"] >= 0] == [*failed]
+
+
+def test_plot_of_one_seed_and_of_seeds_without_an_episode(tmp_path):
+    alone = run(small(), 1, tmp_path / "a")
+    alone.plot(tmp_path / "alone.png")
+    never = run(purerl.vpg(Probe(length=0), **SMALL), 2, tmp_path / "b")
+    assert np.isnan(never.metrics.episode_return).all()
+    assert np.isfinite(never.metrics.policy_loss).all()
+    never.plot(tmp_path / "never.png")
+
+
+def test_bad_chunk_is_refused_before_compiling(tmp_path):
+    with pytest.raises(ValueError, match="num_updates = 12 is not divisible by updates_per_chunk"):
+        run(small(), 1, tmp_path, updates_per_chunk=5)
+    with pytest.raises(ValueError, match="updates_per_chunk = 3 is not divisible by log_every"):
+        run(small(log_every=2), 1, tmp_path, updates_per_chunk=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_description_of_functions_and_values_is_stable():
+    value = {"f": jnp.tanh, "g": test_description_of_functions_and_values_is_stable}
+    assert files.describe(value)["f"].endswith(":tanh")
+    assert files.describe(purerl.MLPPolicy()) == files.describe(purerl.MLPPolicy(hidden=(64, 64)))
+    assert files.describe(purerl.MLPPolicy()) != files.describe(purerl.MLPPolicy(hidden=(64,)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sick(Probe):
+    """A probe whose reward is NaN in the agents for which a draw at the first reset is high."""
+
+    reward: str = "constant"
+    length: int = 4
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return jnp.where(jax.random.uniform(key) > 0.999, jnp.nan, obs), state

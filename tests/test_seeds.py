@@ -1,0 +1,264 @@
+"""A seed is a seed: what seed 5 is depends on the root key and on 5 alone."""
+
+import re
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe
+
+import purerl
+from purerl.rollout import collect
+from purerl.seeds import map_seeds, seed_mesh, seed_program
+
+EIGHT = tuple(range(8))
+SIXTY_FOUR = tuple(int(i) for i in np.random.default_rng(0).permutation(64))
+
+
+def first_update(key, config):
+    """What a seed begins with: its state, its first rollout, and where one update leads."""
+    state = purerl.init(key, config)
+    step_key = jax.random.fold_in(state.key, state.step)
+    _, rollout, _ = collect(step_key, state.learner.policy, state.envs, config)
+    return state, rollout, purerl.train_step(state, config)
+
+
+def alone(config):
+    return jax.jit(first_update)(purerl.seed_keys(0, [5])[0], config)
+
+
+def vmapped(ids):
+    def run(config):
+        out = jax.jit(jax.vmap(first_update, (0, None)))(purerl.seed_keys(0, ids), config)
+        return seed_5_of(ids, out)
+
+    return run
+
+
+def mapped(ids, num_devices):
+    def run(config):
+        devices = jax.devices()[:num_devices]
+        out = map_seeds(first_update, purerl.seed_keys(0, ids), config, devices=devices)
+        return seed_5_of(ids, out)
+
+    return run
+
+
+def seed_5_of(ids, out):
+    return jax.tree.map(lambda leaf: leaf[ids.index(5)], out)
+
+
+LAYOUTS = {
+    "vmap over 8": vmapped(EIGHT),
+    "vmap over 64, shuffled": vmapped(SIXTY_FOUR),
+    "8 on one device": mapped(EIGHT, 1),
+    "8 on two devices": mapped(EIGHT, 2),
+    "64, shuffled, on two devices": mapped(SIXTY_FOUR, 2),
+    "5 on two devices, padded": mapped((9, 5, 1, 0, 3), 2),
+}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return purerl.vpg("CartPole-v1", num_envs=4, rollout_length=16, total_steps=128)
+
+
+@pytest.fixture(scope="module")
+def seed_5(config):
+    return alone(config)
+
+
+@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def seed_5_among_others(request, config):
+    return request.param(config)
+
+
+def key_bits(tree):
+    """A pytree with its typed keys as plain integers."""
+    return jax.tree.map(
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x,
+        tree,
+    )
+
+
+def assert_bitwise_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, key_bits(actual), key_bits(expected))
+
+
+@pytest.mark.parametrize("ids", [EIGHT, SIXTY_FOUR, (9, 5, 1)])
+def test_the_key_of_seed_5_is_the_same_whatever_ids_stand_beside_it(ids):
+    assert_bitwise_equal(purerl.seed_keys(0, ids)[ids.index(5)], purerl.seed_keys(0, [5])[0])
+
+
+def test_a_count_means_the_ids_below_it():
+    assert_bitwise_equal(purerl.seed_keys(0, 8), purerl.seed_keys(0, EIGHT))
+
+
+def test_a_root_is_an_int_or_a_key_and_another_root_gives_other_keys():
+    assert_bitwise_equal(purerl.seed_keys(7, 3), purerl.seed_keys(jax.random.key(7), 3))
+    bits = jax.random.key_data(jnp.stack([purerl.seed_keys(root, 3) for root in (7, 8)]))
+    assert len(np.unique(bits.reshape(6, -1), axis=0)) == 6
+
+
+def test_seed_5_starts_from_the_same_parameters_and_keys(seed_5, seed_5_among_others):
+    state, other = seed_5[0], seed_5_among_others[0]
+    assert_bitwise_equal(other.key, state.key)
+    assert_bitwise_equal(other.learner, state.learner)
+    assert_bitwise_equal(other.envs.episode_return, state.envs.episode_return)
+
+
+def test_seed_5_meets_the_same_first_rollout(seed_5, seed_5_among_others):
+    rollout, other = seed_5[1], seed_5_among_others[1]
+    for name in ("action", "reward", "terminated", "truncated"):
+        assert_bitwise_equal(getattr(other, name), getattr(rollout, name))
+    np.testing.assert_allclose(other.obs, rollout.obs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(other.next_obs, rollout.next_obs, rtol=0, atol=1e-6)
+
+
+def test_seed_5_makes_the_same_first_update(seed_5, seed_5_among_others):
+    (state, metrics), (other, other_metrics) = seed_5[2], seed_5_among_others[2]
+    # Sums are reordered between program shapes. Adam moves each weight by up to its rate of
+    # 3e-3 or 5e-3, 10 times for the baseline; 1e-4 is far below that.
+    for network in ("policy", "baseline"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+            getattr(other.learner, network),
+            getattr(state.learner, network),
+        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), other_metrics, metrics
+    )
+
+
+def test_seeds_are_not_all_alike(config):
+    states, rollouts, _ = map_seeds(first_update, purerl.seed_keys(0, 2), config)
+    weights = jax.tree.leaves(states.learner.policy)[1]
+    assert not np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(rollouts.obs[0], rollouts.obs[1])
+
+
+def test_train_seeds_trains_the_agents_of_a_vmapped_train(config):
+    keys = purerl.seed_keys(0, 8)
+    states, metrics = purerl.train_seeds(keys, config)
+    expected_states, expected = jax.jit(jax.vmap(purerl.train, (0, None)))(keys, config)
+    assert_bitwise_equal(states.key, expected_states.key)
+    assert metrics.episode_return.shape == (8, config.num_updates)
+    first, first_expected = (jax.tree.map(lambda x: x[:, 0], m) for m in (metrics, expected))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), first, first_expected
+    )
+
+
+def test_train_seeds_spreads_seeds_over_all_devices():
+    config = purerl.vpg(Probe(), num_envs=2, rollout_length=4, total_steps=8)
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 4), config)
+    for leaf in (states.step, states.learner.policy.arrays, metrics.entropy):
+        for array in jax.tree.leaves(leaf):
+            assert len(array.sharding.device_set) == len(jax.devices()) == 2
+
+
+def test_five_seeds_on_two_devices_are_five():
+    config = purerl.vpg(Probe(reward="obs"), num_envs=2, rollout_length=4, total_steps=16)
+    keys = purerl.seed_keys(0, 5)
+    states, metrics = purerl.train_seeds(keys, config)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves((states, metrics))} == {5}
+    assert_bitwise_equal(states.key, jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config).key)
+
+
+def test_map_seeds_maps_every_batched_leaf_and_broadcasts_the_rest():
+    batched = {"a": jnp.arange(5.0), "b": jnp.arange(10).reshape(5, 2)}
+
+    def weigh(entry, weight):
+        return weight * entry["a"] + entry["b"].sum()
+
+    out = map_seeds(weigh, batched, jnp.float32(10))
+    np.testing.assert_array_equal(out, [1, 15, 29, 43, 57])
+
+
+COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+
+
+def compiled_text(function, keys, *broadcast):
+    return seed_program(function, seed_mesh()).lower(keys, *broadcast).compile().as_text()
+
+
+def test_seeds_on_two_devices_never_talk_to_each_other(config):
+    assert not re.findall(COLLECTIVES, compiled_text(purerl.train, purerl.seed_keys(0, 4), config))
+
+
+def test_evaluation_of_seeds_on_two_devices_never_talks_either(config):
+    def evaluate(key, config):
+        policy = purerl.init(key, config).learner.policy
+        return purerl.evaluate(key, policy, config, num_episodes=2, max_steps=10)
+
+    assert not re.findall(COLLECTIVES, compiled_text(evaluate, purerl.seed_keys(0, 4), config))
+
+
+def test_the_search_for_collectives_finds_one():
+    def total(key):
+        return jax.lax.psum(jax.random.uniform(key), "seeds")
+
+    assert re.findall(COLLECTIVES, compiled_text(total, purerl.seed_keys(0, 4)))
+
+
+def test_64_seeds_initialise_and_train_without_hanging():
+    # In a process of its own: a dead-lock inside a LAPACK call cannot be interrupted.
+    code = """
+import jax, purerl
+config = purerl.vpg("CartPole-v1", num_envs=4, rollout_length=16, total_steps=128)
+keys = purerl.seed_keys(0, 64)
+states, _ = jax.jit(jax.vmap(purerl.train, (0, None)))(keys, config)
+sharded, _ = purerl.train_seeds(keys, config)
+print(*{int(step) for step in [*states.step, *sharded.step]}, int((states.failed_at >= 0).sum()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.stdout.split() == ["2", "0"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        (0, "at least one seed"),
+        ([], "at least one seed"),
+        (-3, "at least one seed"),
+        ([3, -1], "between 0 and"),
+        ([2**32], "between 0 and"),
+        ([4, 1, 4], r"repeat \[4\]"),
+    ],
+)
+def test_ids_that_cannot_be_are_refused_in_one_line(seeds, says):
+    with pytest.raises(ValueError, match=says) as refusal:
+        purerl.seed_keys(0, seeds)
+    assert "seeds" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("seeds", [8.0, [0.5], "12", True, None])
+def test_ids_that_are_no_whole_numbers_are_refused_in_one_line(seeds, without_type_checks):
+    with pytest.raises(ValueError, match="count or a sequence of ids") as refusal:
+        purerl.seed_keys(0, seeds)
+    assert repr(seeds) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def without_type_checks():
+    """A user has no type checker in the way: what is refused must be refused without one."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_a_state_of_a_seed_is_one_slice_of_the_batch(config):
+    keys = purerl.seed_keys(0, EIGHT)
+    states = jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config)
+    state = jax.tree.map(lambda leaf: leaf[5], states)
+    assert_bitwise_equal(eqx.filter(state, eqx.is_array), jax.jit(purerl.init)(keys[5], config))
