@@ -13,8 +13,9 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "rollout_length": 128,
         "total_steps": 300_000,
         "policy_learning_rate": 3e-3,
-        "baseline_learning_rate": 5e-3,
-        "baseline_epochs": 10,
+        "baseline_learning_rate": 1e-2,
+        "baseline_epochs": 3,
+        "max_grad_norm": 10.0,
     },
     ("CartPole-v1", "reinforce"): {
         "num_envs": 16,

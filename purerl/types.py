@@ -99,6 +99,7 @@ class Env(Protocol):
         ...
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What a policy makes of one observation: a pytree of arrays with these four methods."""
 
@@ -111,12 +112,14 @@ class Distribution(Protocol):
     def mode(self) -> Array: ...
 
 
+@runtime_checkable
 class Policy(Protocol):
     """An equinox module: one observation in, a distribution over actions out."""
 
     def __call__(self, obs: Float[Array, "..."], /) -> Distribution: ...
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """An equinox module: one observation in, its value V out."""
 

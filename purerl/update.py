@@ -93,17 +93,14 @@ def make_batch(
     def rows(x):
         return x.reshape(-1, *x.shape[2:])
 
-    return jax.tree.map(
-        rows,
-        Batch(
-            obs=rollout.obs,
-            action=rollout.action,
-            log_prob=rollout.log_prob,
-            value=jnp.zeros_like(advantage) if value is None else value,
-            advantage=advantage,
-            value_target=value_target,
-            weight=weight,
-        ),
+    return Batch(
+        obs=rows(rollout.obs),
+        action=rows(rollout.action),
+        log_prob=rows(rollout.log_prob),
+        value=rows(jnp.zeros_like(advantage) if value is None else value),
+        advantage=rows(advantage),
+        value_target=rows(value_target),
+        weight=rows(weight),
     )
 
 
@@ -116,7 +113,7 @@ def update_policy(learner: Learner, batch: Batch, config: Config):
     gradient, report = eqx.filter_grad(loss, has_aux=True)(learner.policy)
     optimizer, _ = optimizers(config)
     policy, policy_opt = descend(optimizer, gradient, learner.policy_opt, learner.policy)
-    return policy, policy_opt, report | {"policy_grad_norm": optax.global_norm(gradient)}
+    return policy, policy_opt, report | {"policy_grad_norm": optax.tree.norm(gradient)}
 
 
 def policy_objective(
@@ -160,7 +157,7 @@ def update_baseline(learner: Learner, batch: Batch, config: Config):
         parameters, opt = carry
         value_loss, gradient = jax.value_and_grad(loss)(parameters)
         parameters, opt = descend(optimizer, gradient, opt, parameters)
-        return (parameters, opt), (value_loss, optax.global_norm(gradient))
+        return (parameters, opt), (value_loss, optax.tree.norm(gradient))
 
     (parameters, opt), (value_loss, grad_norm) = jax.lax.scan(
         epoch, (parameters, learner.baseline_opt), length=config.baseline_epochs

@@ -37,7 +37,7 @@ def a_config(env):
     return purerl.vpg(env, num_envs=2, rollout_length=8, total_steps=16)
 
 
-def play_by_hand(key, policy, config, num_episodes, max_steps, greedy):
+def play_by_hand(key, policy, config, num_episodes, *, max_steps, greedy):
     """Play one episode after another in Python: returns, lengths, and how many did not end."""
     env, params = config.env, config.env_params
 
@@ -65,14 +65,13 @@ def play_by_hand(key, policy, config, num_episodes, max_steps, greedy):
     return returns, lengths, unfinished
 
 
-@pytest.mark.parametrize("greedy", [True, False])
-def test_evaluation_equals_a_hand_run_loop(greedy):
+@pytest.mark.parametrize(("greedy", "max_steps"), [(True, 9), (False, 20)])
+def test_evaluation_equals_a_hand_run_loop(greedy, max_steps):
     config = a_config("CartPole-v1")
-    policy = purerl.init(jax.random.key(1), config).learner.policy
-    key = jax.random.key(2)
-    # Short of what some of these episodes take, so that some end and some do not.
-    result = purerl.evaluate(key, policy, config, num_episodes=6, max_steps=12, greedy=greedy)
-    returns, lengths, unfinished = play_by_hand(key, policy, config, 6, 12, greedy)
+    policy = jax.jit(purerl.init)(jax.random.key(1), config).learner.policy
+    key, settings = jax.random.key(2), {"max_steps": max_steps, "greedy": greedy}
+    result = purerl.evaluate(key, policy, config, num_episodes=6, **settings)
+    returns, lengths, unfinished = play_by_hand(key, policy, config, 6, **settings)
     np.testing.assert_array_equal(result.episode_return, returns)
     np.testing.assert_array_equal(result.episode_length, lengths)
     assert int(result.num_unfinished) == unfinished

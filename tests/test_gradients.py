@@ -228,7 +228,7 @@ def test_where_every_weight_is_0_nothing_is_updated(algorithm):
         config = purerl.reinforce(Probe(length=0), **settings)
     else:
         nothing = VPG._replace(estimate=nothing_counts)
-        config = purerl.vpg(Probe(length=2), algorithm=nothing, **settings)
+        config = purerl.vpg(Probe(length=3), algorithm=nothing, **settings)
     before = jax.jit(init)(jax.random.key(0), config)
     before = eqx.tree_at(lambda state: state.learner, before, with_momentum(before.learner))
     after, metrics = jax.jit(train_step)(before, config)

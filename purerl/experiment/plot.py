@@ -61,7 +61,7 @@ def learning_curve(
     return figure
 
 
-def _steps(value: float, _position: float) -> str:
+def _steps(value: float, _position: float | int) -> str:
     for unit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= unit:
             return f"{value / unit:g}{suffix}"
