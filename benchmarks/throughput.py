@@ -1,7 +1,7 @@
 """How many environment steps a second are trained, over algorithms, seeds and environments.
 
-Each program is compiled, run once to warm up, and then timed several times with everything that it
-returns waited for. The table shows the median and the range of the repeats; the JSON holds them all.
+Each program is compiled, run once to warm up, and then timed several times, waiting for everything
+that it returns. The table shows the median and the range of the repeats; the JSON holds them all.
 
     python benchmarks/throughput.py --seeds 1 16 64 --envs 16 64 --output throughput.json
 """
@@ -70,7 +70,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--algos", nargs="+", default=["vpg", "reinforce"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 16, 64])
     parser.add_argument("--envs", nargs="+", type=int, default=[16, 64])

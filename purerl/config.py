@@ -101,7 +101,7 @@ def check_hyper(hyper: Hyperparams) -> None:
     }
     for name, (holds, wanted) in ranges.items():
         value = getattr(hyper, name)
-        if isinstance(value, jax.core.Tracer):
+        if not isinstance(value, np.ndarray | np.generic | float | int):
             continue
         bad = [float(x) for x in np.ravel(value) if not holds(x)]
         if bad:

@@ -1,11 +1,13 @@
 """The default optimiser. Another is any hashable function of the same two arguments."""
 
+from typing import Any
+
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 
 def clipped_adam(
-    learning_rate: Float[Array, ""] | float, max_grad_norm: Float[Array, ""] | float
+    learning_rate: Float[Any, ""] | float, max_grad_norm: Float[Any, ""] | float
 ) -> optax.GradientTransformation:
     """Adam on gradients whose global norm is clipped to `max_grad_norm` (inf: not clipped)."""
     return optax.chain(

@@ -9,6 +9,8 @@ How an episode's end is treated (`terminated` wins where both flags are set):
 | the next step of its episode     | (none: the next step is) | goes on       |
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
@@ -16,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 def reward_to_go(
     reward: Real[Array, "T *batch"],
-    discount: Float[Array, ""] | float,
+    discount: Float[Any, ""] | float,
     *,
     terminated: Bool[Array, "T *batch"] | None = None,
     truncated: Bool[Array, "T *batch"] | None = None,
@@ -57,8 +59,8 @@ def gae(
     next_value: Float[Array, "T *batch"],
     terminated: Bool[Array, "T *batch"],
     truncated: Bool[Array, "T *batch"],
-    discount: Float[Array, ""] | float,
-    gae_lambda: Float[Array, ""] | float,
+    discount: Float[Any, ""] | float,
+    gae_lambda: Float[Any, ""] | float,
 ) -> Float[Array, "T *batch"]:
     """The generalised advantage: a sum of discounted TD errors, cut where an episode ends.
 

@@ -56,7 +56,8 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path):
     done = purerl("train", *args, cwd=tmp_path)
     assert done.returncode == 2
     assert line in done.stderr
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("purerl: ")
+    assert done.stderr.startswith("purerl: ")
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 

@@ -239,7 +239,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("build", "words"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("build", "words"), REFUSED.values(), ids=list(REFUSED))
 def test_bad_input_is_refused_in_one_line_that_names_it(build, words):
     with pytest.raises(ValueError, match=r"\S") as refusal:
         build()

@@ -1,5 +1,7 @@
 """Metrics are what a hand count gives, small, and NaN where there is nothing to report."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,7 +164,7 @@ def test_env_steps_are_a_python_int_past_32_bits():
 
 
 def test_env_steps_are_a_python_int_also_for_sizes_from_numpy():
-    sizes = {"num_envs": np.int32(1000), "rollout_length": np.int32(1000)}
+    sizes: Any = {"num_envs": np.int32(1000), "rollout_length": np.int32(1000)}
     config = purerl.vpg(Probe(), total_steps=10**12, **sizes)
     assert type(config.env_steps) is int
     assert config.env_steps == 10**12

@@ -71,7 +71,7 @@ def seed_5(config):
     return alone(config)
 
 
-@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=list(LAYOUTS))
 def seed_5_among_others(request, config):
     return request.param(config)
 
@@ -153,8 +153,8 @@ def test_train_seeds_trains_the_agents_of_a_vmapped_train(config):
 
 
 def test_train_seeds_spreads_seeds_over_all_devices():
-    config = purerl.vpg(Probe(), num_envs=2, rollout_length=4, total_steps=8)
-    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 4), config)
+    config = purerl.vpg(Probe(reward="obs"), num_envs=2, rollout_length=4, total_steps=16)
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 6), config)
     for leaf in (states.step, states.learner.policy.arrays, metrics.entropy):
         for array in jax.tree.leaves(leaf):
             assert len(array.sharding.device_set) == len(jax.devices()) == 2
@@ -186,7 +186,7 @@ def compiled_text(function, keys, *broadcast):
 
 
 def test_seeds_on_two_devices_never_talk_to_each_other(config):
-    assert not re.findall(COLLECTIVES, compiled_text(purerl.train, purerl.seed_keys(0, 4), config))
+    assert not re.findall(COLLECTIVES, compiled_text(purerl.train, purerl.seed_keys(0, 8), config))
 
 
 def test_evaluation_of_seeds_on_two_devices_never_talks_either(config):

@@ -25,7 +25,8 @@ def test_interval_is_the_same_each_time_and_undefined_for_one_seed():
     np.testing.assert_array_equal(iqm_interval(x).low, iqm_interval(x).low)
     alone = iqm_interval(x[:1])
     np.testing.assert_array_equal(alone.value, x[0])
-    assert np.isnan(alone.low).all() and np.isnan(alone.high).all()
+    assert np.isnan(alone.low).all()
+    assert np.isnan(alone.high).all()
 
 
 def test_interval_of_equal_seeds_is_that_value():
