@@ -348,7 +348,7 @@ def test_a_sweep_is_every_combination_the_last_varying_fastest():
         config, discount=[0.5, 0.9], **{"env_params.reward_scale": [1, 2, 3]}
     )
     np.testing.assert_array_equal(
-        configs.hyper.discount, np.float32([0.5, 0.5, 0.5, 0.9, 0.9, 0.9])
+        configs.hyper.discount, np.array([0.5, 0.5, 0.5, 0.9, 0.9, 0.9], np.float32)
     )
     np.testing.assert_array_equal(configs.env_params.reward_scale, [1, 2, 3, 1, 2, 3])
     assert (axes.hyper.discount, axes.env_params.reward_scale) == (0, 0)
