@@ -41,6 +41,7 @@ class Config(eqx.Module):
         _check_sizes(self)
         check_hyper(self.hyper)
         _check_static(self)
+        _check_optimizer(self)
         _check_networks(self, self.env_spec)
 
     @property
@@ -82,10 +83,16 @@ def require_divisor(name: str, value: int, of: str, number: int) -> None:
     )
 
 
+def one_line(value: Any) -> str:
+    """The repr of a value for an error message: one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def require_positive_int(name: str, value: Any) -> None:
     """Refuse a count that is not an int of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} = {value!r} must be a whole number of at least 1.")
+        raise ValueError(f"{name} = {one_line(value)} must be a whole number of at least 1.")
 
 
 def check_hyper(hyper: Hyperparams) -> None:
@@ -111,6 +118,14 @@ def check_hyper(hyper: Hyperparams) -> None:
 def _check_sizes(config: Config) -> None:
     for name in ("num_envs", "rollout_length", "num_updates", "baseline_epochs", "log_every"):
         require_positive_int(name, getattr(config, name))
+    if not isinstance(config.normalize_advantage, bool):
+        given = one_line(config.normalize_advantage)
+        raise ValueError(f"normalize_advantage = {given} must be True or False.")
+    if not isinstance(config.algorithm, Algorithm):
+        raise ValueError(
+            f"algorithm = {one_line(config.algorithm)} must be an Algorithm; use purerl.VPG, "
+            f"purerl.REINFORCE, or one made of them with _replace."
+        )
     require_divisor("log_every", config.log_every, "num_updates", config.num_updates)
 
 
@@ -121,9 +136,20 @@ def _check_static(config: Config) -> None:
                 hash(getattr(config, field.name))
             except TypeError:
                 raise ValueError(
-                    f"{field.name} = {getattr(config, field.name)!r} is not hashable; "
+                    f"{field.name} = {one_line(getattr(config, field.name))} is not hashable; "
                     f"use a function or a frozen dataclass."
                 ) from None
+
+
+def _check_optimizer(config: Config) -> None:
+    try:
+        optimizer = config.optimizer(1e-3, 1.0)
+        jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((2,), np.float32))
+    except Exception as error:
+        raise ValueError(
+            f"optimizer = {one_line(config.optimizer)} does not fit: it must be a function "
+            f"(learning_rate, max_grad_norm) -> optax.GradientTransformation."
+        ) from error
 
 
 def _check_networks(config: Config, spec: EnvSpec) -> None:

@@ -1,7 +1,6 @@
 """`reinforce` and `vpg`: from an environment and a few settings to a checked `Config`."""
 
 import difflib
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack, get_type_hints
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.algorithms import REINFORCE, VPG, Algorithm
-from purerl.config import Config, require_positive_int
+from purerl.config import Config, one_line, require_positive_int
 from purerl.envs import check_env, make_env
 from purerl.networks import MLPBaseline, MLPPolicy
 from purerl.optimizers import clipped_adam
@@ -105,8 +104,10 @@ def _make_config(
     spec = check_env(env_object, env_params)
     if given["rollout_length"] is None:
         given["rollout_length"] = spec.max_steps or 512
-    for name in ("total_steps", "num_envs", "rollout_length"):
+    for name in ("total_steps", "num_envs", "rollout_length", "baseline_epochs", "log_every"):
         require_positive_int(name, given[name])
+        given[name] = int(given[name])  # a NumPy int would overflow where steps are counted
+    per_update = given["num_envs"] * given["rollout_length"]
     policy, baseline = _networks(given)
     return Config(
         hyper=Hyperparams(**{name: _scalar(name, given[name]) for name in _HYPER}),
@@ -114,13 +115,13 @@ def _make_config(
         env=env_object,
         algorithm=given["algorithm"],
         policy=policy,
-        baseline=baseline if given["algorithm"].has_baseline else None,
+        baseline=baseline,
         optimizer=given["optimizer"],
         num_envs=given["num_envs"],
         rollout_length=given["rollout_length"],
-        num_updates=math.ceil(given["total_steps"] / (given["num_envs"] * given["rollout_length"])),
+        num_updates=-(-given["total_steps"] // per_update),
         baseline_epochs=given["baseline_epochs"],
-        normalize_advantage=bool(given["normalize_advantage"]),
+        normalize_advantage=given["normalize_advantage"],
         log_every=given["log_every"],
     )
 
@@ -137,23 +138,29 @@ def _check_names(settings: Settings) -> None:
             )
 
 
-def _networks(given: dict[str, Any]) -> tuple[Callable, Callable]:
-    both = "policy" in given and ("baseline" in given or not given["algorithm"].has_baseline)
+def _networks(given: dict[str, Any]) -> tuple[Callable, Callable | None]:
+    has_baseline = getattr(given["algorithm"], "has_baseline", True)
+    both = "policy" in given and ("baseline" in given or not has_baseline)
     if "hidden" in given and both:
         raise ValueError("hidden has no effect where the networks are given; leave it out.")
     hidden = given.get("hidden", (64, 64))
+    if not isinstance(hidden, list | tuple):
+        raise ValueError(f"hidden = {one_line(hidden)} must be widths, such as (64, 64).")
     for size in hidden:
         require_positive_int("hidden", size)
     hidden = tuple(int(size) for size in hidden)
     return (
         given.get("policy", MLPPolicy(hidden=hidden)),
-        given.get("baseline", MLPBaseline(hidden=hidden)),
+        given.get("baseline", MLPBaseline(hidden=hidden)) if has_baseline else None,
     )
 
 
 def _scalar(name: str, value: Any) -> np.ndarray:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise ValueError(f"{name} = {value!r} must be a number; several values go to purerl.sweep.")
+    kind = getattr(value, "dtype", type(value))
+    if np.ndim(value) != 0 or not np.issubdtype(kind, np.number):
+        raise ValueError(
+            f"{name} = {one_line(value)} must be a number; several values go to purerl.sweep."
+        )
     return np.asarray(value, np.float32)
 
 

@@ -17,7 +17,7 @@ from purerl.train import TrainState, train
 from purerl.types import Metrics
 
 
-def seed_keys(root: int | Key[Array, ""], seeds: int | Sequence[int]) -> Key[Array, " seeds"]:
+def seed_keys(root: int | Array, seeds: int | Sequence[int] | np.ndarray) -> Key[Array, " seeds"]:
     """The keys of many seeds: `fold_in(root, id)` for each id.
 
     What a seed draws depends on the root and its id alone: seed 5 is the same agent among 8 seeds,
@@ -30,10 +30,14 @@ def seed_keys(root: int | Key[Array, ""], seeds: int | Sequence[int]) -> Key[Arr
     """
     ids = seed_ids(seeds)
     root_key = jax.random.key(root) if isinstance(root, int | np.integer) else root
+    if not jnp.issubdtype(root_key.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"root is a raw {root_key.dtype} array; use an int or a typed key, jax.random.key(0)."
+        )
     return jax.vmap(jax.random.fold_in, (None, 0))(root_key, jnp.asarray(ids, jnp.uint32))
 
 
-def seed_ids(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
     """The ids that `seeds` stands for, checked: a count means 0 … seeds − 1."""
     try:
         counted = range(seeds) if isinstance(seeds, int | np.integer) else seeds

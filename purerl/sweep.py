@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from purerl.config import Config, check_hyper
+from purerl.config import Config, check_hyper, one_line
 
 
 def sweep(config: Config, **values: Any) -> tuple[Config, Config]:
@@ -29,7 +29,11 @@ def sweep(config: Config, **values: Any) -> tuple[Config, Config]:
         if name not in names:
             raise ValueError(f"{name} cannot be swept; use one of {', '.join(names)}.")
         if np.ndim(column) != 1 or np.size(column) == 0:
-            raise ValueError(f"{name} = {column!r} must be a sequence of at least one number.")
+            raise ValueError(
+                f"{name} = {one_line(column)} must be a sequence of at least one number."
+            )
+        if not np.issubdtype(np.asarray(column).dtype, np.number):
+            raise ValueError(f"{name} = {one_line(column)} must be numbers.")
     grid = dict(zip(values, zip(*itertools.product(*values.values()), strict=True), strict=True))
 
     leaves = [

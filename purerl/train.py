@@ -4,6 +4,7 @@ Everything here is a pure function of one agent. `jax.jit` compiles it; `jax.vma
 it many agents, over configs many settings.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -47,6 +48,8 @@ def streams(key: Key[Array, ""]) -> Streams:
 
 def init(key: Key[Array, ""], config: Config) -> TrainState:
     """The state before the first update: fresh networks, optimisers and environments."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"key is a raw {key.dtype} array; use a typed key, jax.random.key(0).")
     seed = streams(key)
     policy_key, baseline_key, env_key = jax.random.split(seed.init, 3)
     spec = config.env_spec
@@ -77,7 +80,7 @@ def init(key: Key[Array, ""], config: Config) -> TrainState:
 def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     """One rollout and the updates on it; the metrics are scalars.
 
-    An agent whose parameters, optimiser states or observations stop being finite stays at the
+    An agent whose parameters, optimiser states or environments stop being finite stays at the
     state before this step, `failed_at` says when, and its metrics are NaN from then on.
     """
     step_key = jax.random.fold_in(state.key, state.step)
@@ -86,6 +89,8 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     metrics = Metrics(**episode_metrics(episodes), **report)
 
     finite = all_finite((learner, env_carry.obs, env_carry.episode_return))
+    # An environment may keep an infinity in its state on purpose; a NaN it cannot mean.
+    finite &= all_finite(env_carry.state, is_finite=lambda x: ~jnp.isnan(x))
     alive = finite & (state.failed_at < 0)
     after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry)
     failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
@@ -168,10 +173,10 @@ def no_metrics(metrics: Metrics) -> Metrics:
     )
 
 
-def all_finite(tree: PyTree) -> Bool[Array, ""]:
+def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
     """Whether every floating-point number in a pytree is finite."""
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves], bool))
 
 
 def select(condition: Bool[Array, ""], chosen: Any, other: Any) -> Any:

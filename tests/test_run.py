@@ -29,9 +29,7 @@ def test_run_trains_the_same_agents_as_train_seeds(tmp_path):
     np.testing.assert_array_equal(
         jax.random.key_data(result.states.key), jax.random.key_data(states.key)
     )
-    for ours, theirs in zip(
-        jax.tree.leaves(result.metrics), jax.tree.leaves(metrics), strict=True
-    ):
+    for ours, theirs in zip(jax.tree.leaves(result.metrics), jax.tree.leaves(metrics), strict=True):
         assert ours.shape == (3, 12)
         np.testing.assert_allclose(ours[:, :2], theirs[:, :2], rtol=1e-4, atol=1e-6)
 
@@ -52,7 +50,8 @@ def test_evaluating_changes_nothing_of_training(tmp_path):
     a = run(small(), 2, tmp_path / "a", evaluation_episodes=0)
     b = run(small(), 2, tmp_path / "b", evaluation_episodes=5)
     assert a.evaluation is None
-    assert b.evaluation is not None and b.evaluation.episode_return.shape == (2, 5)
+    assert b.evaluation is not None
+    assert b.evaluation.episode_return.shape == (2, 5)
     for x, y in zip(jax.tree.leaves(a.metrics), jax.tree.leaves(b.metrics), strict=True):
         np.testing.assert_array_equal(x, y)
 

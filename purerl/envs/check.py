@@ -53,10 +53,10 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     _check_obs(name, "reset", obs)
     _same(name, "the observation", obs, next_obs)
     _same(name, "the state", state, next_state)
-    if jnp.shape(reward) != () or not jnp.issubdtype(reward.dtype, jnp.number):
+    if _shape(reward) != () or not jnp.issubdtype(reward.dtype, jnp.number):
         raise ValueError(f"{name}.step: reward is {_show(reward)}; return one number.")
     for flag, value in (("terminated", terminated), ("truncated", truncated)):
-        if jnp.shape(value) != () or value.dtype != bool:
+        if _shape(value) != () or value.dtype != bool:
             raise ValueError(f"{name}.step: {flag} is {_show(value)}; return one boolean.")
     if not isinstance(info, dict) or "final_observation" not in info:
         raise ValueError(
@@ -80,13 +80,13 @@ def _call(name: str, method: str, function: Any, expected: tuple[str, ...], *arg
         raise ValueError(
             f"{name}.{method} could not be traced: {type(error).__name__}: {reason}"
         ) from error
-    if not isinstance(out, tuple) or len(out) != len(expected):
-        count = len(out) if isinstance(out, tuple) else 1
+    if not isinstance(out, tuple | list) or len(out) != len(expected):
+        count = len(out) if isinstance(out, tuple | list) else 1
         raise ValueError(
             f"{name}.{method} returned {count} values; return {len(expected)}: "
             f"{', '.join(expected)}."
         )
-    return out
+    return tuple(out)
 
 
 def _check_obs(name: str, method: str, obs: Any) -> None:
@@ -115,6 +115,11 @@ def _same(name: str, what: str, before: PyTree, after: PyTree) -> None:
 def _time_limit(default_params: PyTree) -> int | None:
     limit = getattr(default_params, "max_steps_in_episode", None)
     return None if limit is None else int(limit)
+
+
+def _shape(x: Any) -> tuple[int, ...] | None:
+    """The shape of one array; None for anything else, such as a dict or None."""
+    return getattr(x, "shape", None)
 
 
 def _show(x: Any) -> str:

@@ -25,7 +25,12 @@ def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
 
     **Raises:** `ValueError` for a name that is not known, with the nearest ones.
     """
-    env = _make(name, tuple(sorted(kwargs.items())))
+    if name.startswith(":") or name.endswith(":"):
+        raise ValueError(f"env = {name!r} is no import path; name it package.module:Name.")
+    try:
+        env = _make(name, tuple(sorted(kwargs.items())))
+    except TypeError as error:
+        raise ValueError(f"env = {name!r} cannot be made of {kwargs}: {error}") from error
     return env, getattr(env, "default_params", None)
 
 
