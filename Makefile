@@ -13,16 +13,16 @@ train: $(VENV)/.installed
 	$(BIN)/purerl train $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 $(ARGS)
 ifneq ($(NEWEST),)
 	$(MAKE) test-newest
 endif
 
 test-newest: $(NEWEST_VENV)/.installed
-	$(NEWEST_VENV)/bin/pytest -m "not slow" $(ARGS)
+	$(NEWEST_VENV)/bin/pytest -n 2 -m "not slow" $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

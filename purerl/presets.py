@@ -21,6 +21,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "num_envs": 16,
         "rollout_length": 512,
         "total_steps": 1_000_000,
+        "max_grad_norm": 10.0,
     },
 }
 
