@@ -4,7 +4,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -14,12 +15,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from purerl.experiment.statistics import Interval, iqm
 
 
 class Display:
-    """A rich progress line on stderr: bar, updates, steps/s, ETA, IQM, seeds solved and failed."""
+    """Two live lines on stderr: bar, updates, ETA; steps/s, IQM, seeds solved and failed."""
 
     def __init__(self, num_updates: int, target_return: float | None, *, show: bool):
         self.target_return = target_return
@@ -28,17 +30,17 @@ class Display:
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f} updates"),
-            TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not show,
         )
-        self.task = self.progress.add_task("compiling", total=num_updates, status="")
+        self.task = self.progress.add_task("compiling", total=num_updates)
+        self.status = Text()
+        console = Console(stderr=True, quiet=not show)
+        self.live = Live(Group(self.progress, self.status), console=console)
 
     def __enter__(self) -> "Display":
-        self.progress.start()
+        self.live.start()
         return self
 
     def __exit__(
@@ -47,23 +49,26 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.progress.stop()
+        self.live.stop()
+        if not self.live.console.is_terminal:
+            self.live.console.line()  # a terminal's line is ended by rich itself
 
     def training(self) -> None:
         """Say that compiling is over; the estimate of what is left starts from here."""
-        self.progress.reset(self.task, description="training", status="")
+        self.progress.reset(self.task, description="training")
 
     def update(self, updates: int, steps_per_second: float, latest: np.ndarray, failed: int):
         """Show the state after a chunk; `latest` holds each seed's last return, NaN for none."""
         alive = latest[~np.isnan(latest)]
-        parts = [f"{short(steps_per_second)} steps/s"]
+        parts = [f"{short(steps_per_second)} env steps/s"]
         if alive.size:
-            parts.append(f"IQM {iqm(alive):.1f}")
+            parts.append(f"return, IQM over seeds {iqm(alive):.1f}")
         if self.target_return is not None:
             parts.append(f"solved {np.sum(alive >= self.target_return)}/{latest.size}")
         if failed:
-            parts.append(f"[red]failed {failed}[/red]")
-        self.progress.update(self.task, completed=updates, status=" · ".join(parts))
+            parts.append(f"failed {failed}")
+        self.status.plain = "  " + " · ".join(parts)
+        self.progress.update(self.task, completed=updates)
 
 
 def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
