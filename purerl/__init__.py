@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from purerl.envs import make_env as make_env
     from purerl.evaluate import Evaluation as Evaluation
     from purerl.evaluate import evaluate as evaluate
-    from purerl.experiment.run import Run as Run
+    from purerl.experiment.result import Run as Run
     from purerl.experiment.run import run as run
     from purerl.factories import reinforce as reinforce
     from purerl.factories import vpg as vpg
@@ -52,7 +52,8 @@ _HOME = {
     "distributions": ("Categorical",),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
     "evaluate": ("Evaluation", "evaluate"),
-    "experiment.run": ("Run", "run"),
+    "experiment.result": ("Run",),
+    "experiment.run": ("run",),
     "factories": ("reinforce", "vpg"),
     "networks": ("MLPBaseline", "MLPPolicy", "carried"),
     "optimizers": ("clipped_adam",),

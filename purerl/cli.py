@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 if TYPE_CHECKING:
-    from purerl.experiment.run import Run
+    from purerl.experiment.result import Run
 
 _SETTINGS = (
     "total_steps",
@@ -136,7 +136,7 @@ def train(options: Train, start: float) -> None:
 def show_result(result: "Run", import_seconds: float) -> None:
     """Print what a run came to: returns, seeds solved and failed, and where the time went."""
     from purerl.experiment.display import short, show, show_interval, summary_table
-    from purerl.experiment.run import env_name
+    from purerl.experiment.result import env_name
 
     summary = result.summary()
     title = (

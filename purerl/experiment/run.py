@@ -1,6 +1,5 @@
 """The host loop: compiled chunks for all seeds, and between them progress, records and files."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
-from matplotlib.figure import Figure
 from numpy import ndarray
 
 from purerl.config import Config, divisors, require_divisor, require_positive_int
 from purerl.evaluate import Evaluation, evaluate
 from purerl.experiment import files
 from purerl.experiment.display import Display
-from purerl.experiment.plot import learning_curve
-from purerl.experiment.statistics import Interval, fill_forward, iqm_interval
-from purerl.networks import Carried
+from purerl.experiment.result import Run, Times, write_result
+from purerl.experiment.statistics import fill_forward
 from purerl.seeds import pad_seeds, seed_ids, seed_keys, seed_mesh, seed_program
 from purerl.train import TrainState, advance, init, streams
 from purerl.types import Metrics
@@ -33,104 +30,6 @@ class Chunk(NamedTuple):
     metrics: Metrics
     """NumPy, `[seeds, records of this chunk]`."""
     failed_at: ndarray
-
-
-class Times(NamedTuple):
-    """Wall time in seconds."""
-
-    compile: float
-    run: float
-    evaluate: float
-
-
-class Summary(NamedTuple):
-    """A run in a few numbers, over the seeds that stayed finite.
-
-    `episode_return` is the IQM over seeds of each seed's mean greedy return; without an evaluation,
-    of its last return in training. `solved` is the share of all seeds that reach `target_return`,
-    None without a target.
-    """
-
-    episode_return: Interval
-    greedy: bool
-    solved: float | None
-    target_return: float | None
-    num_seeds: int
-    failed_seeds: tuple[int, ...]
-    env_steps: int
-    steps_per_second: float
-    times: Times
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`."""
-
-    config: Config
-    states: TrainState
-    metrics: Metrics
-    seed_ids: tuple[int, ...]
-    directory: Path
-    evaluation: Evaluation | None
-    target_return: float | None
-    times: Times
-
-    @property
-    def failed_seeds(self) -> tuple[int, ...]:
-        """The ids of the seeds that stopped being finite."""
-        failed = np.asarray(self.states.failed_at) >= 0
-        return tuple(seed for seed, f in zip(self.seed_ids, failed, strict=True) if f)
-
-    def policy(self, seed: int) -> Carried:
-        """The trained policy of a seed id: `run.policy(3)(obs)` is a distribution over actions."""
-        if seed not in self.seed_ids:
-            raise ValueError(f"seed = {seed} is not in this run; use one of {self.seed_ids}.")
-        index = self.seed_ids.index(seed)
-        return jax.tree.map(lambda leaf: leaf[index], self.states.learner.policy)
-
-    def final_returns(self) -> Float[ndarray, " seeds"]:
-        """A return for each seed: greedy mean, or last in training; NaN where the seed failed."""
-        if self.evaluation is not None:
-            returns = np.asarray(self.evaluation.episode_return).mean(axis=1)
-        else:
-            returns = fill_forward(self.metrics.episode_return)[:, -1]
-        return np.where(np.isin(self.seed_ids, self.failed_seeds), np.nan, returns)
-
-    def summary(self) -> Summary:
-        """The run in a few numbers."""
-        returns = self.final_returns()
-        known = returns[~np.isnan(returns)]
-        nothing = Interval(*[np.array(np.nan)] * 3)
-        target = self.target_return
-        env_steps = self.config.env_steps * len(self.seed_ids)
-        return Summary(
-            episode_return=iqm_interval(known) if known.size else nothing,
-            greedy=self.evaluation is not None,
-            solved=None if target is None else float(np.mean(returns >= target)),
-            target_return=target,
-            num_seeds=len(self.seed_ids),
-            failed_seeds=self.failed_seeds,
-            env_steps=env_steps,
-            steps_per_second=env_steps / self.times.run,
-            times=self.times,
-        )
-
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the learning curve and save it, as `learning_curve.png` in the run's directory.
-
-        Seeds that failed are left out, and the title counts them.
-        """
-        finite = ~np.isin(self.seed_ids, self.failed_seeds)
-        failed = f", {len(self.failed_seeds)} failed and left out" if self.failed_seeds else ""
-        per_record = self.config.log_every * self.config.env_steps_per_update
-        figure = learning_curve(
-            np.arange(1, self.config.num_records + 1) * float(per_record),
-            self.metrics.episode_return[finite],
-            title=f"{env_name(self.config)}, {self.config.algorithm.name}{failed}",
-            target_return=self.target_return,
-        )
-        figure.savefig(self.directory / "learning_curve.png" if path is None else path)
-        return figure
 
 
 def run(
@@ -182,7 +81,7 @@ def run(
         target_return=target_return,
         times=Times(programs.seconds, run_seconds, evaluation_seconds),
     )
-    _write(result)
+    write_result(result)
     return result
 
 
@@ -302,28 +201,3 @@ def _latest_returns(records: list[Metrics]) -> Float[ndarray, " seeds"]:
 
 def _concatenate(records: list[Metrics]) -> Metrics:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *records)
-
-
-def _write(result: Run) -> None:
-    summary = result.summary()
-    seeds = [
-        {"seed": seed, "episode_return": float(value), "failed_at": int(failed_at)}
-        for seed, value, failed_at in zip(
-            result.seed_ids,
-            result.final_returns(),
-            np.asarray(result.states.failed_at),
-            strict=True,
-        )
-    ]
-    written = summary._asdict() | {
-        "episode_return": summary.episode_return._asdict(),
-        "times": summary.times._asdict(),
-        "seeds": seeds,
-    }
-    files.write_json(result.directory / files.SUMMARY, files.describe(written))
-    result.plot()
-
-
-def env_name(config: Config) -> str:
-    """The environment's own name, or its class's."""
-    return getattr(config.env, "name", type(config.env).__name__)
