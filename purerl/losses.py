@@ -19,9 +19,17 @@ def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[
 
 def normalize(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
     """`(x − mean) / (std + 1e-8)`, with the weighted mean and standard deviation of one agent."""
-    mean = weighted_mean(x, weight)
-    variance = weighted_mean((x - mean) ** 2, weight)
-    return (x - mean) / (jnp.sqrt(variance) + 1e-8)
+    x = _centered(x, weight)
+    return x / (jnp.sqrt(weighted_mean(x**2, weight)) + 1e-8)
+
+
+def _centered(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x − mean`, the mean taken out twice: once leaves a rounding error behind.
+
+    Of a constant, that error is all there is, and dividing by its own size would make it ±1.
+    """
+    x = x - weighted_mean(x, weight)
+    return x - weighted_mean(x, weight)
 
 
 def score_function_loss(
@@ -61,7 +69,7 @@ def explained_variance(
     """
 
     def variance(x):
-        return weighted_mean((x - weighted_mean(x, weight)) ** 2, weight)
+        return weighted_mean(_centered(x, weight) ** 2, weight)
 
     spread = variance(value_target)
     return jnp.where(spread > 0, 1 - variance(value_target - value) / spread, jnp.nan)

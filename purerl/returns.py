@@ -42,8 +42,8 @@ def reward_to_go(
     reward = jnp.asarray(reward)
     reward = reward.astype(jnp.promote_types(reward.dtype, jnp.float32))
     none = jnp.zeros(reward.shape, bool)
-    terminated = none if terminated is None else terminated
-    truncated = none if truncated is None else truncated
+    terminated = none if terminated is None else jnp.asarray(terminated)
+    truncated = none if truncated is None else jnp.asarray(truncated)
     next_value = jnp.zeros_like(reward) if next_value is None else next_value.astype(reward.dtype)
     _same_shapes(reward=reward, terminated=terminated, truncated=truncated, next_value=next_value)
     discount = jnp.asarray(discount, reward.dtype)
@@ -54,7 +54,7 @@ def reward_to_go(
 
 
 def gae(
-    reward: Float[Array, "T *batch"],
+    reward: Real[Array, "T *batch"],
     value: Float[Array, "T *batch"],
     next_value: Float[Array, "T *batch"],
     terminated: Bool[Array, "T *batch"],
@@ -81,6 +81,7 @@ def gae(
         terminated=terminated,
         truncated=truncated,
     )
+    reward = reward.astype(jnp.promote_types(reward.dtype, jnp.float32))
     discount = jnp.asarray(discount, reward.dtype)
     gae_lambda = jnp.asarray(gae_lambda, reward.dtype)
     td_error = reward + discount * jnp.where(terminated, 0, next_value) - value

@@ -86,7 +86,10 @@ def make_batch(
     rollout: Transition, value: Float[Array, "T N"] | None, estimate: Estimate, config: Config
 ) -> Batch:
     """Lay a rollout `[T, N]` out as rows `[T · N]`, its advantages normalised if so configured."""
-    advantage, value_target, weight = estimate
+    weight = estimate.weight
+    # NaN behind a weight of 0 would pass into the gradient: 0 · NaN is NaN there too.
+    advantage = jnp.where(weight > 0, estimate.advantage, 0)
+    value_target = jnp.where(weight > 0, estimate.value_target, 0)
     if config.normalize_advantage:
         advantage = normalize(advantage, weight)
 

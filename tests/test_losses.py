@@ -91,3 +91,9 @@ def test_squared_error_by_hand():
     )
     np.testing.assert_allclose(loss, 1.75)
     np.testing.assert_allclose(gradient, [-1.0, 1.5, 0.0])
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 9.5617, 50.7])
+def test_normalize_of_many_equal_numbers_is_0_and_not_their_rounding_error(constant):
+    x, weight = jnp.full(2048, constant), jnp.ones(2048)
+    np.testing.assert_allclose(normalize(x, weight), 0, atol=1e-3)

@@ -178,3 +178,12 @@ def test_gae_names_the_field_of_a_wrong_shape(name):
 def test_a_reward_without_steps_is_refused(shape):
     with pytest.raises(ValueError, match="reward has shape"):
         reward_to_go(jnp.ones(shape), 0.9)
+
+
+def test_integer_rewards_are_discounted_as_floats():
+    ones, never = jnp.ones(5, jnp.int32), jnp.zeros(5, bool)
+    zero = jnp.zeros(5)
+    found = gae(ones, zero, zero, never, never, 0.99, 0.95)
+    wanted = gae(ones.astype(jnp.float32), zero, zero, never, never, 0.99, 0.95)
+    np.testing.assert_array_equal(found, wanted)
+    assert float(found[0]) > 4

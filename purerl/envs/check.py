@@ -37,8 +37,9 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
             f"{name} is not hashable; make it a frozen dataclass or an object without __eq__."
         ) from None
     # Spaces belong to the default parameters: those of a sweep are traced.
-    default_params = getattr(env, "default_params", None)
     with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
+        default_params = getattr(env, "default_params", None)
+        max_steps = _time_limit(default_params)
         obs_space = as_space(env.observation_space(default_params))
         action_space = as_space(env.action_space(default_params))
 
@@ -66,7 +67,7 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     _same(name, "info['final_observation']", obs, info["final_observation"])
     if isinstance(obs_space, Box):
         obs_space = Box(obs_space.low, obs_space.high, tuple(obs.shape))
-    return EnvSpec(obs_space, action_space, _time_limit(default_params))
+    return EnvSpec(obs_space, action_space, max_steps)
 
 
 STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
