@@ -9,17 +9,16 @@ that it returns. The table shows the median and the range of the repeats; the JS
 import argparse
 import itertools
 import json
-import os
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from surroundings import surroundings
 
 import purerl
+from purerl.experiment.cores import use_all_cores
 
 
 def measure(algo: str, seeds: int, num_envs: int, updates: int, repeats: int) -> dict[str, Any]:
@@ -51,24 +50,6 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int, repeats: int) ->
     }
 
 
-def surroundings() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    device = jax.devices()[0]
-    return {
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "purerl": purerl.__version__,
-        "revision": revision.stdout.strip() or None,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--algos", nargs="+", default=["vpg", "reinforce"])
@@ -78,7 +59,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="write JSON here")
     options = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    use_all_cores()
 
     rows = []
     print(

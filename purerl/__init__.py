@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from purerl.algorithms import A2C as A2C
+    from purerl.algorithms import PPO as PPO
     from purerl.algorithms import REINFORCE as REINFORCE
     from purerl.algorithms import VPG as VPG
     from purerl.algorithms import Algorithm as Algorithm
+    from purerl.carried import carried as carried
     from purerl.config import Config as Config
     from purerl.distributions import Categorical as Categorical
+    from purerl.distributions import DiagonalGaussian as DiagonalGaussian
+    from purerl.distributions import SquashedGaussian as SquashedGaussian
     from purerl.envs import Box as Box
     from purerl.envs import Discrete as Discrete
     from purerl.envs import env_names as env_names
@@ -21,48 +26,68 @@ if TYPE_CHECKING:
     from purerl.evaluate import evaluate as evaluate
     from purerl.experiment.result import Run as Run
     from purerl.experiment.run import run as run
+    from purerl.experiment.sweeps import Sweep as Sweep
+    from purerl.experiment.sweeps import run_sweep as run_sweep
+    from purerl.factories import a2c as a2c
+    from purerl.factories import ppo as ppo
     from purerl.factories import reinforce as reinforce
     from purerl.factories import vpg as vpg
-    from purerl.networks import MLPBaseline as MLPBaseline
-    from purerl.networks import MLPPolicy as MLPPolicy
-    from purerl.networks import carried as carried
+    from purerl.networks import DefaultBaseline as DefaultBaseline
+    from purerl.networks import DefaultPolicy as DefaultPolicy
     from purerl.optimizers import clipped_adam as clipped_adam
     from purerl.presets import preset as preset
     from purerl.returns import gae as gae
     from purerl.returns import reward_to_go as reward_to_go
     from purerl.seeds import seed_keys as seed_keys
     from purerl.seeds import train_seeds as train_seeds
+    from purerl.seeds import train_sweep as train_sweep
+    from purerl.sweep import LogUniform as LogUniform
+    from purerl.sweep import Uniform as Uniform
     from purerl.sweep import sweep as sweep
     from purerl.train import TrainState as TrainState
     from purerl.train import advance as advance
     from purerl.train import init as init
     from purerl.train import train as train
     from purerl.train import train_step as train_step
+    from purerl.types import Baseline as Baseline
+    from purerl.types import Distribution as Distribution
     from purerl.types import Env as Env
     from purerl.types import Estimate as Estimate
     from purerl.types import Hyperparams as Hyperparams
     from purerl.types import Metrics as Metrics
+    from purerl.types import Policy as Policy
     from purerl.types import Transition as Transition
 
 # Names are imported when they are first used, so that `import purerl` is quick and starts no
 # backend: device counts can still be set after it.
 _HOME = {
-    "algorithms": ("REINFORCE", "VPG", "Algorithm"),
+    "algorithms": ("A2C", "PPO", "REINFORCE", "VPG", "Algorithm"),
+    "carried": ("carried",),
     "config": ("Config",),
-    "distributions": ("Categorical",),
+    "distributions": ("Categorical", "DiagonalGaussian", "SquashedGaussian"),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
     "evaluate": ("Evaluation", "evaluate"),
     "experiment.result": ("Run",),
     "experiment.run": ("run",),
-    "factories": ("reinforce", "vpg"),
-    "networks": ("MLPBaseline", "MLPPolicy", "carried"),
+    "experiment.sweeps": ("Sweep", "run_sweep"),
+    "factories": ("a2c", "ppo", "reinforce", "vpg"),
+    "networks": ("DefaultBaseline", "DefaultPolicy"),
     "optimizers": ("clipped_adam",),
     "presets": ("preset",),
     "returns": ("gae", "reward_to_go"),
-    "seeds": ("seed_keys", "train_seeds"),
-    "sweep": ("sweep",),
+    "seeds": ("seed_keys", "train_seeds", "train_sweep"),
+    "sweep": ("LogUniform", "Uniform", "sweep"),
     "train": ("TrainState", "advance", "init", "train", "train_step"),
-    "types": ("Env", "Estimate", "Hyperparams", "Metrics", "Transition"),
+    "types": (
+        "Baseline",
+        "Distribution",
+        "Env",
+        "Estimate",
+        "Hyperparams",
+        "Metrics",
+        "Policy",
+        "Transition",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

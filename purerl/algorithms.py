@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from purerl.losses import score_function_loss, squared_error
-from purerl.returns import reward_to_go
+from purerl.losses import clipped_surrogate, score_function_loss, squared_error
+from purerl.returns import gae, reward_to_go
 from purerl.types import Estimate, Hyperparams, Transition
 
 
@@ -50,10 +50,7 @@ def monte_carlo_estimate(
     )
     done = rollout.terminated | rollout.truncated
     finished = jnp.cumsum(done[::-1], axis=0)[::-1] > 0
-    weight = finished.astype(returns.dtype)
-    # What lies in the tail counts for nothing, so it must not be NaN either.
-    returns = jnp.where(finished, returns, 0)
-    return Estimate(advantage=returns, value_target=returns, weight=weight)
+    return Estimate(advantage=returns, value_target=returns, weight=finished.astype(returns.dtype))
 
 
 def baseline_estimate(
@@ -73,5 +70,28 @@ def baseline_estimate(
     return Estimate(advantage=returns - value, value_target=returns, weight=jnp.ones_like(returns))
 
 
+def gae_estimate(
+    rollout: Transition,
+    value: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    hyper: Hyperparams,
+) -> Estimate:
+    """Generalised advantages, and `Â + V` as the baseline's target."""
+    advantage = gae(
+        rollout.reward,
+        value,
+        next_value,
+        rollout.terminated,
+        rollout.truncated,
+        hyper.discount,
+        hyper.gae_lambda,
+    )
+    return Estimate(
+        advantage=advantage, value_target=advantage + value, weight=jnp.ones_like(advantage)
+    )
+
+
 REINFORCE = Algorithm("reinforce", monte_carlo_estimate, score_function_loss, None)
 VPG = Algorithm("vpg", baseline_estimate, score_function_loss, squared_error)
+A2C = Algorithm("a2c", gae_estimate, score_function_loss, squared_error)
+PPO = Algorithm("ppo", gae_estimate, clipped_surrogate, squared_error)

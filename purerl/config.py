@@ -1,6 +1,7 @@
 """The settings of a training run: what is traced, what is static, and the checks of both."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,23 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.algorithms import Algorithm
-from purerl.envs import EnvSpec, check_env
+from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
+from purerl.checks import one_line, require_bool, require_divisor, require_positive_int
+from purerl.envs import Discrete, EnvSpec, check_env, time_limit
+from purerl.losses import score_function_loss, squared_error
+from purerl.plugs import check_algorithm, check_baseline, check_optimizer, check_policy
 from purerl.types import Env, Hyperparams
+
+COUNTS = (
+    "num_envs",
+    "rollout_length",
+    "num_updates",
+    "epochs",
+    "baseline_epochs",
+    "num_minibatches",
+    "log_every",
+)
+ANNEALED = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
 
 
 class Config(eqx.Module):
@@ -33,16 +48,21 @@ class Config(eqx.Module):
     num_envs: int = eqx.field(static=True)
     rollout_length: int = eqx.field(static=True)
     num_updates: int = eqx.field(static=True)
+    epochs: int = eqx.field(static=True)
     baseline_epochs: int = eqx.field(static=True)
+    num_minibatches: int = eqx.field(static=True)
     normalize_advantage: bool = eqx.field(static=True)
+    normalize_obs: bool = eqx.field(static=True)
+    normalize_reward: bool = eqx.field(static=True)
+    anneal: tuple[str, ...] = eqx.field(static=True)
     log_every: int = eqx.field(static=True)
 
     def __check_init__(self):
         _check_sizes(self)
         check_hyper(self.hyper)
         _check_static(self)
-        _check_optimizer(self)
-        _check_networks(self, self.env_spec)
+        _check_plugs(self, self.env_spec)
+        warn_of_short_rollout(self)
 
     @property
     def env_steps_per_update(self) -> int:
@@ -63,36 +83,70 @@ class Config(eqx.Module):
         """The environment's spaces and time limit, read by shape evaluation alone."""
         return check_env(self.env, self.env_params)
 
-
-def divisors(number: int) -> list[int]:
-    """The divisors of a number, in ascending order."""
-    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return small + [number // d for d in reversed(small) if d * d != number]
-
-
-def require_divisor(name: str, value: int, of: str, number: int) -> None:
-    """Refuse a size that does not divide another, and name the nearest that do."""
-    if number % value == 0:
-        return
-    near = sorted(sorted(divisors(number), key=lambda d: abs(d - value))[:5])
-    raise ValueError(
-        f"{of} = {number} is not divisible by {name} = {value}; "
-        f"use {', '.join(map(str, near[:-1]))} or {near[-1]}."
-        if len(near) > 1
-        else f"{of} = {number} is not divisible by {name} = {value}; use {near[0]}."
-    )
+    @property
+    def time_limit(self) -> int | None:
+        """The steps after which `env_params` truncate an episode; None where they do not say."""
+        return time_limit(self.env_params)
 
 
-def one_line(value: Any) -> str:
-    """The repr of a value for an error message: one line, cut where it is long."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
+def warn_of_short_rollout(config: Config) -> None:
+    """Warn where whole episodes are needed and a rollout is shorter than the time limit."""
+    limit = config.time_limit
+    if not config.algorithm.has_baseline and limit and config.rollout_length < limit:
+        warnings.warn(
+            f"rollout_length = {config.rollout_length} is shorter than the time limit of {limit} "
+            f"steps: episodes that are cut by the rollout's end teach nothing, and agents stall; "
+            f"use {limit} or more.",
+            stacklevel=3,
+        )
 
 
-def require_positive_int(name: str, value: Any) -> None:
-    """Refuse a count that is not an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} = {one_line(value)} must be a whole number of at least 1.")
+def require_one_setting(config: Config) -> None:
+    """Refuse a sweep's config that is not mapped: its values would spread over the environments."""
+    usual = (config.hyper, getattr(config.env, "default_params", None))
+    given = (config.hyper, config.env_params)
+    known = jax.tree.structure(usual) == jax.tree.structure(given)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(usual if known else config.hyper)]
+    num_hyper = len(jax.tree.leaves(config.hyper))
+    shapes[:num_hyper] = [()] * num_hyper
+    for (path, leaf), shape in zip(jax.tree.leaves_with_path(given), shapes, strict=False):
+        if np.shape(leaf) != shape:
+            name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+            raise ValueError(
+                f"{name} has shape {np.shape(leaf)}, not {shape}: one value a setting of a sweep; "
+                f"map over the settings: jax.vmap(purerl.train, (None, axes))(key, configs)."
+            )
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """The settings that a config's algorithm never reads, and why."""
+    algorithm = config.algorithm
+    ignored: dict[str, str] = {}
+    if not algorithm.has_baseline:
+        names = ("baseline", "baseline_epochs", "baseline_learning_rate")
+        ignored |= dict.fromkeys(names, "has no baseline")
+    if algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
+        ignored["gae_lambda"] = "uses the reward-to-go"
+    unclipped = (None, squared_error, score_function_loss)
+    if algorithm.policy_loss in unclipped and algorithm.value_loss in unclipped:
+        ignored["clip_eps"] = "clips no loss"
+    if config.epochs == 1 and config.num_minibatches == 1:
+        ignored["target_kl"] = "takes one step of the policy a rollout"
+    return ignored
+
+
+def require_effect(config: Config, settings: dict[str, Any]) -> None:
+    """Refuse settings that the config's algorithm never reads."""
+    for name, reason in without_effect(config).items():
+        if name in settings:
+            raise ValueError(
+                f"{name} = {one_line(settings[name])} has no effect: {config.algorithm.name} "
+                f"{reason}; leave it out."
+            )
+        if name in settings.get("anneal", ()):
+            raise ValueError(
+                f"anneal = {name!r} has no effect: {config.algorithm.name} {reason}; leave it out."
+            )
 
 
 def check_hyper(hyper: Hyperparams) -> None:
@@ -105,6 +159,7 @@ def check_hyper(hyper: Hyperparams) -> None:
         "clip_eps": (lambda x: x > 0, "positive (inf: no clipping)"),
         "entropy_coef": (lambda x: (x >= 0) & np.isfinite(x), "at least 0 and finite"),
         "max_grad_norm": (lambda x: x > 0, "positive (inf: no clipping)"),
+        "target_kl": (lambda x: x > 0, "positive (inf: no early stop)"),
     }
     for name, (holds, wanted) in ranges.items():
         value = getattr(hyper, name)
@@ -116,17 +171,25 @@ def check_hyper(hyper: Hyperparams) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    for name in ("num_envs", "rollout_length", "num_updates", "baseline_epochs", "log_every"):
+    for name in COUNTS:
         require_positive_int(name, getattr(config, name))
-    if not isinstance(config.normalize_advantage, bool):
-        given = one_line(config.normalize_advantage)
-        raise ValueError(f"normalize_advantage = {given} must be True or False.")
+    for name in ("normalize_advantage", "normalize_obs", "normalize_reward"):
+        require_bool(name, getattr(config, name))
+    for name in config.anneal:
+        if name not in ANNEALED:
+            raise ValueError(f"anneal = {name!r} cannot be annealed; use {', '.join(ANNEALED)}.")
     if not isinstance(config.algorithm, Algorithm):
         raise ValueError(
             f"algorithm = {one_line(config.algorithm)} must be an Algorithm; use purerl.VPG, "
             f"purerl.REINFORCE, or one made of them with _replace."
         )
     require_divisor("log_every", config.log_every, "num_updates", config.num_updates)
+    require_divisor(
+        "num_minibatches",
+        config.num_minibatches,
+        "num_envs * rollout_length",
+        config.env_steps_per_update,
+    )
 
 
 def _check_static(config: Config) -> None:
@@ -141,65 +204,15 @@ def _check_static(config: Config) -> None:
                 ) from None
 
 
-def _check_optimizer(config: Config) -> None:
-    try:
-        optimizer = config.optimizer(1e-3, 1.0)
-        jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((2,), np.float32))
-    except Exception as error:
+def _check_plugs(config: Config, spec: EnvSpec) -> None:
+    if config.normalize_obs and isinstance(spec.obs_space, Discrete):
         raise ValueError(
-            f"optimizer = {one_line(config.optimizer)} does not fit: it must be a function "
-            f"(learning_rate, max_grad_norm) -> optax.GradientTransformation."
-        ) from error
-
-
-def _check_networks(config: Config, spec: EnvSpec) -> None:
-    """Build both networks by shape alone and call them on one observation."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs = jax.ShapeDtypeStruct(spec.obs_space.shape, np.float32)
-
-    def build_and_call(what, factory, use):
-        def build(key, obs):
-            module = factory(key, spec.obs_space, spec.action_space)
-            if not callable(module):
-                raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
-            return use(module(obs))
-
-        try:
-            return jax.eval_shape(build, key, obs)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            own = reason.startswith(f"the default {what}")
-            raise ValueError(reason if own else f"{what}= does not fit: {reason}") from error
-
-    def use_distribution(distribution):
-        missing = [
-            method
-            for method in ("sample", "log_prob", "entropy", "mode")
-            if not callable(getattr(distribution, method, None))
-        ]
-        if missing:
-            raise ValueError(
-                f"called on one observation it gave a {type(distribution).__name__} without "
-                f"{', '.join(missing)}; give a distribution, such as purerl.Categorical(logits)."
-            )
-        action = distribution.sample(jax.random.key(0))
-        return action, distribution.log_prob(action), distribution.entropy()
-
-    action, log_prob, entropy = build_and_call("policy", config.policy, use_distribution)
-    if action.shape != spec.action_space.shape:
-        raise ValueError(
-            f"policy= does not fit: its action has shape {action.shape}, but the environment "
-            f"takes {spec.action_space.shape}."
+            f"normalize_obs = True does not fit observations from {spec.obs_space}, which are "
+            f"names and no quantities; leave it out."
         )
-    for name, value in (("log_prob", log_prob), ("entropy", entropy)):
-        if value.shape != ():
-            raise ValueError(
-                f"policy= does not fit: {name} has shape {value.shape}; give one number."
-            )
+    check_optimizer(config.optimizer)
+    action = check_policy(config.policy, spec)
     if config.algorithm.has_baseline:
-        value = build_and_call("baseline", config.baseline, lambda value: value)
-        if getattr(value, "shape", None) != ():
-            raise ValueError(
-                f"baseline= does not fit: called on one observation it gave "
-                f"{getattr(value, 'shape', type(value).__name__)}; give one number, shape ()."
-            )
+        assert config.baseline is not None
+        check_baseline(config.baseline, spec)
+    check_algorithm(config.algorithm, spec, action, config.hyper)

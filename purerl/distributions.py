@@ -6,7 +6,11 @@ Written for one action; `vmap` maps them over many.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
+
+NODES = 16  # of the quadrature for a squashed Gaussian's entropy
+EDGE = 1 - 1e-6  # the largest tanh that is taken back
 
 
 class Categorical(eqx.Module):
@@ -36,3 +40,73 @@ class Categorical(eqx.Module):
     def mode(self) -> Int[Array, ""]:
         """The most likely action; the first of several."""
         return jnp.argmax(self.logits).astype(jnp.int32)
+
+
+class DiagonalGaussian(eqx.Module):
+    """Independent normals, one for each component of an action: `loc + scale · ε`."""
+
+    loc: Float[Array, "*action"]
+    scale: Float[Array, "*action"]
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*action"]:
+        """Draw an action. It may lie outside the environment's bounds."""
+        return self.loc + self.scale * jax.random.normal(key, self.loc.shape)
+
+    def log_prob(self, action: Float[Array, "*action"]) -> Float[Array, ""]:
+        """The log-density, `Σ −½ ((a − loc) / scale)² − log scale − ½ log 2π`."""
+        return jnp.sum(jax.scipy.stats.norm.logpdf(action, self.loc, self.scale))
+
+    def entropy(self) -> Float[Array, ""]:
+        """`Σ log scale + ½ log 2πe`, in nats."""
+        return jnp.sum(jnp.log(self.scale) + 0.5 * np.log(2 * np.pi * np.e))
+
+    def mode(self) -> Float[Array, "*action"]:
+        """The centre."""
+        return self.loc
+
+
+class SquashedGaussian(eqx.Module):
+    """A diagonal Gaussian that tanh squeezes between two bounds.
+
+    `action = low + (high − low) · (tanh(u) + 1) / 2`, with `u = loc + scale · ε`. Haarnoja et al.
+    (2018), arXiv:1812.05905, appendix C.
+    """
+
+    loc: Float[Array, "*action"]
+    scale: Float[Array, "*action"]
+    low: Float[Array, "*action"]
+    high: Float[Array, "*action"]
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*action"]:
+        """Draw an action, within the bounds."""
+        return self._squash(self.loc + self.scale * jax.random.normal(key, self.loc.shape))
+
+    def log_prob(self, action: Float[Array, "*action"]) -> Float[Array, ""]:
+        """`Σ log N(u; loc, scale) − log da/du`, the density of the squashed action.
+
+        An action at a bound, where tanh has rounded to ±1, counts as one just inside it.
+        """
+        centred = 2 * (action - self.low) / (self.high - self.low) - 1
+        u = jnp.arctanh(jnp.clip(centred, -EDGE, EDGE))
+        density = jax.scipy.stats.norm.logpdf(u, self.loc, self.scale)
+        return jnp.sum(density - self._log_slope(u))
+
+    def entropy(self) -> Float[Array, ""]:
+        """The Gaussian's entropy plus `Σ E[log da/du]`, by Gauss–Hermite quadrature, in nats."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        weights = weights / weights.sum()
+        u = self.loc + self.scale * nodes.astype(self.loc.dtype).reshape(-1, *[1] * self.loc.ndim)
+        log_slope = jnp.tensordot(weights.astype(self.loc.dtype), self._log_slope(u), 1)
+        return jnp.sum(jnp.log(self.scale) + 0.5 * np.log(2 * np.pi * np.e) + log_slope)
+
+    def mode(self) -> Float[Array, "*action"]:
+        """The squashed centre: the median of each component."""
+        return self._squash(self.loc)
+
+    def _squash(self, u: Float[Array, "*action"]) -> Float[Array, "*action"]:
+        return self.low + (self.high - self.low) * (jnp.tanh(u) + 1) / 2
+
+    def _log_slope(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        """`log da/du`; `log(1 − tanh²u)` in a form that does not round to −inf."""
+        half_range = (self.high - self.low) / 2
+        return jnp.log(half_range) + 2 * (np.log(2) - u - jax.nn.softplus(-2 * u))

@@ -1,14 +1,15 @@
 """How good a policy is: whole episodes from fresh resets, apart from training."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from purerl import envs
-from purerl.config import Config, require_positive_int
+from purerl.checks import require_positive_int
+from purerl.config import Config
+from purerl.streams import EVALUATE, stream
+from purerl.types import Policy
 
 
 class Evaluation(eqx.Module):
@@ -35,7 +36,7 @@ class Playing(eqx.Module):
 
 def evaluate(
     key: Key[Array, ""],
-    policy: Any,
+    policy: Policy,
     config: Config,
     *,
     num_episodes: int,
@@ -43,6 +44,9 @@ def evaluate(
     greedy: bool = True,
 ) -> Evaluation:
     """Play `num_episodes` episodes from fresh resets and return their undiscounted sums.
+
+    The key may be any, that of a seed or of a training state too: evaluation has a stream of its
+    own, derived from it.
 
     **Arguments:** `greedy` takes the distribution's mode, else actions are sampled. `max_steps`
     defaults to the time limit of the environment's default parameters, and is required where
@@ -81,5 +85,6 @@ def evaluate(
         # become communication between devices.
         return jax.lax.scan(play, start, jax.random.split(play_key, max_steps))[0]
 
-    end = jax.vmap(episode)(jax.random.split(key, num_episodes))
+    keys = jax.random.split(stream(key, EVALUATE), num_episodes)
+    end = jax.vmap(episode)(keys)
     return Evaluation(end.episode_return, end.episode_length, jnp.sum(end.alive))

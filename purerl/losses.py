@@ -48,6 +48,22 @@ def score_function_loss(
     return -weighted_mean(log_prob * advantage, weight)
 
 
+def clipped_surrogate(
+    log_prob: Float[Array, " batch"],
+    old_log_prob: Float[Array, " batch"],
+    advantage: Float[Array, " batch"],
+    weight: Float[Array, " batch"],
+    hyper: Hyperparams,
+) -> Float[Array, ""]:
+    """`−mean(min(r · Â, clip(r, 1 − ε, 1 + ε) · Â))` with `r = π(a|s) / π_old(a|s)`, ε `clip_eps`.
+
+    Schulman et al. (2017), "Proximal policy optimization algorithms", arXiv:1707.06347.
+    """
+    ratio = jnp.exp(log_prob - old_log_prob)
+    clipped = jnp.clip(ratio, 1 - hyper.clip_eps, 1 + hyper.clip_eps)
+    return -weighted_mean(jnp.minimum(ratio * advantage, clipped * advantage), weight)
+
+
 def squared_error(
     value: Float[Array, " batch"],
     old_value: Float[Array, " batch"],
@@ -60,16 +76,33 @@ def squared_error(
     return weighted_mean((value - value_target) ** 2, weight)
 
 
+def clipped_squared_error(
+    value: Float[Array, " batch"],
+    old_value: Float[Array, " batch"],
+    value_target: Float[Array, " batch"],
+    weight: Float[Array, " batch"],
+    hyper: Hyperparams,
+) -> Float[Array, ""]:
+    """`mean(max((V − target)², (V_old + clip(V − V_old, −ε, ε) − target)²))`, ε being `clip_eps`.
+
+    The larger of two errors: V's, and that of V kept within ε of what it was for the rollout.
+    """
+    near = old_value + jnp.clip(value - old_value, -hyper.clip_eps, hyper.clip_eps)
+    error = jnp.maximum((value - value_target) ** 2, (near - value_target) ** 2)
+    return weighted_mean(error, weight)
+
+
 def explained_variance(
     value: Float[Array, "..."], value_target: Float[Array, "..."], weight: Float[Array, "..."]
 ) -> Float[Array, ""]:
     """`1 − Var(target − V) / Var(target)`: 1 for a perfect baseline, 0 for a constant one.
 
-    NaN where the targets do not vary.
+    NaN where the targets do not vary by more than the rounding error of their sums.
     """
 
     def variance(x):
         return weighted_mean(_centered(x, weight) ** 2, weight)
 
     spread = variance(value_target)
-    return jnp.where(spread > 0, 1 - variance(value_target - value) / spread, jnp.nan)
+    rounding = jnp.finfo(value_target.dtype).eps ** 2 * weighted_mean(value_target**2, weight)
+    return jnp.where(spread > rounding, 1 - variance(value_target - value) / spread, jnp.nan)

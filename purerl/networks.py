@@ -1,174 +1,211 @@
-"""Policies and baselines as equinox modules, and the factories that a config holds.
+"""The default policy and baseline for every space, and the factories that a config holds.
 
 A factory is a hashable value `(key, obs_space, action_space) -> eqx.Module` of one observation.
 Two that are equal never retrace; a lambda built anew with each config does.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
-from purerl.distributions import Categorical
+from purerl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from purerl.envs import Box, Discrete, Space
+from purerl.layers import MLP, Convolution
+
+MAX_IMAGE = 12  # images with a longer short side are first halved by convolutions of stride 2
+LOG_STD_RANGE = (-5.0, 2.0)  # of a standard deviation that a network gives
 
 
-class Dense(eqx.Module):
-    """`x @ weight + bias`, with the weight stored `[in, out]`.
+class Encoder(eqx.Module):
+    """The vector that a network makes of one observation.
 
-    Under `vmap` that is one matrix product whose operands lie in memory as the processor reads
-    them; `weight @ x`, an example at a time, is 2 to 4 times slower on a CPU.
+    A vector is taken as it is, an integer becomes one-hot, an image `[height, width, channels]`
+    goes through convolutions, and other shapes are flattened.
     """
 
-    weight: Float[Array, "in out"]
-    bias: Float[Array, " out"]
+    num_classes: int | None = eqx.field(static=True)
+    convolutions: tuple[Convolution, ...]
+    size: int = eqx.field(static=True)
 
-    def __init__(self, in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]):
-        # Normal, not orthogonal: orthogonal needs a QR, which under vmap over seeds can hang on a
-        # CPU with two worker threads (jaxlib 0.10.2).
-        std = scale / in_size**0.5
-        self.weight = std * jax.random.normal(key, (in_size, out_size))
-        self.bias = jnp.zeros(out_size)
+    def __init__(self, obs_space: Space, *, channels: int, key: Key[Array, ""]):
+        self.num_classes = obs_space.n if isinstance(obs_space, Discrete) else None
+        self.convolutions = ()
+        if len(obs_space.shape) == 3:
+            self.convolutions = _convolutions(obs_space.shape, channels, key)
+        obs = jax.ShapeDtypeStruct(obs_space.shape, np.float32)
+        self.size = jax.eval_shape(lambda obs: self(obs), obs).shape[0]
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        return x @ self.weight + self.bias
+    def __call__(self, obs: Float[Array, "*obs"]) -> Float[Array, " features"]:
+        if self.num_classes is not None:
+            return (obs == jnp.arange(self.num_classes)).astype(jnp.float32)
+        for convolution in self.convolutions:
+            obs = jax.nn.relu(convolution(obs))
+        return obs.reshape(-1)
 
 
-class MLP(eqx.Module):
-    """Dense layers with an activation between them.
+def _convolutions(
+    shape: tuple[int, ...], channels: int, key: Key[Array, ""]
+) -> tuple[Convolution, ...]:
+    """3 × 3 convolutions: of stride 2 until the image is small, then one of stride 1."""
+    convolutions: list[Convolution] = []
+    image = jax.ShapeDtypeStruct(shape, np.float32)
+    while not convolutions or convolutions[-1].stride == 2:
+        key, layer_key = jax.random.split(key)
+        stride = 2 if min(image.shape[:2]) > MAX_IMAGE else 1
+        layer = Convolution(image.shape, channels, kernel=3, stride=stride, key=layer_key)
+        convolutions.append(layer)
+        image = jax.eval_shape(lambda image, layer=layer: layer(image), image)
+    return tuple(convolutions)
 
-    Weights are normal with standard deviation `gain / sqrt(in)`: 1 in the hidden layers,
-    `out_scale` in the last. Biases are 0.
-    """
 
-    layers: tuple[Dense, ...]
-    activation: Callable[[Array], Array] = eqx.field(static=True)
+class Network(eqx.Module):
+    """An encoder and the dense layers behind it."""
 
-    def __init__(
-        self,
-        in_size: int,
-        hidden: tuple[int, ...],
-        out_size: int,
-        *,
-        activation: Callable[[Array], Array],
-        out_scale: float,
-        key: Key[Array, ""],
-    ):
-        sizes = (in_size, *hidden, out_size)
-        scales = (1.0,) * len(hidden) + (out_scale,)
-        keys = jax.random.split(key, len(scales))
-        self.layers = tuple(
-            Dense(sizes[i], sizes[i + 1], scale=scales[i], key=keys[i]) for i in range(len(scales))
-        )
-        self.activation = activation
+    encoder: Encoder
+    mlp: MLP
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
+    def __call__(self, obs: Float[Array, "*obs"]) -> Float[Array, " out"]:
+        return self.mlp(self.encoder(obs))
 
 
 class CategoricalPolicy(eqx.Module):
     """A network whose outputs are the logits of a discrete action."""
 
-    network: eqx.Module
+    network: Network
 
-    def __call__(self, obs: Float[Array, " obs"]) -> Categorical:
-        return Categorical(self.network(obs))  # pyright: ignore[reportCallIssue]
+    def __call__(self, obs: Float[Array, "*obs"]) -> Categorical:
+        return Categorical(self.network(obs))
+
+
+class GaussianPolicy(eqx.Module):
+    """A network whose outputs are the centre of a normal, in units of half the action box.
+
+    `log_std` is a parameter of its own, the same for every observation, or None where the network
+    gives it too. An unbounded box is taken to have the centre 0 and the half-range 1. Where
+    `squash`, tanh squeezes the normal into the box; else actions beyond the bounds are sampled as
+    they are, and clipped on their way into the environment.
+    """
+
+    network: Network
+    log_std: Float[Array, "*action"] | None
+    action_space: Box = eqx.field(static=True)
+    squash: bool = eqx.field(static=True)
+
+    def __call__(self, obs: Float[Array, "*obs"]) -> DiagonalGaussian | SquashedGaussian:
+        shape = self.action_space.shape
+        out = self.network(obs)
+        if self.log_std is None:
+            out, log_std = jnp.split(out, 2)
+            log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(shape)
+        else:
+            log_std = self.log_std
+        loc, scale = out.reshape(shape), jnp.exp(log_std)
+        low, high = self._bounds()
+        if self.squash:
+            return SquashedGaussian(loc, scale, low, high)
+        half_range = (high - low) / 2
+        return DiagonalGaussian((low + high) / 2 + half_range * loc, half_range * scale)
+
+    def _bounds(self) -> tuple[Float[Array, "*action"], Float[Array, "*action"]]:
+        space = self.action_space
+        low, high = (space.low, space.high) if space.is_bounded else (-1, 1)
+        return jnp.full(space.shape, low, jnp.float32), jnp.full(space.shape, high, jnp.float32)
 
 
 class ValueBaseline(eqx.Module):
     """A network whose one output is the value of an observation."""
 
-    network: eqx.Module
+    network: Network
 
-    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
-        return self.network(obs)[0]  # pyright: ignore[reportCallIssue]
+    def __call__(self, obs: Float[Array, "*obs"]) -> Float[Array, ""]:
+        return self.network(obs)[0]
 
 
 @dataclasses.dataclass(frozen=True)
-class MLPPolicy:
-    """Factory of the default policy: vector observations, discrete actions.
+class DefaultPolicy:
+    """Factory of the default policy: a categorical, or a Gaussian for actions from a box.
 
-    The last layer starts small, so that the first policy is close to uniform.
+    The last layer starts small, so that the first policy is close to uniform, or centred.
+
+    **Arguments:** `channels` are those of each convolution, where observations are images. For
+    actions from a box, `std_from_obs` has the network give the standard deviation, which else is
+    one parameter for each component, and `squash` squeezes the Gaussian between the bounds by tanh.
     """
 
     hidden: tuple[int, ...] = (64, 64)
     activation: Callable[[Array], Array] = jnp.tanh
+    channels: int = 16
+    std_from_obs: bool = False
+    squash: bool = False
 
-    def __call__(self, key: Key[Array, ""], obs_space: Space, action_space: Space) -> eqx.Module:
-        if not isinstance(action_space, Discrete):
+    def __call__(
+        self, key: Key[Array, ""], obs_space: Space, action_space: Space
+    ) -> CategoricalPolicy | GaussianPolicy:
+        self._check(action_space)
+
+        def network(out_size):
+            return _network(self, key, obs_space, out_size, out_scale=0.01)
+
+        if isinstance(action_space, Discrete):
+            return CategoricalPolicy(network(action_space.n))
+        size = math.prod(action_space.shape)
+        return GaussianPolicy(
+            network=network(2 * size if self.std_from_obs else size),
+            log_std=None if self.std_from_obs else jnp.zeros(action_space.shape),
+            action_space=action_space,
+            squash=self.squash,
+        )
+
+    def _check(self, action_space: Space) -> None:
+        if isinstance(action_space, Discrete) and (self.squash or self.std_from_obs):
+            name = "squash" if self.squash else "std_from_obs"
             raise ValueError(
-                f"the default policy takes discrete actions, but the environment's are "
-                f"{action_space}; give policy= a factory of your own."
+                f"{name} = True has no effect on {action_space} actions; leave it out."
             )
-        in_size = _vector_size(obs_space, "policy")
-        return CategoricalPolicy(
-            MLP(
-                in_size,
-                self.hidden,
-                action_space.n,
-                activation=self.activation,
-                out_scale=0.01,
-                key=key,
+        if self.squash and isinstance(action_space, Box) and not action_space.is_bounded:
+            raise ValueError(
+                f"squash = True needs bounds, but {action_space} has none; leave it out."
             )
-        )
 
 
 @dataclasses.dataclass(frozen=True)
-class MLPBaseline:
-    """Factory of the default baseline: vector observations."""
+class DefaultBaseline:
+    """Factory of the default baseline.
+
+    **Arguments:** `channels` are those of each convolution, where observations are images.
+    """
 
     hidden: tuple[int, ...] = (64, 64)
     activation: Callable[[Array], Array] = jnp.tanh
+    channels: int = 16
 
-    def __call__(self, key: Key[Array, ""], obs_space: Space, action_space: Space) -> eqx.Module:
+    def __call__(self, key: Key[Array, ""], obs_space: Space, action_space: Space) -> ValueBaseline:
         del action_space
-        in_size = _vector_size(obs_space, "baseline")
-        return ValueBaseline(
-            MLP(in_size, self.hidden, 1, activation=self.activation, out_scale=1.0, key=key)
-        )
+        return ValueBaseline(_network(self, key, obs_space, 1, out_scale=1.0))
 
 
-class Carried(eqx.Module):
-    """A module split in two: its arrays, which training carries, and the rest, which is static.
-
-    It is called like the module that it came from. A module may have leaves that are no arrays
-    (`eqx.nn.MLP` has its activation) and would not pass through `jax.jit`; this does.
-    """
-
-    arrays: PyTree
-    static: PyTree = eqx.field(static=True)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module(*args, **kwargs)
-
-    @property
-    def module(self) -> Any:
-        """The module that this was made of, with the present arrays."""
-        return eqx.combine(self.arrays, self.static)
-
-
-def carried(module: eqx.Module) -> Carried:
-    """Split a module into the form in which a `TrainState` holds it.
-
-    Use it to start from given parameters:
-    `eqx.tree_at(lambda s: s.learner.policy, state, carried(my_policy))`.
-    """
-    if isinstance(module, Carried):
-        return module
-    return Carried(*eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array | np.ndarray)))
-
-
-def _vector_size(obs_space: Space, what: str) -> int:
-    if not isinstance(obs_space, Box) or len(obs_space.shape) != 1:
-        raise ValueError(
-            f"the default {what} takes vector observations, but the environment's are "
-            f"{obs_space}; give {what}= a factory of your own."
-        )
-    return obs_space.shape[0]
+def _network(
+    factory: DefaultPolicy | DefaultBaseline,
+    key: Key[Array, ""],
+    obs_space: Space,
+    out_size: int,
+    *,
+    out_scale: float,
+) -> Network:
+    encoder_key, mlp_key = jax.random.split(key)
+    encoder = Encoder(obs_space, channels=factory.channels, key=encoder_key)
+    mlp = MLP(
+        encoder.size,
+        factory.hidden,
+        out_size,
+        activation=factory.activation,
+        out_scale=out_scale,
+        key=mlp_key,
+    )
+    return Network(encoder, mlp)

@@ -1,7 +1,5 @@
 """The first half of a step: act in the environments for `rollout_length` steps."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from purerl import envs
 from purerl.config import Config
-from purerl.types import Transition
+from purerl.types import Policy, Transition
 
 
 class EnvCarry(eqx.Module):
@@ -45,7 +43,7 @@ def reset_envs(key: Key[Array, ""], config: Config) -> EnvCarry:
 
 
 def collect(
-    key: Key[Array, ""], policy: Any, carry: EnvCarry, config: Config
+    key: Key[Array, ""], policy: Policy, carry: EnvCarry, config: Config
 ) -> tuple[EnvCarry, Transition, Episodes]:
     """Act for `rollout_length` steps in all environments.
 
@@ -72,7 +70,7 @@ def collect(
 
 
 def act_once(
-    key: Key[Array, ""], policy: Any, carry: EnvCarry, episodes: Episodes, config: Config
+    key: Key[Array, ""], policy: Policy, carry: EnvCarry, episodes: Episodes, config: Config
 ) -> tuple[EnvCarry, Episodes, Transition]:
     """Sample one action in one environment and take the step."""
     action_key, env_key = jax.random.split(key)

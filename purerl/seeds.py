@@ -1,10 +1,12 @@
 """Many seeds: their keys, and the fastest way to map a program over them."""
 
+import collections
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key, PyTree
 
+from purerl.checks import one_line
 from purerl.config import Config
+from purerl.streams import FIRST
 from purerl.train import TrainState, train
 from purerl.types import Metrics
 
@@ -29,12 +33,19 @@ def seed_keys(root: int | Array, seeds: int | Sequence[int] | np.ndarray) -> Key
     **Raises:** `ValueError` where ids repeat, are negative, or there are none.
     """
     ids = seed_ids(seeds)
-    root_key = jax.random.key(root) if isinstance(root, int | np.integer) else root
-    if not jnp.issubdtype(root_key.dtype, jax.dtypes.prng_key):
+    root_key = jax.random.key(root) if is_root(root) else root
+    is_key = isinstance(root_key, jax.Array)
+    if not is_key or not jnp.issubdtype(root_key.dtype, jax.dtypes.prng_key):
         raise ValueError(
-            f"root is a raw {root_key.dtype} array; use an int or a typed key, jax.random.key(0)."
+            f"root = {one_line(root)} must be an int from 0 to 2**32 - 1 or a typed key, "
+            f"jax.random.key(0)."
         )
     return jax.vmap(jax.random.fold_in, (None, 0))(root_key, jnp.asarray(ids, jnp.uint32))
+
+
+def is_root(root: Any) -> bool:
+    """Whether a value is a number that makes a root key of its own."""
+    return isinstance(root, int | np.integer) and 0 <= int(root) < 2**32
 
 
 def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
@@ -46,24 +57,84 @@ def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
         raise ValueError(f"seeds = {seeds!r} must be a count or a sequence of ids.") from None
     if not ids:
         raise ValueError("seeds must name at least one seed; give a count of at least 1, or ids.")
-    if min(ids) < 0 or max(ids) >= 2**32:
-        raise ValueError(f"seeds must be between 0 and 2**32 - 1, not {min(ids)} to {max(ids)}.")
-    if len(set(ids)) != len(ids):
-        repeated = sorted({seed for seed in ids if ids.count(seed) > 1})
-        raise ValueError(f"seeds repeat {repeated}; give each id once.")
+    if min(ids) < 0 or max(ids) >= FIRST:
+        raise ValueError(f"seeds must be between 0 and 2**31 - 1, not {min(ids)} to {max(ids)}.")
+    repeated = sorted(seed for seed, count in collections.Counter(ids).items() if count > 1)
+    if repeated:
+        raise ValueError(f"seeds repeat {one_line(repeated)}; give each id once.")
     return ids
 
 
-def train_seeds(keys: Key[Array, " seeds"], config: Config) -> tuple[TrainState, Metrics]:
-    """Train one agent for each key, compiled, on all local devices.
+def train_seeds(
+    keys: Key[Array, " seeds"], config: Config, *, devices: Sequence[Any] | None = None
+) -> tuple[TrainState, Metrics]:
+    """Train one agent for each key, compiled, on the given devices or all local ones.
 
     The same agents as `jax.vmap(train, (0, None))(keys, config)`, mapped as the platform likes
     best: seeds are spread over the devices; on each, an accelerator maps them with `vmap`, a CPU
     one after another, where their arrays stay in the cache.
 
     **Returns:** states and metrics with a leading axis `[seeds]`.
+
+    **Raises:** `ValueError` where `keys` is not an array of typed keys `[seeds]`.
     """
-    return map_seeds(train, keys, config)
+    require_keys(keys)
+    return map_seeds(train, keys, config, devices=devices)
+
+
+def require_keys(keys: Any) -> None:
+    """Refuse what is no batch of typed keys."""
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+        raise ValueError(
+            f"keys is {keys.dtype}{list(keys.shape)}; give one typed key a seed, such as "
+            f"purerl.seed_keys(0, 8)."
+        )
+
+
+class Agent(NamedTuple):
+    """One agent of many: its key, and the leaves of its config that differ between agents."""
+
+    key: Key[Array, "*batch"]
+    varied: Config
+    """None where all agents have the same, so that `eqx.combine(varied, fixed)` is the config."""
+
+
+def agents_of(
+    keys: Key[Array, " seeds"], configs: Config, axes: Config | None = None
+) -> tuple[Agent, Config]:
+    """Every seed with every setting of a sweep: one batch `[settings · seeds]`, and what is fixed.
+
+    **Arguments:** `configs` and `axes` are those of `sweep`; without `axes`, one config.
+    """
+    if axes is None:
+        return Agent(keys, jax.tree.map(lambda leaf: None, configs)), configs
+    is_varied = jax.tree.map(lambda axis: axis == 0, axes, is_leaf=lambda axis: axis is None)
+    varied, fixed = eqx.partition(configs, is_varied)
+    num_settings = jax.tree.leaves(varied)[0].shape[0]
+    setting, seed = np.divmod(np.arange(num_settings * len(keys)), len(keys))
+    return Agent(keys[seed], jax.tree.map(lambda leaf: leaf[setting], varied)), fixed
+
+
+def train_agent(agent: Agent, fixed: Config) -> tuple[TrainState, Metrics]:
+    """`train`, for one entry of a batch of agents."""
+    return train(agent.key, eqx.combine(agent.varied, fixed))
+
+
+def train_sweep(
+    keys: Key[Array, " seeds"],
+    configs: Config,
+    axes: Config,
+    *,
+    devices: Sequence[Any] | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Train every seed with every setting of a sweep, compiled once, as `train_seeds` does.
+
+    **Returns:** states and metrics with leading axes `[settings, seeds]`.
+    """
+    require_keys(keys)
+    agents, fixed = agents_of(keys, configs, axes)
+    out = map_seeds(train_agent, agents, fixed, devices=devices)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), out)
 
 
 def map_seeds(
@@ -95,25 +166,33 @@ def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
     return batched if len(index) == num_seeds else jax.tree.map(lambda x: x[index], batched)
 
 
-@functools.cache
-def seed_program(function: Callable[..., Any], mesh: Mesh, *, donate: bool = False) -> Any:
-    """The compiled form of a function of one seed, for batches that divide the mesh."""
+@functools.lru_cache(maxsize=32)
+def seed_program(
+    function: Callable[..., Any], mesh: Mesh, *, num_batched: int = 1, donate: bool = False
+) -> Any:
+    """The compiled form of a function of one seed, for batches that divide the mesh.
 
-    def on_device(batched, *broadcast):
-        def one(x):
-            return function(x, *broadcast)
+    The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
+    `donate` gives away the first. Equal functions are one program, and the last few are kept.
+    """
+
+    def on_device(*args):
+        batched, broadcast = args[:num_batched], args[num_batched:]
+
+        def one(each):
+            return function(*each, *broadcast)
 
         if mesh.devices.flat[0].platform == "cpu":
             return jax.lax.map(one, batched)
         return jax.vmap(one)(batched)
 
-    def on_mesh(batched, *broadcast):
-        specs = (P("seeds"), *(P() for _ in broadcast))
+    def on_mesh(*args):
+        specs = tuple(P("seeds") if i < num_batched else P() for i in range(len(args)))
         # check_vma is off: an environment's loop may start from constants, which do not vary over
         # the mesh, and go on with values that do.
         return jax.shard_map(
             on_device, mesh=mesh, in_specs=specs, out_specs=P("seeds"), check_vma=False
-        )(batched, *broadcast)
+        )(*args)
 
     sharding = NamedSharding(mesh, P("seeds"))
     return jax.jit(on_mesh, out_shardings=sharding, donate_argnums=(0,) if donate else ())

@@ -5,16 +5,20 @@ it many agents, over configs many settings.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from purerl.config import Config, require_divisor, require_positive_int
-from purerl.networks import carried
+from purerl.anneal import annealed
+from purerl.carried import carried, parameters
+from purerl.checks import require_divisor, require_positive_int
+from purerl.config import Config, require_one_setting
 from purerl.rollout import EnvCarry, Episodes, collect, reset_envs
+from purerl.running import RewardScale, no_reward_scale, no_stats, scale_rewards
+from purerl.streams import INIT, TRAIN, stream
 from purerl.types import Metrics
 from purerl.update import Learner, optimizers, update
 
@@ -24,6 +28,8 @@ class TrainState(eqx.Module):
 
     `failed_at` is the update at which the agent stopped being finite and was frozen, −1 while it
     is finite. `key` never changes: the random stream of an update is derived from it and `step`.
+    `reward_scale` is None unless rewards are normalised; the statistics of observations are where
+    they are used, in the networks.
     """
 
     key: Key[Array, "*batch"]
@@ -31,49 +37,39 @@ class TrainState(eqx.Module):
     failed_at: Int[Array, "*batch"]
     learner: Learner
     envs: EnvCarry
-
-
-class Streams(NamedTuple):
-    """The random streams of one seed, derived from its key by name."""
-
-    init: Key[Array, ""]
-    train: Key[Array, ""]
-    evaluate: Key[Array, ""]
-
-
-def streams(key: Key[Array, ""]) -> Streams:
-    """Derive a seed's independent streams from its key."""
-    return Streams(*jax.random.split(key, len(Streams._fields)))
+    reward_scale: RewardScale | None
 
 
 def init(key: Key[Array, ""], config: Config) -> TrainState:
     """The state before the first update: fresh networks, optimisers and environments."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(f"key is a raw {key.dtype} array; use a typed key, jax.random.key(0).")
-    seed = streams(key)
-    policy_key, baseline_key, env_key = jax.random.split(seed.init, 3)
+    require_one_setting(config)
+    policy_key, baseline_key, env_key = jax.random.split(stream(key, INIT), 3)
     spec = config.env_spec
 
     def build(factory, key):
-        return carried(factory(key, spec.obs_space, spec.action_space))
+        stats = no_stats(spec.obs_space.shape) if config.normalize_obs else None
+        return carried(factory(key, spec.obs_space, spec.action_space), stats)
 
-    def start(optimizer, module):
-        return optimizer.init(eqx.filter(module, eqx.is_inexact_array))
+    def start(optimizer, network):
+        return None if network is None else optimizer.init(parameters(network))
 
     policy_optimizer, baseline_optimizer = optimizers(config)
     policy = build(config.policy, policy_key)
     baseline = build(config.baseline, baseline_key) if config.algorithm.has_baseline else None
     return TrainState(
-        key=seed.train,
+        key=stream(key, TRAIN),
         step=jnp.int32(0),
         failed_at=jnp.int32(-1),
         learner=Learner(
             policy=policy,
             baseline=baseline,
-            policy_opt=start(policy_optimizer, policy),
-            baseline_opt=start(baseline_optimizer, baseline) if baseline is not None else None,
+            policy_opt_state=start(policy_optimizer, policy),
+            baseline_opt_state=start(baseline_optimizer, baseline),
         ),
         envs=reset_envs(env_key, config),
+        reward_scale=no_reward_scale(config.num_envs) if config.normalize_reward else None,
     )
 
 
@@ -83,16 +79,21 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     An agent whose parameters, optimiser states or environments stop being finite stays at the
     state before this step, `failed_at` says when, and its metrics are NaN from then on.
     """
-    step_key = jax.random.fold_in(state.key, state.step)
-    env_carry, rollout, episodes = collect(step_key, state.learner.policy, state.envs, config)
-    learner, report = update(state.learner, rollout, config)
+    config = annealed(config, state.step)
+    rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    env_carry, rollout, episodes = collect(rollout_key, state.learner.policy, state.envs, config)
+    reward_scale = state.reward_scale
+    if reward_scale is not None:
+        reward_scale, reward = scale_rewards(reward_scale, rollout, config.hyper.discount)
+        rollout = eqx.tree_at(lambda r: r.reward, rollout, reward)
+    learner, report = update(update_key, state.learner, rollout, config)
     metrics = Metrics(**episode_metrics(episodes), **report)
 
-    finite = all_finite((learner, env_carry.obs, env_carry.episode_return))
+    finite = all_finite((learner, reward_scale, env_carry.obs, env_carry.episode_return))
     # An environment may keep an infinity in its state on purpose; a NaN it cannot mean.
     finite &= all_finite(env_carry.state, is_finite=lambda x: ~jnp.isnan(x))
     alive = finite & (state.failed_at < 0)
-    after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry)
+    after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry, reward_scale)
     failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
     return select(alive, after, frozen), select(alive, metrics, no_metrics(metrics))

@@ -19,6 +19,7 @@ class Hyperparams(eqx.Module):
     clip_eps: Float[Any, ""]
     entropy_coef: Float[Any, ""]
     max_grad_norm: Float[Any, ""]
+    target_kl: Float[Any, ""]
 
 
 class Transition(eqx.Module):
@@ -54,8 +55,8 @@ class Metrics(eqx.Module):
     `episode_return` and `episode_length` are means over the episodes that ended, of the
     environment's own undiscounted rewards. `approx_kl` (http://joschu.net/blog/kl-approx.html)
     and `clip_fraction` compare the policy before each gradient step with the one that sampled:
-    both are 0 for an algorithm that takes one step a rollout. Gradient norms are those before
-    clipping.
+    for an algorithm that takes one step a rollout both are 0, up to rounding. Gradient norms are
+    those before clipping. Where an update takes several gradient steps, each figure is their mean.
     """
 
     episode_return: Float[Any, "*batch"]

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Probe, ProbeState
+from probes import Probe
 
 import purerl
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
-
-
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker in the way: what is refused must be refused without one."""
-    import jaxtyping
-
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 # Environments, each with one thing wrong
@@ -62,16 +53,19 @@ class Unhashable:
     observation_space = Probe.observation_space
 
 
-class Picture(Probe):
-    """Observations are images."""
+class Boundless(Probe):
+    def action_space(self, params):
+        return purerl.Box(-np.inf, np.inf, (2,))
 
-    def reset(self, key, params):
-        return jnp.zeros((4, 4, 3)), ProbeState(jnp.zeros((4, 4, 3)), jnp.int32(0))
 
-    def step(self, key, state, action, params):
-        obs, state = self.reset(key, params)
-        flag = jnp.array(False)
-        return obs, state, jnp.float32(0), flag, flag, {"final_observation": obs}
+class NoArguments(Probe):
+    def action_space(self):
+        return purerl.Discrete(2)
+
+
+class ManyChoices(Probe):
+    def action_space(self, params):
+        return types.SimpleNamespace(n=np.array([2, 3]))
 
 
 class Wordy(Probe):
@@ -104,6 +98,31 @@ def wide(key, obs_space, action_space):
     return Wide()
 
 
+class Halves(eqx.Module):
+    """A distribution whose actions are fractions, where the environment counts."""
+
+    def sample(self, key):
+        return jnp.float32(0.5)
+
+    def mode(self):
+        return jnp.float32(0.5)
+
+    def log_prob(self, action):
+        return jnp.float32(0)
+
+    def entropy(self):
+        return jnp.float32(0)
+
+
+class Halving(eqx.Module):
+    def __call__(self, obs):
+        return Halves()
+
+
+def halving(key, obs_space, action_space):
+    return Halving()
+
+
 def uncallable(key, obs_space, action_space):
     return eqx.Module()
 
@@ -114,6 +133,18 @@ def needs_a_picture(key, obs_space, action_space):
 
 def vpg(**settings):
     return lambda: purerl.vpg(Probe(), **settings)
+
+
+def reinforce(**settings):
+    return lambda: purerl.reinforce(Probe(), **settings)
+
+
+def a2c(**settings):
+    return lambda: purerl.a2c(Probe(), **settings)
+
+
+def ppo(**settings):
+    return lambda: purerl.ppo(Probe(), **settings)
 
 
 def env(which, **settings):
@@ -144,7 +175,7 @@ REFUSED = {
         ["num_updates = 10", "log_every = 3", "2", "5"],
     ),
     "discount over 1": (vpg(discount=1.5), ["discount", "1.5", "between 0 and 1"]),
-    "gae_lambda under 0": (vpg(gae_lambda=-0.5), ["gae_lambda", "-0.5", "between 0 and 1"]),
+    "gae_lambda under 0": (a2c(gae_lambda=-0.5), ["gae_lambda", "-0.5", "between 0 and 1"]),
     "negative rate": (vpg(policy_learning_rate=-1e-3), ["policy_learning_rate", "-0.001"]),
     "rate of 0": (vpg(baseline_learning_rate=0), ["baseline_learning_rate", "0", "positive"]),
     "NaN rate": (vpg(policy_learning_rate=float("nan")), ["policy_learning_rate", "nan"]),
@@ -162,6 +193,10 @@ REFUSED = {
     "unhashable policy": (vpg(policy=["mlp"]), ["policy", "['mlp']", "hashable"]),
     "policy that is no factory": (vpg(policy=3), ["policy", "int"]),
     "policy of bare logits": (vpg(policy=bare), ["policy", "sample", "purerl.Categorical"]),
+    "policy of fractional actions": (
+        vpg(policy=halving),
+        ["policy", "action", "float32", "integer"],
+    ),
     "policy that cannot be called": (vpg(policy=uncallable), ["policy", "callable"]),
     "policy that raises": (vpg(policy=needs_a_picture), ["policy", "three axes"]),
     "baseline of one-number arrays": (vpg(baseline=wide), ["baseline", "(1,)", "shape ()"]),
@@ -169,13 +204,90 @@ REFUSED = {
         vpg(policy=bare, baseline=wide, hidden=(8,)),
         ["hidden", "no effect", "leave it out"],
     ),
+    "baseline without one": (reinforce(baseline=wide), ["baseline", "no effect", "leave it out"]),
+    "baseline epochs without a baseline": (
+        reinforce(baseline_epochs=3),
+        ["baseline_epochs", "3", "no effect", "leave it out"],
+    ),
+    "baseline rate without a baseline": (
+        reinforce(baseline_learning_rate=0.1),
+        ["baseline_learning_rate", "0.1", "no effect"],
+    ),
     "optimizer that is no function": (vpg(optimizer="adam"), ["optimizer", "'adam'"]),
     "algorithm that is none": (vpg(algorithm="ppo"), ["algorithm", "'ppo'"]),
+    "minibatches that do not divide": (
+        ppo(num_envs=10, rollout_length=100, num_minibatches=3),
+        ["num_envs * rollout_length = 1000", "num_minibatches = 3", "2, 4, 5"],
+    ),
+    "no epochs": (ppo(epochs=0), ["epochs", "0", "at least 1"]),
+    "KL of 0": (ppo(target_kl=0), ["target_kl", "0", "positive"]),
+    "annealed what cannot be": (ppo(anneal=("discount",)), ["anneal", "'discount'", "clip_eps"]),
+    "one name for names": (ppo(anneal="clip_eps"), ["anneal", "'clip_eps'", "names"]),
+    "annealed what is not read": (
+        reinforce(anneal=("baseline_learning_rate",)),
+        ["anneal", "'baseline_learning_rate'", "no effect", "leave it out"],
+    ),
+    "a word for a flag": (ppo(normalize_obs="yes"), ["normalize_obs", "'yes'", "True or False"]),
+    "a number for a flag": (ppo(clip_value=1), ["clip_value", "1", "True or False"]),
+    "lambda without GAE": (vpg(gae_lambda=0.9), ["gae_lambda", "0.9", "no effect", "leave it"]),
+    "clip without clipping": (a2c(clip_eps=0.1), ["clip_eps", "0.1", "no effect", "leave it"]),
+    "KL limit of one step": (vpg(target_kl=0.1), ["target_kl", "0.1", "no effect", "one step"]),
+    "clipped value of no baseline": (reinforce(clip_value=True), ["clip_value", "leave it out"]),
+    "squashed names": (ppo(squash=True), ["squash = True", "no effect", "Discrete(2)"]),
+    "squash beside an own policy": (ppo(policy=bare, squash=True), ["squash", "no effect"]),
+    "squash without bounds": (
+        lambda: purerl.ppo(Boundless(), squash=True),
+        ["squash = True", "bounds", "leave it out"],
+    ),
+    "normalised names": (
+        lambda: purerl.ppo("FrozenLake-misc", normalize_obs=True),
+        ["normalize_obs = True", "Discrete(16)", "leave it out"],
+    ),
     "env that is none": (env(3), ["int", "reset"]),
     "env without reset": (env(Resetless()), ["Resetless", "reset"]),
     "env that is not hashable": (env(Unhashable()), ["Unhashable", "hashable", "frozen"]),
     "env that raises": (env(Raising()), ["Raising.reset", "no more"]),
     "space that is none": (env(Wordy()), ["left or right", "str", "discrete"]),
+    "space of the wrong arity": (env(NoArguments()), ["NoArguments.action_space", "argument"]),
+    "space of several choices": (env(ManyChoices()), ["ManyChoices.action_space", "[2, 3]"]),
+    "estimate of the wrong arity": (
+        vpg(algorithm=purerl.VPG._replace(estimate=lambda rollout: 0)),
+        ["algorithm", "estimate", "argument"],
+    ),
+    "estimate that is none": (
+        vpg(algorithm=purerl.VPG._replace(estimate=lambda *args: jnp.zeros(2))),
+        ["algorithm", "estimate", "purerl.Estimate"],
+    ),
+    "loss of each row": (
+        vpg(algorithm=purerl.VPG._replace(value_loss=lambda v, o, t, w, h: (v - t) ** 2)),
+        ["algorithm", "value_loss", "one number"],
+    ),
+    "loss that raises": (
+        vpg(algorithm=purerl.VPG._replace(policy_loss=lambda *args: 1 / 0)),
+        ["algorithm", "policy_loss", "division by zero"],
+    ),
+    "sweep of unequal lengths": (
+        sweep(zip=True, discount=[0.9, 0.8], entropy_coef=[0.1]),
+        ["zip", "discount has 2", "entropy_coef has 1"],
+    ),
+    "sweep with a word for zip": (sweep(zip="yes", discount=[0.9]), ["zip", "'yes'"]),
+    "sweep of a range that is not drawn": (
+        sweep(discount=purerl.Uniform(0.8, 0.9)),
+        ["discount", "Uniform", "draws="],
+    ),
+    "sweep of no draws": (sweep(draws=0, discount=[0.9]), ["draws", "0", "at least 1"]),
+    "sweep of a range upside down": (
+        sweep(draws=2, discount=purerl.Uniform(0.9, 0.8)),
+        ["discount", "0.9", "lower one first"],
+    ),
+    "sweep of a logarithm of 0": (
+        sweep(draws=2, entropy_coef=purerl.LogUniform(0.0, 0.8)),
+        ["entropy_coef", "0.0", "above 0"],
+    ),
+    "sweep without effect": (
+        lambda: purerl.sweep(purerl.reinforce(Probe()), baseline_learning_rate=[0.1, 0.2]),
+        ["baseline_learning_rate", "no effect"],
+    ),
     "five values from step": (broken(lambda *step: step[:5]), ["Broken.step", "5", "6", "info"]),
     "float flag": (
         broken(lambda o, s, r, te, tr, i: (o, s, r, te.astype(float), tr, i)),
@@ -221,13 +333,6 @@ REFUSED = {
         broken(lambda *step: (*step[:5], {"final_observation": jnp.zeros(3)})),
         ["Broken", "final_observation", "[1]", "[3]"],
     ),
-    "actions from a box": (env("Pendulum-v1"), ["policy", "discrete", "Box", "policy="]),
-    "images for the default policy": (env(Picture()), ["policy", "vector", "4, 4, 3", "policy="]),
-    "gymnax images": (env("Breakout-MinAtar"), ["policy", "vector", "10, 10, 4", "policy="]),
-    "images for the default baseline": (
-        env(Picture(), policy=lambda key, o, a: lambda obs: purerl.Categorical(jnp.zeros(2))),
-        ["baseline", "vector", "baseline="],
-    ),
     "sweep of nothing": (sweep(), ["sweep", "name"]),
     "sweep of an unknown name": (sweep(gamma=[0.9]), ["gamma", "discount"]),
     "sweep of a static setting": (sweep(num_envs=[8, 16]), ["num_envs", "discount"]),
@@ -235,6 +340,13 @@ REFUSED = {
     "sweep of no values": (sweep(discount=[]), ["discount", "[]", "at least one"]),
     "sweep of one number": (sweep(discount=0.9), ["discount", "0.9", "sequence"]),
     "sweep of a table": (sweep(discount=np.ones((2, 2))), ["discount", "1.", "sequence"]),
+    "sweep of half steps": (
+        lambda: purerl.sweep(
+            purerl.vpg("CartPole-v1"),
+            **{"env_params.max_steps_in_episode": [2.5]},  # pyright: ignore[reportArgumentType]
+        ),
+        ["env_params.max_steps_in_episode", "2.5", "int32"],
+    ),
     "sweep of words": (sweep(discount=["low", "high"]), ["discount", "low"]),
 }
 
@@ -277,6 +389,43 @@ def test_a_long_rollout_and_one_with_a_baseline_are_not_warned_of(build):
 
 def test_reinforce_rolls_out_to_the_time_limit_by_default():
     assert purerl.reinforce("CartPole-v1").rollout_length == 500
+
+
+def test_an_algorithm_without_a_baseline_is_warned_of_however_it_came_about():
+    with pytest.warns(UserWarning, match=r"rollout_length = 128 .* limit of 500"):
+        dataclasses.replace(purerl.reinforce("CartPole-v1"), rollout_length=128)
+    assert purerl.vpg("CartPole-v1", algorithm=purerl.REINFORCE).rollout_length == 500
+
+
+def test_a_preset_takes_an_algorithm_without_a_baseline():
+    config = purerl.preset("CartPole-v1", "vpg", algorithm=purerl.REINFORCE, rollout_length=500)
+    assert config.baseline is None
+
+
+def test_a_sweep_that_is_not_mapped_is_refused():
+    configs, _ = purerl.sweep(purerl.vpg(Probe(), num_envs=2), discount=[0.1, 0.9])
+    for use in (purerl.init, purerl.train):
+        with pytest.raises(ValueError, match=r"discount has shape \(2,\).*vmap"):
+            jax.jit(use)(jax.random.key(0), configs)
+    values = {"env_params.reward_scale": [1.0, 2.0]}
+    swept, _ = purerl.sweep(purerl.vpg(Probe(), num_envs=2), **values)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"reward_scale has shape \(2,\).*vmap"):
+        jax.jit(purerl.train)(jax.random.key(0), swept)
+    with pytest.raises(ValueError, match=r"discount has shape \(2,\).*vmap"):
+        purerl.train_seeds(purerl.seed_keys(0, 2), configs)
+
+
+def test_reinforce_takes_the_time_limit_that_is_configured():
+    params = Probe().default_params._replace(max_steps_in_episode=40)
+    assert purerl.reinforce(Probe(), env_params=params).rollout_length == 40
+    with pytest.warns(UserWarning, match=r"rollout_length = 39 .* limit of 40"):
+        purerl.reinforce(Probe(), env_params=params, rollout_length=39)
+
+
+def test_a_sweep_of_time_limits_beyond_the_rollout_is_warned_of():
+    config = purerl.reinforce(Probe())
+    with pytest.warns(UserWarning, match=r"rollout_length = 5 .* limit of 80"):
+        purerl.sweep(config, **{"env_params.max_steps_in_episode": [5, 80]})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -345,7 +494,9 @@ print(xla_bridge.backends_are_initialized())
 def test_a_sweep_is_every_combination_the_last_varying_fastest():
     config = purerl.vpg(Probe())
     configs, axes = purerl.sweep(
-        config, discount=[0.5, 0.9], **{"env_params.reward_scale": [1, 2, 3]}
+        config,
+        discount=[0.5, 0.9],
+        **{"env_params.reward_scale": [1, 2, 3]},  # pyright: ignore[reportArgumentType]
     )
     np.testing.assert_array_equal(
         configs.hyper.discount, np.array([0.5, 0.5, 0.5, 0.9, 0.9, 0.9], np.float32)
@@ -358,7 +509,7 @@ def test_a_sweep_is_every_combination_the_last_varying_fastest():
 
 def test_each_setting_of_a_sweep_trains_as_it_does_alone():
     config = purerl.vpg(Probe(), num_envs=2, rollout_length=4, total_steps=8, hidden=(8,))
-    configs, axes = purerl.sweep(config, **{"env_params.reward_scale": [1.0, 5.0]})
+    configs, axes = purerl.sweep(config, **{"env_params.reward_scale": [1.0, 5.0]})  # pyright: ignore[reportArgumentType]
     train = jax.jit(jax.vmap(purerl.train, (None, axes)))
     _, metrics = train(jax.random.key(0), configs)
     np.testing.assert_array_equal(metrics.episode_return, [[1], [5]])

@@ -123,6 +123,26 @@ def test_the_time_limit_is_that_of_the_default_parameters(env: Any, limit):
     assert envs.check_env(env, getattr(env, "default_params", None)).max_steps == limit
 
 
+@dataclasses.dataclass(frozen=True)
+class SaysDiscrete(Counter):
+    def observation_space(self, params):
+        return purerl.Discrete(7)
+
+
+def test_an_observation_declared_discrete_that_is_a_vector_is_read_as_one():
+    config = purerl.vpg(SaysDiscrete(), num_envs=2, rollout_length=4, total_steps=16)
+    assert config.env_spec.obs_space.shape == (2,)
+    assert np.isfinite(train(config)[1].policy_loss).all()
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"), [(7, 7), (np.float32(7), 7), (np.array([3, 9]), 9), (np.inf, None)]
+)
+def test_the_time_limit_of_parameters_is_the_longest_that_they_set(limit, found):
+    params = Probe().default_params._replace(max_steps_in_episode=limit)
+    assert envs.time_limit(params) == found
+
+
 @pytest.mark.parametrize("name", ["Catch-bsuite", "FourRooms-misc"])
 def test_gymnax_environments_that_declare_other_dtypes_pass_the_check(name):
     env, params = purerl.make_env(name)

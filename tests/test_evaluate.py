@@ -10,6 +10,7 @@ import pytest
 from probes import Probe
 
 import purerl
+from purerl.streams import EVALUATE, stream
 
 
 class Leaning(eqx.Module):
@@ -49,7 +50,7 @@ def play_by_hand(key, policy, config, num_episodes, *, max_steps, greedy):
         return env.step(env_key, state, action, params)[:5]
 
     returns, lengths, unfinished = [], [], 0
-    for episode_key in jax.random.split(key, num_episodes):
+    for episode_key in jax.random.split(stream(key, EVALUATE), num_episodes):
         reset_key, play_key = jax.random.split(episode_key)
         obs, state = env.reset(reset_key, params)
         total, length, done = 0.0, 0, False

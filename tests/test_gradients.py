@@ -71,7 +71,7 @@ def finite_differences(function, module, step=1e-6):
 
 
 def test_policy_gradient_is_the_slope_of_the_loss_less_the_entropy_bonus():
-    config = small_config(entropy_coef=ENTROPY_COEF)
+    config = small_config(entropy_coef=ENTROPY_COEF, normalize_advantage=False)
     with jax.enable_x64(True):
         learner, batch = float64_learner_and_batch(config)
         logits_of = jax.jit(lambda policy: jax.vmap(policy)(batch.obs).logits)
@@ -106,6 +106,9 @@ def test_baseline_gradient_is_the_slope_of_the_mean_squared_error():
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
 
 
+UPDATE_KEY = jax.random.key(3)
+
+
 def collected(config):
     state = jax.jit(init)(jax.random.key(0), config)
     _, rollout, _ = collect(jax.random.key(1), state.learner.policy, state.envs, config)
@@ -117,7 +120,7 @@ def tangents_of_update(learner, rollout, config, name):
 
     def updated(network):
         start = eqx.tree_at(lambda learner: getattr(learner, name), learner, network)
-        return eqx.filter(update(start, rollout, config)[0], eqx.is_inexact_array)
+        return eqx.filter(update(UPDATE_KEY, start, rollout, config)[0], eqx.is_inexact_array)
 
     network = getattr(learner, name)
     _, tangents = jax.jvp(jax.jit(updated), (network,), (jax.tree.map(jnp.ones_like, network),))
@@ -135,11 +138,13 @@ def test_no_gradient_flows_from_the_policys_update_into_the_baseline(normalize_a
     config = small_config(normalize_advantage=normalize_advantage)
     learner, rollout = collected(config)
     tangents = tangents_of_update(learner, rollout, config, "baseline")
-    assert all_zero((tangents.policy, tangents.policy_opt))
+    assert all_zero((tangents.policy, tangents.policy_opt_state))
     assert not all_zero(tangents.baseline)
     # The advantage does depend on the baseline's value: it is a constant, not absent.
     other = eqx.tree_at(lambda x: x.baseline, learner, jax.tree.map(jnp.sin, learner.baseline))
-    policies = [jax.jit(update)(each, rollout, config)[0].policy for each in (learner, other)]
+    policies = [
+        jax.jit(update)(UPDATE_KEY, each, rollout, config)[0].policy for each in (learner, other)
+    ]
     assert not eqx.tree_equal(*policies)
 
 
@@ -147,7 +152,7 @@ def test_no_gradient_flows_from_the_baselines_update_into_the_policy():
     config = small_config()
     learner, rollout = collected(config)
     tangents = tangents_of_update(learner, rollout, config, "policy")
-    assert all_zero((tangents.baseline, tangents.baseline_opt))
+    assert all_zero((tangents.baseline, tangents.baseline_opt_state))
     assert not all_zero(tangents.policy)
 
 
@@ -160,9 +165,9 @@ def fit_baseline(key, learner, config):
     rollout = fresh_rollout(key, learner.policy, config)
     value, next_value = values(learner.baseline, rollout)
     estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
-    batch = make_batch(rollout, value, estimate, config)
-    baseline, baseline_opt, _ = update_baseline(learner, batch, config)
-    return Learner(learner.policy, baseline, learner.policy_opt, baseline_opt)
+    batch = make_batch(rollout, value, estimate)
+    baseline, baseline_opt_state, _ = update_baseline(UPDATE_KEY, learner, batch, config)
+    return Learner(learner.policy, baseline, learner.policy_opt_state, baseline_opt_state)
 
 
 def gradients_without_and_with_baseline(key, learner, config):
@@ -174,7 +179,7 @@ def gradients_without_and_with_baseline(key, learner, config):
     with_baseline = with_baseline._replace(weight=without.weight)
 
     def gradient(estimate):
-        batch = make_batch(rollout, None, estimate, config)
+        batch = make_batch(rollout, None, estimate)
         gradient, _ = jax.grad(policy_objective, has_aux=True)(learner.policy, batch, config)
         return ravel_pytree(gradient)[0]
 
@@ -215,7 +220,7 @@ def with_momentum(learner):
     """Optimiser states with which even a gradient of 0 would move the parameters."""
     moved = jax.tree.map(
         lambda x: x + 0.5 if eqx.is_inexact_array(x) else x,
-        (learner.policy_opt, learner.baseline_opt),
+        (learner.policy_opt_state, learner.baseline_opt_state),
     )
     return Learner(learner.policy, learner.baseline, *moved)
 
@@ -244,8 +249,8 @@ def test_where_a_weight_is_not_0_the_networks_and_their_optimisers_are_updated(a
     config = algorithm(Probe(reward="match", length=2), num_envs=2, rollout_length=16, hidden=(5,))
     before = jax.jit(init)(jax.random.key(0), config)
     after, _ = jax.jit(train_step)(before, config)
-    names = ("policy", "policy_opt") + (
-        ("baseline", "baseline_opt") if before.learner.baseline else ()
+    names = ("policy", "policy_opt_state") + (
+        ("baseline", "baseline_opt_state") if before.learner.baseline else ()
     )
     for name in names:
         assert not eqx.tree_equal(getattr(after.learner, name), getattr(before.learner, name))

@@ -10,11 +10,12 @@ ROOT = Path(__file__).parent.parent / "purerl"
 # Every room of the pure half; a file that is in none of them fails, so that it is given a place.
 ROOMS = (
     ("types",),
-    ("returns", "distributions", "envs"),
-    ("networks", "losses", "optimizers"),
-    ("algorithms",),
+    ("returns", "distributions", "envs", "layers", "streams", "checks"),
+    ("networks", "losses", "optimizers", "running"),
+    ("algorithms", "carried"),
+    ("plugs",),
     ("config",),
-    ("factories", "sweep", "rollout", "update"),
+    ("factories", "sweep", "anneal", "rollout", "update"),
     ("presets", "train"),
     ("seeds", "evaluate"),
 )

@@ -22,7 +22,8 @@ def play_by_hand(state, config, totals, lengths):
         return config.env.step(env_key, env_state, action, config.env_params)[:5]
 
     shape = (config.rollout_length, config.num_envs)
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), shape)
+    rollout_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+    keys = jax.random.split(rollout_key, shape)
     obs, env_states = list(state.envs.obs), unstack(state.envs.state, config.num_envs)
     returns, ended_lengths = [], []
     for t in range(config.rollout_length):

@@ -1,7 +1,10 @@
 """Every snippet in the README runs, at a smaller size."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 SMALLER = {
     "total_steps=300_000": "total_steps=4_096",
     "total_steps=20_000": "total_steps=1_024",
+    "draws=16": "draws=2",
     "seed_keys(0, 256)": "seed_keys(0, 4)",
     "seeds=256": "seeds=4",
 }
@@ -30,6 +34,17 @@ def test_python_snippets_run_in_order(tmp_path, monkeypatch, capsys):
     assert "9.56179" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("block", blocks("python alone"))
+def test_python_snippets_that_need_a_process_of_their_own_run(block):
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    subprocess.run([sys.executable, "-c", block], check=True, env=environment, timeout=120)
+
+
+def test_every_snippet_is_run_by_one_of_these_tests():
+    languages = set(re.findall(r"^```(\S.*)$", README, re.MULTILINE))
+    assert languages == {"python", "python alone", "sh", "text"}
+
+
 def commands():
     lines = "\n".join(blocks("sh")).splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith("purerl")]
@@ -38,8 +53,10 @@ def commands():
 @pytest.mark.parametrize("command", commands())
 def test_commands_run(command, tmp_path):
     args = shlex.split(command)[1:]
-    if args[0] == "train":
-        args += ["--seeds", "2", "--total-steps", "2048"]
+    if args[0] in ("train", "sweep"):
+        args += ["--seeds", "2", "--total-steps", "4096"]
+    if "--draws" in args:
+        args += ["--draws", "2"]
     done = command_line(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

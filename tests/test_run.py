@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Probe
+from probes import Probe, ProbeParams
 
 import purerl
-from purerl.experiment import files
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
 
@@ -71,14 +70,16 @@ def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
     result = run(small(discount=0.9), 3, tmp_path / "a", target_return=4.0)
     header = json.loads((tmp_path / "a/config.json").read_text())
     assert header["config"]["hyper"]["discount"] == pytest.approx(0.9)
+    assert header["config"]["env"].pop("type")["name"] == "probes:Probe"
     assert header["config"]["env"] == {
-        "type": "probes:Probe",
         "reward": "match",
         "length": 0,
         "limit": True,
         "clock": False,
     }
     assert header["seeds"] == [0, 1, 2]
+    assert header["updates_per_chunk"] == 1
+    assert header["evaluation_episodes"] == 32
     assert header["versions"]["jax"] == jax.__version__
     assert "0x" not in json.dumps(header)  # no object's address: it would differ each time
     with np.load(tmp_path / "a/metrics.npz") as saved:
@@ -94,9 +95,10 @@ def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
 def test_directory_of_another_config_is_refused_and_left_as_it_was(tmp_path):
     run(small(), 2, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="holds a run of another config") as error:
-        run(small(discount=0.5), 2, tmp_path)
-    assert "\n" not in str(error.value)
+    for other in ((small(discount=0.5), 2), (small(), 3)):
+        with pytest.raises(ValueError, match="holds another run") as error:
+            run(*other, tmp_path)
+        assert "\n" not in str(error.value)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     run(small(), 2, tmp_path)  # the same config is run anew
 
@@ -135,8 +137,34 @@ def test_records_are_kept_when_a_run_is_interrupted(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(small(), 2, tmp_path, updates_per_chunk=4, hooks=[interrupt])
-    with np.load(tmp_path / "metrics.npz") as saved:
+    with np.load(tmp_path / "metrics.partial.npz") as saved:
         assert saved["entropy"].shape == (2, 8)
+
+
+def test_an_interrupted_second_run_leaves_what_the_first_has_left(tmp_path):
+    def interrupt(chunk):
+        raise KeyboardInterrupt
+
+    run(small(), 2, tmp_path, updates_per_chunk=4)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), 2, tmp_path, updates_per_chunk=4, hooks=[interrupt])
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.pop("metrics.partial.npz")
+    assert after == before
+    run(small(), 2, tmp_path, updates_per_chunk=4)
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+
+
+def test_seeds_in_which_no_episode_ended_are_named(tmp_path):
+    # The first episode of each seed begins at a random age; some do not end in 4 steps.
+    config = purerl.vpg(Ageing(length=24), num_envs=1, rollout_length=4, total_steps=4)
+    result = run(config, 12, tmp_path, evaluation_episodes=0)
+    silent = result.summary().seeds_without_episode
+    ended = np.asarray(result.metrics.num_episodes).sum(axis=1)
+    assert silent == tuple(np.flatnonzero(ended == 0).tolist())
+    assert 0 < len(silent) < 12
+    assert result.failed_seeds == ()
 
 
 def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
@@ -156,6 +184,40 @@ def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
     assert [s["seed"] for s in written["seeds"] if s["failed_at"] >= 0] == [*failed]
 
 
+def test_a_run_in_which_every_seed_fails_says_so(tmp_path):
+    everyone = Sick(threshold=-1.0)
+    result = run(purerl.vpg(everyone, **SMALL), 3, tmp_path, target_return=0.0)
+    assert result.failed_seeds == (0, 1, 2)
+    summary = result.summary()
+    assert np.isnan(summary.episode_return.value)
+    assert summary.solved == 0
+    result.plot(tmp_path / "none.png")
+    assert json.loads((tmp_path / "summary.json").read_text())["episode_return"]["value"] is None
+
+
+def test_the_evaluation_takes_the_time_limit_that_is_configured(tmp_path):
+    params = ProbeParams(max_steps_in_episode=9)
+    config = small(env_params=params)
+    result = run(config, 2, tmp_path / "a", evaluation_episodes=3)
+    assert result.evaluation is not None
+    np.testing.assert_array_equal(result.evaluation.episode_length, np.full((2, 3), 9))
+    assert result.summary().num_unfinished == 0
+
+    endless = purerl.vpg(Probe(length=0), **SMALL)  # its parameters name a limit that it ignores
+    result = run(endless, 2, tmp_path / "b", evaluation_episodes=3)
+    assert result.summary().num_unfinished == 6
+    assert json.loads((tmp_path / "b/summary.json").read_text())["num_unfinished"] == 6
+
+
+def test_a_second_run_of_the_same_config_traces_nothing_anew(tmp_path):
+    import jax._src.test_util as jtu
+
+    run(small(), 2, tmp_path / "a")
+    with jtu.count_jit_and_pmap_lowerings() as lowerings:
+        run(small(), 2, tmp_path / "b")
+    assert lowerings() == 0
+
+
 def test_plot_of_one_seed_and_of_seeds_without_an_episode(tmp_path):
     alone = run(small(), 1, tmp_path / "a")
     alone.plot(tmp_path / "alone.png")
@@ -173,20 +235,23 @@ def test_bad_chunk_is_refused_before_compiling(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_description_of_functions_and_values_is_stable():
-    value = {"f": jnp.tanh, "g": test_description_of_functions_and_values_is_stable}
-    assert files.describe(value)["f"].endswith(":tanh")
-    assert files.describe(purerl.MLPPolicy()) == files.describe(purerl.MLPPolicy(hidden=(64, 64)))
-    assert files.describe(purerl.MLPPolicy()) != files.describe(purerl.MLPPolicy(hidden=(64,)))
+@dataclasses.dataclass(frozen=True)
+class Ageing(Probe):
+    """A probe whose episodes begin at any age up to their length."""
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return obs, state._replace(time=jax.random.randint(key, (), 0, self.length))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sick(Probe):
-    """A probe whose reward is NaN in the agents for which a draw at the first reset is high."""
+    """A probe whose observation is NaN in the agents for which a draw at a reset is high."""
 
     reward: str = "constant"
     length: int = 4
+    threshold: float = 0.995
 
     def reset(self, key, params):
         obs, state = super().reset(key, params)
-        return jnp.where(jax.random.uniform(key) > 0.999, jnp.nan, obs), state
+        return jnp.where(jax.random.uniform(key) > self.threshold, jnp.nan, obs), state

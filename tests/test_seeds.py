@@ -1,5 +1,6 @@
 """A seed is a seed: what seed 5 is depends on the root key and on 5 alone."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import Probe
+from trees import assert_bitwise_equal
 
 import purerl
 from purerl.rollout import collect
 from purerl.seeds import map_seeds, seed_mesh, seed_program
+from purerl.streams import EVALUATE, FIRST, INIT, TRAIN, stream
 from purerl.update import update
 
 EIGHT = tuple(range(8))
@@ -23,9 +26,9 @@ SIXTY_FOUR = tuple(int(i) for i in np.random.default_rng(0).permutation(64))
 def first_update(key, config):
     """What a seed begins with: its state, its first rollout, and what one update makes of it."""
     state = purerl.init(key, config)
-    step_key = jax.random.fold_in(state.key, state.step)
-    _, rollout, _ = collect(step_key, state.learner.policy, state.envs, config)
-    return state, rollout, update(state.learner, rollout, config)
+    rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    _, rollout, _ = collect(rollout_key, state.learner.policy, state.envs, config)
+    return state, rollout, update(update_key, state.learner, rollout, config)
 
 
 def alone(config):
@@ -76,18 +79,6 @@ def seed_5_among_others(request, config):
     return request.param(config)
 
 
-def key_bits(tree):
-    """A pytree with its typed keys as plain integers."""
-    return jax.tree.map(
-        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x,
-        tree,
-    )
-
-
-def assert_bitwise_equal(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, key_bits(actual), key_bits(expected))
-
-
 @pytest.mark.parametrize("ids", [EIGHT, SIXTY_FOUR, (9, 5, 1)])
 def test_the_key_of_seed_5_is_the_same_whatever_ids_stand_beside_it(ids):
     assert_bitwise_equal(purerl.seed_keys(0, ids)[ids.index(5)], purerl.seed_keys(0, [5])[0])
@@ -135,14 +126,15 @@ def test_seed_5_makes_the_same_first_update(seed_5, seed_5_among_others):
 
 def test_seeds_are_not_all_alike(config):
     states = jax.jit(jax.vmap(purerl.init, (0, None)))(purerl.seed_keys(0, 2), config)
-    weights = states.learner.policy.arrays.network.layers[0].weight
+    weights = states.learner.policy.arrays.network.mlp.layers[0].weight
     assert not np.array_equal(weights[0], weights[1])
     assert not np.array_equal(states.envs.obs[0], states.envs.obs[1])
 
 
-def test_train_seeds_trains_the_agents_of_a_vmapped_train(config):
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_train_seeds_trains_the_agents_of_a_vmapped_train(num_devices, config):
     keys = purerl.seed_keys(0, 8)
-    states, metrics = purerl.train_seeds(keys, config)
+    states, metrics = purerl.train_seeds(keys, config, devices=jax.devices()[:num_devices])
     expected_states, expected = jax.jit(jax.vmap(purerl.train, (0, None)))(keys, config)
     assert_bitwise_equal(states.key, expected_states.key)
     assert metrics.episode_return.shape == (8, config.num_updates)
@@ -150,6 +142,40 @@ def test_train_seeds_trains_the_agents_of_a_vmapped_train(config):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), first, first_expected
     )
+
+
+def test_the_streams_of_a_root_and_of_its_seeds_are_never_the_same():
+    def bits(keys):
+        return {tuple(row) for row in np.reshape(jax.random.key_data(keys), (-1, 2)).tolist()}
+
+    root = jax.random.key(0)
+    ids = [0, 1, 2, FIRST - 1]
+    seeds = purerl.seed_keys(root, ids)
+    of_root = bits(jnp.stack([stream(root, number) for number in (INIT, TRAIN, EVALUATE)]))
+    of_seeds = [
+        bits(jnp.stack([stream(seed, number) for number in (INIT, TRAIN, EVALUATE)]))
+        for seed in seeds
+    ]
+    everything = [bits(seeds), of_root, *of_seeds, bits(jax.random.split(root, 64))]
+    # split(root)[i] is fold_in(root, i): the only ones that meet are the seeds' keys themselves.
+    assert len(set.union(*everything[:-1])) == 4 + 3 + 4 * 3
+    assert everything[-1] & (set.union(*everything[1:-1])) == set()
+
+
+def test_no_update_and_no_seed_has_the_number_of_a_stream():
+    # Training folds its step into a key of its own, and seeds their ids into the root.
+    config = purerl.vpg(Probe(), num_envs=2, rollout_length=4, total_steps=16)
+    step = jax.eval_shape(purerl.init, jax.random.key(0), config).step
+    assert np.iinfo(step.dtype).max < min(INIT, TRAIN, EVALUATE)
+    with pytest.raises(ValueError, match=r"between 0 and 2\*\*31 - 1"):
+        purerl.seed_keys(0, [INIT])
+
+
+@pytest.mark.parametrize("root", [-1, 2**32, 10**30, 0.5, "0", None])
+def test_a_root_that_cannot_be_is_refused_in_one_line(root, without_type_checks):
+    with pytest.raises(ValueError, match=r"root = .* from 0 to 2\*\*32 - 1") as refusal:
+        purerl.seed_keys(root, 2)
+    assert "\n" not in str(refusal.value)
 
 
 def test_train_seeds_spreads_seeds_over_all_devices():
@@ -227,7 +253,7 @@ print(*{int(step) for step in [*states.step, *sharded.step]}, int((states.failed
         ([], "at least one seed"),
         (-3, "at least one seed"),
         ([3, -1], "between 0 and"),
-        ([2**32], "between 0 and"),
+        ([2**31], "between 0 and"),
         ([4, 1, 4], r"repeat \[4\]"),
     ],
 )
@@ -246,14 +272,23 @@ def test_ids_that_are_no_whole_numbers_are_refused_in_one_line(seeds, without_ty
     assert "\n" not in str(refusal.value)
 
 
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker in the way: what is refused must be refused without one."""
-    import jaxtyping
+@pytest.mark.parametrize("keys", [jax.random.key(0), jnp.zeros((2, 2), jnp.uint32)])
+def test_keys_that_are_no_batch_of_typed_keys_are_refused(keys, config, without_type_checks):
+    with pytest.raises(ValueError, match=r"keys is .*one typed key a seed.*seed_keys") as refusal:
+        purerl.train_seeds(keys, config)
+    assert "\n" not in str(refusal.value)
 
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+
+def test_equal_functions_are_one_program():
+    @dataclasses.dataclass(frozen=True)
+    class Add:
+        number: int
+
+        def __call__(self, x):
+            return x + self.number
+
+    assert seed_program(Add(1), seed_mesh()) is seed_program(Add(1), seed_mesh())
+    assert seed_program(Add(1), seed_mesh()) is not seed_program(Add(2), seed_mesh())
 
 
 def test_a_state_of_a_seed_is_one_slice_of_the_batch(config):

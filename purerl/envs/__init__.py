@@ -1,6 +1,6 @@
 """Environments: by name or brought by the user, checked, and seen through one small interface."""
 
-from purerl.envs.check import EnvSpec, check_env
+from purerl.envs.check import EnvSpec, check_env, time_limit
 from purerl.envs.interface import EnvStep, reset, step
 from purerl.envs.make import env_names, make_env
 from purerl.envs.spaces import Box, Discrete, Space
@@ -16,4 +16,5 @@ __all__ = [
     "make_env",
     "reset",
     "step",
+    "time_limit",
 ]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from purerl.envs.spaces import Box, Discrete, Space, as_space
@@ -39,9 +40,9 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     # Spaces belong to the default parameters: those of a sweep are traced.
     with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
         default_params = getattr(env, "default_params", None)
-        max_steps = _time_limit(default_params)
-        obs_space = as_space(env.observation_space(default_params))
-        action_space = as_space(env.action_space(default_params))
+        max_steps = time_limit(default_params)
+        obs_space = _space(name, "observation_space", env, default_params)
+        action_space = _space(name, "action_space", env, default_params)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs, state = _call(name, "reset", env.reset, ("obs", "state"), key, params)
@@ -67,6 +68,8 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     _same(name, "info['final_observation']", obs, info["final_observation"])
     if isinstance(obs_space, Box):
         obs_space = Box(obs_space.low, obs_space.high, tuple(obs.shape))
+    elif obs.shape != ():  # declared discrete, but it returns an array
+        obs_space = Box(-np.inf, np.inf, tuple(obs.shape))
     return EnvSpec(obs_space, action_space, max_steps)
 
 
@@ -88,6 +91,16 @@ def _call(name: str, method: str, function: Any, expected: tuple[str, ...], *arg
             f"{', '.join(expected)}."
         )
     return tuple(out)
+
+
+def _space(name: str, method: str, env: Any, default_params: PyTree) -> Space:
+    try:
+        return as_space(getattr(env, method)(default_params))
+    except Exception as error:
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise ValueError(
+            f"{name}.{method} does not give a space: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _check_obs(name: str, method: str, obs: Any) -> None:
@@ -113,9 +126,15 @@ def _same(name: str, what: str, before: PyTree, after: PyTree) -> None:
             )
 
 
-def _time_limit(default_params: PyTree) -> int | None:
-    limit = getattr(default_params, "max_steps_in_episode", None)
-    return None if limit is None else int(limit)
+def time_limit(params: PyTree) -> int | None:
+    """The steps after which parameters truncate an episode, the longest of a sweep's.
+
+    None where they name no limit, an infinite one, or one that is traced.
+    """
+    limit = getattr(params, "max_steps_in_episode", None)
+    if limit is None or isinstance(limit, Tracer) or not np.all(np.isfinite(limit)):
+        return None
+    return int(np.max(limit))
 
 
 def _shape(x: Any) -> tuple[int, ...] | None:

@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from purerl.envs.spaces import Box, as_space
 from purerl.types import Env
 
 
@@ -29,7 +31,15 @@ def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "
 
 
 def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTree) -> EnvStep:
-    """Take one step, through the environment's public `step`, which resets by itself."""
+    """Take one step, through the environment's public `step`, which resets by itself.
+
+    An action from a box is clipped to its bounds: here alone, so that what is stored, and its
+    log-probability, belong to the action as it was sampled.
+    """
+    with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
+        space = as_space(env.action_space(getattr(env, "default_params", None)))
+    if isinstance(space, Box):
+        action = jnp.clip(action, space.low, space.high)
     obs, state, reward, terminated, truncated, info = env.step(key, state, action, params)
     return EnvStep(
         obs=_float(obs),

@@ -58,10 +58,11 @@ def _import(path: str, kwargs: dict[str, Any]) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's module raises
+        reason = (str(error).strip() or "no message").splitlines()[0]
         raise ValueError(
-            f"env = {path!r} cannot be imported: {error}; name it package.module:Name, "
-            f"with the package on the Python path."
+            f"env = {path!r} cannot be imported: {type(error).__name__}: {reason}; name it "
+            f"package.module:Name, with the package on the Python path."
         ) from error
     is_factory = isinstance(found, type) or not hasattr(found, "reset")
     return found(**kwargs) if is_factory else found

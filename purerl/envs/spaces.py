@@ -31,6 +31,21 @@ class Box:
     def __str__(self) -> str:
         return f"Box({', '.join(map(str, self.shape))})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether every bound is finite."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    def _value(self) -> tuple[Any, ...]:
+        bounds = (np.asarray(x, np.float32) for x in (self.low, self.high))
+        return self.shape, *(np.broadcast_to(x, self.shape).tobytes() for x in bounds)
+
 
 Space = Discrete | Box
 
@@ -40,9 +55,7 @@ def as_space(space: Any) -> Space:
 
     **Raises:** `ValueError` for anything that is neither discrete nor a box.
     """
-    if isinstance(space, Space):
-        return space
-    if hasattr(space, "n"):
+    if hasattr(space, "n") and np.ndim(space.n) == 0:
         return Discrete(int(space.n))
     if all(hasattr(space, name) for name in ("low", "high", "shape")):
         return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape))

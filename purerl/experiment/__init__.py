@@ -1,1 +1,1 @@
-"""The host half: what happens between compiled chunks. It prints and writes; it never traces."""
+"""The host half: what happens between compiled chunks. It prints, writes and keeps the time."""

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -17,7 +18,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from purerl.experiment.statistics import Interval, iqm
+from purerl.experiment.programs import Standing
+from purerl.experiment.statistics import Interval, fill_forward, iqm
+from purerl.experiment.words import short
 
 
 class Display:
@@ -25,6 +28,7 @@ class Display:
 
     def __init__(self, num_updates: int, target_return: float | None, *, show: bool):
         self.target_return = target_return
+        self.latest: ndarray = np.array(np.nan)  # of each agent, once there was one
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
@@ -57,18 +61,22 @@ class Display:
         """Say that compiling is over; the estimate of what is left starts from here."""
         self.progress.reset(self.task, description="training")
 
-    def update(self, updates: int, steps_per_second: float, latest: np.ndarray, failed: int):
-        """Show the state after a chunk; `latest` holds each seed's last return, NaN for none."""
-        alive = latest[~np.isnan(latest)]
+    def update(self, now: Standing, steps_per_second: float) -> None:
+        """Show the state after a chunk: each agent's last return, of those that have not failed."""
+        new = fill_forward(now.metrics.episode_return)[:, -1]
+        self.latest = np.where(np.isnan(new), self.latest, new)
+        failed = now.failed_at >= 0
+        known = self.latest[~np.isnan(self.latest) & ~failed]
         parts = [f"{short(steps_per_second)} env steps/s"]
-        if alive.size:
-            parts.append(f"return, IQM over seeds {iqm(alive):.1f}")
+        if known.size:
+            over = "seeds" if known.size == failed.size else f"{known.size} seeds"
+            parts.append(f"return, IQM over {over} {iqm(known):.1f}")
         if self.target_return is not None:
-            parts.append(f"solved {np.sum(alive >= self.target_return)}/{latest.size}")
-        if failed:
-            parts.append(f"failed {failed}")
+            parts.append(f"solved {np.sum(known >= self.target_return)}/{failed.size}")
+        if failed.any():
+            parts.append(f"failed {np.sum(failed)}")
         self.status.plain = "  " + " · ".join(parts)
-        self.progress.update(self.task, completed=updates)
+        self.progress.update(self.task, completed=now.updates)
 
 
 def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
@@ -83,14 +91,6 @@ def show_interval(interval: Interval) -> str:
     """`487.2 [471.0, 499.3]`, or the value alone where there is no interval."""
     value, low, high = (float(np.asarray(x)) for x in interval)
     return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def short(number: float) -> str:
-    """`1.23 M` for 1,230,000."""
-    for unit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{suffix}"
-    return f"{number:.3g}"
 
 
 def show(renderable: Any) -> None:

@@ -1,8 +1,6 @@
 """A run directory: what it says of a run, and how it is written, each file whole or not at all."""
 
 import dataclasses
-import functools
-import hashlib
 import json
 import os
 import platform
@@ -16,53 +14,39 @@ import numpy as np
 
 import purerl
 from purerl.config import Config
+from purerl.experiment.describe import PACKAGES, describe, fingerprint
 from purerl.types import Metrics
 
 HEADER = "config.json"
 METRICS = "metrics.npz"
+PARTIAL_METRICS = "metrics.partial.npz"
 SUMMARY = "summary.json"
 
 
-def describe(value: Any) -> Any:
-    """A setting as JSON: numbers as they are, functions and classes by name, values by fields."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return np.asarray(value).tolist()
-    if isinstance(value, functools.partial):
-        return {"partial": describe(value.func), "args": describe([*value.args, value.keywords])}
-    if isinstance(value, dict):
-        return {str(key): describe(each) for key, each in value.items()}
-    if hasattr(value, "_asdict"):
-        return describe(value._asdict())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": _qualified_name(type(value)), **fields}
-    if isinstance(value, list | tuple):
-        return [describe(each) for each in value]
-    if hasattr(value, "__qualname__"):
-        return _qualified_name(value)
-    return {"type": _qualified_name(type(value)), **describe(getattr(value, "__dict__", {}))}
+def make_header(
+    config: Config,
+    root: int,
+    seed_ids: tuple[int, ...],
+    one: Config | None = None,
+    **how: int | None,
+) -> dict[str, Any]:
+    """What determines a run, its fingerprint, and where it ran.
 
-
-def _qualified_name(value: Any) -> str:
-    return f"{value.__module__}:{value.__qualname__}"
-
-
-def make_header(config: Config, root: int, seed_ids: tuple[int, ...]) -> dict[str, Any]:
-    """What determines a run, its fingerprint, and where it ran."""
-    settings = {"config": describe(config), "root": root, "seeds": list(seed_ids)}
-    text = json.dumps(settings, sort_keys=True)
-    packages = ("jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")
+    `one` is one of the settings, where `config` is a sweep's; `how` names what changes a run's bits
+    but not its config, such as the length of a chunk.
+    """
     device = jax.devices()[0]
     return {
-        "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
-        **settings,
+        "fingerprint": fingerprint(config, one),
+        "config": describe(config),
+        "root": root,
+        "seeds": list(seed_ids),
+        **how,
         "env_steps": config.env_steps,
         "versions": {
             "purerl": purerl.__version__,
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in packages},
+            **{name: metadata.version(name) for name in PACKAGES if name != "purerl"},
         },
         "device": {
             "kind": device.device_kind,
@@ -72,46 +56,63 @@ def make_header(config: Config, root: int, seed_ids: tuple[int, ...]) -> dict[st
     }
 
 
-def default_directory(config: Config, header: dict[str, Any]) -> Path:
-    """`runs/ENV-ALGORITHM`, numbered from 2 on where another config lives there."""
-    env = config.env
-    name = f"{getattr(env, 'name', type(env).__name__)}-{config.algorithm.name}"
+def same_run(header: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two headers are of the same agents: equal config, root and seeds."""
+    return all(header.get(name) == other.get(name) for name in ("fingerprint", "root", "seeds"))
+
+
+def default_directory(config: Config, header: dict[str, Any], suffix: str = "") -> Path:
+    """`runs/ENV-ALGORITHM`, numbered from 2 on where another run lives there."""
+    name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
     number = 1
     while True:
         directory = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if _fingerprint(directory) in (None, header["fingerprint"]):
+        found = _read_header(directory)
+        if found is None or same_run(found, header):
             return directory
         number += 1
+
+
+def env_name(config: Config) -> str:
+    """The environment's own name, or its class's."""
+    return getattr(config.env, "name", type(config.env).__name__)
 
 
 def open_directory(directory: Path, header: dict[str, Any]) -> None:
     """Make a run directory and write its header.
 
-    **Raises:** `ValueError` where the directory holds a run of another config; one of the same
-    config is run anew, with the same result.
+    A run of the same config, root and seeds that is there already is run anew; what it left stands
+    until the new one is done.
+
+    **Raises:** `ValueError` where the directory holds another run.
     """
-    found = _fingerprint(directory)
-    if found not in (None, header["fingerprint"]):
+    found = _read_header(directory)
+    if found is not None and not same_run(found, header):
+        fingerprint = found.get("fingerprint", "an unreadable one")
         raise ValueError(
-            f"directory = {str(directory)!r} holds a run of another config "
-            f"({found}, not {header['fingerprint']}); name another directory."
+            f"directory = {str(directory)!r} holds another run "
+            f"(of config {fingerprint}, not {header['fingerprint']}, or of other seeds); "
+            f"name another directory."
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / HEADER, header)
+        if found is None:
+            write_json(directory / HEADER, header)
     except OSError as error:
         raise ValueError(
             f"directory = {str(directory)!r} cannot be written: {error.strerror}; name another."
         ) from error
 
 
-def _fingerprint(directory: Path) -> str | None:
+def _read_header(directory: Path) -> dict[str, Any] | None:
+    """The header in a directory; None where there is none, empty where it cannot be read."""
     try:
-        return json.loads((directory / HEADER).read_text()).get("fingerprint", "unknown")
+        header = json.loads((directory / HEADER).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
-        return "an unreadable one"
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -141,6 +142,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        return _finite(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from purerl.carried import Carried
 from purerl.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
 from purerl.experiment.plot import learning_curve
 from purerl.experiment.statistics import Interval, fill_forward, iqm_interval
-from purerl.networks import Carried
 from purerl.train import TrainState
 from purerl.types import Metrics
 
@@ -29,11 +29,12 @@ class Times(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A run in a few numbers, over the seeds that stayed finite.
+    """A run in a few numbers.
 
     `episode_return` is the IQM over seeds of each seed's mean greedy return; without an evaluation,
-    of its last return in training. `solved` is the share of all seeds that reach `target_return`,
-    None without a target.
+    of its last return in training. It is over the seeds that have one: those that failed, and in
+    training those in which no episode has ended, are named. `solved` is the share of all seeds that
+    reach `target_return`, None without a target.
     """
 
     episode_return: Interval
@@ -42,8 +43,11 @@ class Summary(NamedTuple):
     target_return: float | None
     num_seeds: int
     failed_seeds: tuple[int, ...]
+    seeds_without_episode: tuple[int, ...]
     env_steps: int
     steps_per_second: float
+    num_unfinished: int
+    """Greedy episodes that ran into the time limit without an end of their own."""
     times: Times
 
 
@@ -63,8 +67,11 @@ class Run:
     @property
     def failed_seeds(self) -> tuple[int, ...]:
         """The ids of the seeds that stopped being finite."""
-        failed = np.asarray(self.states.failed_at) >= 0
-        return tuple(seed for seed, f in zip(self.seed_ids, failed, strict=True) if f)
+        return self._seeds(np.asarray(self.states.failed_at) >= 0)
+
+    def _seeds(self, which: ndarray, but: tuple[int, ...] = ()) -> tuple[int, ...]:
+        chosen = (seed for seed, each in zip(self.seed_ids, which, strict=True) if each)
+        return tuple(seed for seed in chosen if seed not in but)
 
     def policy(self, seed: int) -> Carried:
         """The trained policy of a seed id: `run.policy(3)(obs)` is a distribution over actions."""
@@ -95,10 +102,15 @@ class Run:
             target_return=target,
             num_seeds=len(self.seed_ids),
             failed_seeds=self.failed_seeds,
+            seeds_without_episode=self._seeds(np.isnan(returns), self.failed_seeds),
             env_steps=env_steps,
             steps_per_second=env_steps / self.times.run,
+            num_unfinished=self._num_unfinished(),
             times=self.times,
         )
+
+    def _num_unfinished(self) -> int:
+        return 0 if self.evaluation is None else int(np.sum(self.evaluation.num_unfinished))
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the learning curve and save it, as `learning_curve.png` in the run's directory.
@@ -111,7 +123,7 @@ class Run:
         figure = learning_curve(
             np.arange(1, self.config.num_records + 1) * float(per_record),
             self.metrics.episode_return[finite],
-            title=f"{env_name(self.config)}, {self.config.algorithm.name}{failed}",
+            title=f"{files.env_name(self.config)}, {self.config.algorithm.name}{failed}",
             target_return=self.target_return,
         )
         figure.savefig(self.directory / "learning_curve.png" if path is None else path)
@@ -119,7 +131,10 @@ class Run:
 
 
 def write_result(result: Run) -> None:
-    """Write a run's summary and figure into its directory."""
+    """Write a run's metrics, summary and figure into its directory."""
+    seed_ids = np.asarray(result.seed_ids)
+    files.write_metrics(result.directory / files.METRICS, result.metrics, seed_ids=seed_ids)
+    (result.directory / files.PARTIAL_METRICS).unlink(missing_ok=True)
     summary = result.summary()
     seeds = [
         {"seed": seed, "episode_return": float(value), "failed_at": int(failed_at)}
@@ -135,10 +150,5 @@ def write_result(result: Run) -> None:
         "times": summary.times._asdict(),
         "seeds": seeds,
     }
-    files.write_json(result.directory / files.SUMMARY, files.describe(written))
+    files.write_json(result.directory / files.SUMMARY, written)
     result.plot()
-
-
-def env_name(config: Config) -> str:
-    """The environment's own name, or its class's."""
-    return getattr(config.env, "name", type(config.env).__name__)

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
+BATCH = 2**22  # numbers that are resampled at once: 32 MB
+
 
 class Interval(NamedTuple):
     """An estimate and its 95% interval; the bounds are NaN where there is one seed alone."""
@@ -37,7 +39,7 @@ def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -
         (x,),
         lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
         n_resamples=resamples,
-        batch=200,
+        batch=max(1, BATCH // x.size),
         axis=0,
         vectorized=True,
         method="percentile",

@@ -1,0 +1,42 @@
+"""Checks of single values, each with one line that names the value and what would do."""
+
+from typing import Any
+
+import numpy as np
+
+
+def divisors(number: int) -> list[int]:
+    """The divisors of a number, in ascending order."""
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return small + [number // d for d in reversed(small) if d * d != number]
+
+
+def require_divisor(name: str, value: int, of: str, number: int) -> None:
+    """Refuse a size that does not divide another, and name the nearest that do."""
+    if number % value == 0:
+        return
+    near = sorted(sorted(divisors(number), key=lambda d: abs(d - value))[:5])
+    raise ValueError(
+        f"{of} = {number} is not divisible by {name} = {value}; "
+        f"use {', '.join(map(str, near[:-1]))} or {near[-1]}."
+        if len(near) > 1
+        else f"{of} = {number} is not divisible by {name} = {value}; use {near[0]}."
+    )
+
+
+def one_line(value: Any) -> str:
+    """The repr of a value for an error message: one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def require_positive_int(name: str, value: Any) -> None:
+    """Refuse a count that is not an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} = {one_line(value)} must be a whole number of at least 1.")
+
+
+def require_bool(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} = {one_line(value)} must be True or False.")

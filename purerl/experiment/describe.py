@@ -1,0 +1,173 @@
+"""A setting as JSON, and the fingerprint that tells two configs apart."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purerl.config import Config
+from purerl.train import init
+
+# Functions and classes of these are told by name: their versions stand in a run's header.
+PACKAGES = ("purerl", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")
+
+
+def fingerprint(config: Config, one: Config | None = None) -> str:
+    """A hash of a config: its settings, the code a user brought, and the shapes of its state.
+
+    Of a sweep's config, `one` is one of the settings, whose state it is.
+    """
+    one = config if one is None else one
+    state = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), one)
+    shapes = [
+        (jax.tree_util.keystr(path), str(leaf.dtype), leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(state)
+    ]
+    return _digest([describe(config), shapes])
+
+
+def describe(value: Any) -> Any:
+    """A setting as JSON: numbers as they are, values by fields, functions by name and code.
+
+    The code of a user's own function or class takes in what it refers to: closure, defaults, and
+    the globals that it names, their code too. Equal settings have equal descriptions, in another
+    process too.
+    """
+    return _describe(value, (), set())
+
+
+def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
+    """`within` are the objects around this one, `told` the functions and classes told already."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _describe_array(value)
+    if id(value) in within:
+        return "itself"
+    within = (*within, id(value))
+
+    def inner(value: Any) -> Any:
+        return _describe(value, within, told)
+
+    if isinstance(value, dict):
+        return {str(key): inner(each) for key, each in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((inner(each) for each in value), key=repr)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {"type": _name(type(value)), **inner(value._asdict())}  # pyright: ignore
+    if isinstance(value, list | tuple):
+        return [inner(each) for each in value]
+    if isinstance(value, functools.partial):
+        return {"partial": inner(value.func), "args": inner([*value.args, value.keywords])}
+    if isinstance(value, types.MethodType):
+        return {"method": inner(value.__func__), "of": inner(value.__self__)}
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if isinstance(value, types.CodeType):
+        return _code(value, inner)
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        name = _name(value)
+        is_told, is_known = f"{name} {id(value)}" in told, _is_known(value)
+        told.add(f"{name} {id(value)}")
+        if is_told or is_known:
+            return name
+        code = _class_code if isinstance(value, type) else _function_code
+        return {"name": name, "code": _digest(code(value, inner))}
+    return {"type": inner(type(value)), **{name: inner(each) for name, each in _fields(value)}}
+
+
+def _describe_array(value: Any) -> Any:
+    is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    array = np.asarray(jax.random.key_data(value) if is_key else value)
+    if array.size <= 64 and array.dtype != object:
+        return array.tolist()
+    data = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+    return {"array": f"{array.dtype}{list(array.shape)}", "data": data}
+
+
+def _class_code(value: type, inner: Callable[[Any], Any]) -> Any:
+    """What a class and its own bases define, but for what Python and decorators generate."""
+    own = [each for each in value.__mro__ if not _is_known(each)]
+    return [
+        {
+            name: inner(_plain(member))
+            for name, member in vars(each).items()
+            if _is_written(name, member, each)
+        }
+        for each in own
+    ]
+
+
+def _is_written(name: str, member: Any, owner: type) -> bool:
+    if isinstance(member, types.FunctionType | staticmethod | classmethod):
+        # Not what a decorator has generated.
+        return _plain(member).__module__ == owner.__module__
+    if isinstance(member, types.GetSetDescriptorType | types.MemberDescriptorType):
+        return False
+    return not name.startswith("_")
+
+
+def _plain(member: Any) -> Any:
+    if isinstance(member, property):
+        return [member.fget, member.fset]
+    return getattr(member, "__func__", member)
+
+
+def _function_code(value: Any, inner: Callable[[Any], Any]) -> Any:
+    function = getattr(value, "__wrapped__", value)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    found = _names(code) & {*function.__globals__}
+    named = {name: function.__globals__[name] for name in sorted(found)}
+    return [
+        inner(each) for each in (code, cells, function.__defaults__, function.__kwdefaults__, named)
+    ]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inside = (_names(each) for each in code.co_consts if isinstance(each, types.CodeType))
+    return {*code.co_names}.union(*inside)
+
+
+def _code(code: types.CodeType, inner: Callable[[Any], Any]) -> Any:
+    """What a function does, without where it stands: comments and line numbers are left out."""
+    constants = [
+        repr(each) if isinstance(each, complex | types.EllipsisType) else inner(each)
+        for each in code.co_consts
+    ]
+    return [code.co_code.hex(), list(code.co_names), constants]
+
+
+def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+    else:
+        slots = [slot for each in type(value).__mro__ for slot in getattr(each, "__slots__", ())]
+        names = [*getattr(value, "__dict__", {}), *slots]
+    return ((name, getattr(value, name)) for name in names if hasattr(value, name))
+
+
+def _is_known(value: Any) -> bool:
+    module = getattr(value, "__module__", None) or ""
+    package = module.partition(".")[0]
+    return package in PACKAGES or package in sys.stdlib_module_names
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}:{value.__qualname__}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

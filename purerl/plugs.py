@@ -1,0 +1,129 @@
+"""Whether what a user brings fits: an optimiser, networks, an algorithm. By shapes alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purerl.algorithms import Algorithm
+from purerl.checks import one_line
+from purerl.envs import Box, EnvSpec
+from purerl.networks import DefaultBaseline, DefaultPolicy
+from purerl.types import Estimate, Hyperparams, Transition
+
+Shape = jax.ShapeDtypeStruct
+
+
+def check_optimizer(optimizer: Callable[..., Any]) -> None:
+    """Refuse what does not make an optimiser of a learning rate and a gradient norm."""
+    try:
+        made = optimizer(1e-3, 1.0)
+        jax.eval_shape(made.init, Shape((2,), np.float32))
+    except Exception as error:
+        raise ValueError(
+            f"optimizer = {one_line(optimizer)} does not fit: it must be a function "
+            f"(learning_rate, max_grad_norm) -> optax.GradientTransformation."
+        ) from error
+
+
+def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
+    """Refuse a policy that gives no distribution over the environment's actions.
+
+    **Returns:** shape and dtype of one of its actions.
+    """
+
+    def use(distribution):
+        missing = [
+            method
+            for method in ("sample", "log_prob", "entropy", "mode")
+            if not callable(getattr(distribution, method, None))
+        ]
+        if missing:
+            raise ValueError(
+                f"called on one observation it gave a {type(distribution).__name__} without "
+                f"{', '.join(missing)}; give a distribution, such as purerl.Categorical(logits)."
+            )
+        action = distribution.sample(jax.random.key(0))
+        return action, distribution.log_prob(action), distribution.entropy()
+
+    action, log_prob, entropy = _build_and_call("policy", factory, spec, use)
+    kind = np.floating if isinstance(spec.action_space, Box) else np.integer
+    if action.shape != spec.action_space.shape or not np.issubdtype(action.dtype, kind):
+        raise ValueError(
+            f"policy= does not fit: its action is {action.dtype}{list(action.shape)}, but the "
+            f"environment takes {kind.__name__}{list(spec.action_space.shape)}."
+        )
+    for name, value in (("log_prob", log_prob), ("entropy", entropy)):
+        if value.shape != ():
+            raise ValueError(
+                f"policy= does not fit: {name} has shape {value.shape}; give one number."
+            )
+    return action
+
+
+def check_baseline(factory: Callable[..., Any], spec: EnvSpec) -> None:
+    """Refuse a baseline that does not give one number."""
+    value = _build_and_call("baseline", factory, spec, lambda value: value)
+    if getattr(value, "shape", None) != ():
+        raise ValueError(
+            f"baseline= does not fit: called on one observation it gave "
+            f"{getattr(value, 'shape', type(value).__name__)}; give one number, shape ()."
+        )
+
+
+def _build_and_call(
+    what: str, factory: Callable[..., Any], spec: EnvSpec, use: Callable[[Any], Any]
+) -> Any:
+    """Build a network by shape alone and call it on one observation."""
+
+    def build(key, obs):
+        module = factory(key, spec.obs_space, spec.action_space)
+        if not callable(module):
+            raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
+        return use(module(obs))
+
+    try:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return jax.eval_shape(build, key, Shape(spec.obs_space.shape, np.float32))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        own = isinstance(factory, DefaultPolicy | DefaultBaseline)
+        raise ValueError(reason if own else f"{what}= does not fit: {reason}") from error
+
+
+def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams) -> None:
+    """Refuse an algorithm whose functions fail on a rollout of two steps in two environments."""
+
+    def estimate_of_rollout():
+        obs, number = jnp.zeros((2, 2, *spec.obs_space.shape)), jnp.zeros((2, 2))
+        actions, flag = jnp.zeros((2, 2, *action.shape), action.dtype), jnp.zeros((2, 2), bool)
+        rollout = Transition(obs, actions, number, number, flag, flag, obs)
+        value = number if algorithm.has_baseline else None
+        return algorithm.estimate(rollout, value, value, hyper)
+
+    estimate = _shape_of("estimate", estimate_of_rollout)
+    shapes = [getattr(each, "shape", None) for each in jax.tree.leaves(estimate)]
+    if not isinstance(estimate, Estimate) or shapes != [(2, 2)] * 3:
+        raise ValueError(
+            f"algorithm= does not fit: estimate gave {one_line(estimate)}; give a purerl.Estimate "
+            f"of three arrays [T, N]."
+        )
+    for name in ("policy_loss", "value_loss"):
+        function = getattr(algorithm, name)
+        if function is None:
+            continue
+        loss = _shape_of(name, lambda f=function: f(*[jnp.zeros(4)] * 4, hyper))
+        if getattr(loss, "shape", None) != ():
+            raise ValueError(
+                f"algorithm= does not fit: {name} gave {one_line(loss)}; give one number."
+            )
+
+
+def _shape_of(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return jax.eval_shape(call)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"algorithm= does not fit: {what}: {reason}") from error

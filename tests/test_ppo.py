@@ -1,0 +1,257 @@
+"""PPO and A2C: the losses, minibatches, the early stop, annealing, what they learn."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from probes import CutShort, Probe
+from trees import assert_bitwise_equal
+
+import purerl
+from purerl.anneal import annealed
+from purerl.carried import parameters, with_parameters
+from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
+from purerl.rollout import collect
+from purerl.types import Estimate
+from purerl.update import make_batch, policy_objective, shuffles, update, values
+
+SMALL: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 3}
+HYPER = purerl.ppo(Probe()).hyper
+ONES = jnp.ones(4)
+
+
+def first_rollout(config):
+    state = jax.jit(purerl.init)(jax.random.key(0), config)
+    rollout = collect(jax.random.key(1), state.learner.policy, state.envs, config)[1]
+    return state.learner, rollout
+
+
+# Losses
+
+
+def test_the_surrogate_of_a_hand_worked_case():
+    ratio = jnp.array([1.5, 0.5, 1.5, 0.5])
+    advantage = jnp.array([1.0, 1.0, -1.0, -1.0])
+    # ε 0.2: min(1.5, 1.2), min(0.5, 0.8), min(−1.5, −1.2), min(−0.5, −0.8).
+    want = -np.mean([1.2, 0.5, -1.5, -0.8])
+    found = clipped_surrogate(jnp.log(ratio), jnp.zeros(4), advantage, ONES, HYPER)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+def test_the_surrogate_has_no_slope_where_it_is_clipped():
+    advantage = jnp.array([1.0, 1.0, -1.0, -1.0])
+    log_ratio = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
+    slope = jax.grad(clipped_surrogate)(log_ratio, jnp.zeros(4), advantage, ONES, HYPER)
+    np.testing.assert_array_equal(slope == 0, [True, False, False, True])
+
+
+def test_the_clipped_value_loss_of_a_hand_worked_case_is_the_larger_of_two():
+    value, old, target = jnp.array([1.0, 1.0, 0.1, -1.0]), jnp.zeros(4), jnp.array([2.0, 0, 1, 0])
+    # V kept within 0.2 of 0: 0.2, 0.2, 0.1, −0.2.
+    want = np.mean([max(1.0, 1.8**2), max(1.0, 0.04), 0.9**2, max(1.0, 0.04)])
+    found = clipped_squared_error(value, old, target, ONES, HYPER)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+def test_the_setting_clip_value_chooses_that_loss():
+    assert purerl.ppo(Probe()).algorithm.value_loss is squared_error
+    assert purerl.ppo(Probe(), clip_value=True).algorithm.value_loss is clipped_squared_error
+
+
+def test_ppo_without_clipping_takes_the_first_step_of_a2c():
+    rates: dict[str, Any] = {"policy_learning_rate": 1e-3, "baseline_learning_rate": 1e-3}
+    same: dict[str, Any] = SMALL | rates | {"rollout_length": 32, "baseline_epochs": 1}
+    env = Probe("match", length=3)
+    a2c = purerl.a2c(env, **same)
+    ppo = purerl.ppo(env, **same, epochs=1, num_minibatches=1, clip_eps=np.inf, anneal=())
+    learner, rollout = first_rollout(a2c)
+    key = jax.random.key(2)
+    after_a2c, report_a2c = jax.jit(update)(key, learner, rollout, a2c)
+    after_ppo, report_ppo = jax.jit(update)(key, learner, rollout, ppo)
+    assert not eqx.tree_equal(after_a2c.policy, learner.policy)
+    for name in ("policy", "baseline"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            getattr(after_a2c, name),
+            getattr(after_ppo, name),
+        )
+    np.testing.assert_allclose(
+        report_a2c["policy_grad_norm"], report_ppo["policy_grad_norm"], rtol=1e-4
+    )
+
+
+# Minibatches
+
+
+def orders(key, config):
+    rows = shuffles(key, config.epochs, config)
+    return np.asarray(rows).reshape(config.epochs, config.env_steps_per_update)
+
+
+def test_every_epoch_is_a_permutation_of_all_rows_and_no_two_are_alike():
+    config = purerl.ppo(Probe(), epochs=6, num_minibatches=8, **SMALL)
+    found = orders(jax.random.key(0), config)
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(32), (6, 1)))
+    assert len({tuple(order) for order in found}) == 6
+    assert not any(np.array_equal(order, np.arange(32)) for order in found)
+
+
+def test_seeds_and_updates_are_shuffled_differently():
+    config = purerl.ppo(Probe(), **SMALL)
+    found = []
+    for state_key in (jax.random.key(0), jax.random.key(1)):
+        for step in range(2):
+            _, update_key = jax.random.split(jax.random.fold_in(state_key, step))
+            found += [tuple(order) for order in orders(update_key, config)]
+    assert len(set(found)) == 4 * config.epochs
+
+
+def test_a_full_batch_is_not_shuffled():
+    assert shuffles(jax.random.key(0), 4, purerl.vpg(Probe(), **SMALL)) is None
+
+
+def by_hand(learner, rollout, config, key):
+    """The policy's minibatches in a Python loop that breaks where the KL is too large."""
+    value, next_value = values(learner.baseline, rollout)
+    estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
+    batch = make_batch(rollout, value, estimate)
+    optimizer = config.optimizer(config.hyper.policy_learning_rate, config.hyper.max_grad_norm)
+    current, opt_state = parameters(learner.policy), learner.policy_opt_state
+    slope = jax.jit(
+        jax.grad(
+            lambda p, rows: policy_objective(
+                with_parameters(learner.policy, p), jax.tree.map(lambda x: x[rows], batch), config
+            ),
+            has_aux=True,
+        )
+    )
+    steps = 0
+    for rows in np.asarray(shuffles(key, config.epochs, config)):
+        gradient, report = slope(current, rows)
+        if float(report["approx_kl"]) > float(config.hyper.target_kl):
+            break
+        change, opt_state = optimizer.update(gradient, opt_state, current)
+        current = eqx.apply_updates(current, change)
+        steps += 1
+    return current, steps
+
+
+@pytest.mark.parametrize(("target_kl", "stops"), [(0.02, True), (np.inf, False)])
+def test_the_policy_stops_where_a_loop_that_breaks_does_and_the_baseline_goes_on(target_kl, stops):
+    config = purerl.ppo(
+        Probe("match", length=3), target_kl=target_kl, policy_learning_rate=2e-3, **SMALL
+    )
+    learner, rollout = first_rollout(config)
+    key = jax.random.key(2)
+    after, _ = jax.jit(update)(key, learner, rollout, config)
+    want, steps = by_hand(learner, rollout, config, key)
+    assert (1 < steps < 16) if stops else steps == 16
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        parameters(after.policy),
+        want,
+    )
+    counts = [leaf for leaf in jax.tree.leaves(after.baseline_opt_state) if leaf.dtype == jnp.int32]
+    assert [int(count) for count in counts] == [16]
+
+
+def half_counts(rollout, value, next_value, hyper):
+    weight = jnp.zeros_like(rollout.reward).at[0].set(1.0)
+    return Estimate(advantage=rollout.reward - 0.5, value_target=rollout.reward, weight=weight)
+
+
+def test_a_minibatch_without_weight_moves_nothing():
+    # The first of 8 steps in 4 environments counts: 4 rows, in minibatches of one row each.
+    algorithm = purerl.PPO._replace(estimate=half_counts)
+    config = purerl.ppo(Probe("match"), algorithm=algorithm, epochs=1, num_minibatches=32, **SMALL)
+    learner, rollout = first_rollout(config)
+    after, report = jax.jit(update)(jax.random.key(0), learner, rollout, config)
+    counts = [leaf for leaf in jax.tree.leaves(after.policy_opt_state) if leaf.dtype == jnp.int32]
+    assert [int(count) for count in counts] == [4]
+    assert np.isfinite(report["policy_loss"])
+
+
+def test_the_first_minibatch_of_a_rollout_has_no_kl():
+    config = purerl.ppo(Probe("match"), epochs=1, num_minibatches=1, **SMALL)
+    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    assert np.all(np.abs(metrics.approx_kl) < 1e-6)
+    assert np.all(metrics.clip_fraction == 0)
+
+
+def test_later_epochs_have_a_kl_and_clip():
+    config = purerl.ppo(Probe("match"), policy_learning_rate=3e-2, **SMALL)
+    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    assert float(metrics.approx_kl[0]) > 1e-4
+    assert float(metrics.clip_fraction[0]) > 0
+
+
+# Annealing
+
+
+def test_annealed_hyperparameters_fall_from_their_value_to_a_share_of_it():
+    names = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
+    config = purerl.ppo(Probe(), anneal=names, entropy_coef=0.1, **SMALL)
+    assert config.num_updates == 3
+    first, last, beyond = (annealed(config, jnp.int32(t)).hyper for t in (0, 2, 9))
+    for field in dataclasses.fields(config.hyper):
+        value = float(getattr(config.hyper, field.name))
+        share = 1 / 3 if field.name in names else 1
+        np.testing.assert_allclose(getattr(first, field.name), value, rtol=1e-6)
+        np.testing.assert_allclose(getattr(last, field.name), value * share, rtol=1e-6)
+        np.testing.assert_allclose(getattr(beyond, field.name), value * share, rtol=1e-6)
+
+
+def sgd(learning_rate, max_grad_norm):
+    return optax.sgd(learning_rate)
+
+
+def test_each_update_takes_a_step_of_the_annealed_rate():
+    config = purerl.a2c(
+        Probe("match"),
+        optimizer=sgd,
+        policy_learning_rate=0.1,
+        anneal=("policy_learning_rate",),
+        **SMALL,
+    )
+    state = jax.jit(purerl.init)(jax.random.key(0), config)
+    for rate in (0.1, 0.1 * 2 / 3, 0.1 / 3):
+        before = parameters(state.learner.policy)
+        state, metrics = jax.jit(purerl.train_step)(state, config)
+        change = optax.tree.sub(parameters(state.learner.policy), before)
+        np.testing.assert_allclose(
+            optax.tree.norm(change), rate * metrics.policy_grad_norm, rtol=1e-2
+        )
+
+
+def test_without_annealing_a_config_is_left_as_it_is():
+    config = purerl.vpg(Probe(), **SMALL)
+    assert_bitwise_equal(annealed(config, 1), config)
+
+
+# What they learn
+
+
+def trained(algorithm, env, **settings):
+    defaults = {"num_envs": 8, "rollout_length": 16, "total_steps": 8 * 16 * 200, "hidden": (16,)}
+    config = algorithm(env, **defaults | settings)
+    return jax.jit(jax.vmap(purerl.train, (0, None)))(purerl.seed_keys(0, 3), config)
+
+
+@pytest.mark.parametrize("algorithm", [purerl.a2c, purerl.ppo])
+def test_the_policy_learns_the_action_that_the_observation_asks_for(algorithm):
+    _, metrics = trained(algorithm, Probe("match", length=2), policy_learning_rate=1e-2)
+    assert np.all(metrics.episode_return[:, 0] < 1.7)
+    assert np.all(metrics.episode_return[:, -5:].mean(axis=1) > 1.9)
+
+
+@pytest.mark.parametrize("algorithm", [purerl.a2c, purerl.ppo])
+def test_a_truncated_episode_is_bootstrapped_from_its_final_observation(algorithm):
+    state, _ = trained(algorithm, CutShort(), discount=0.5, baseline_learning_rate=1e-2)
+    obs = jnp.array([[0.0], [1.0]])
+    value = jax.vmap(lambda baseline: jax.vmap(baseline)(obs))(state.learner.baseline)
+    np.testing.assert_allclose(value, [[0.5, 1]] * 3, atol=0.06)

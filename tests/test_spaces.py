@@ -1,0 +1,187 @@
+"""Every space of gymnax: what the default networks make of it, and that it trains."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purerl
+from purerl.layers import Convolution
+from purerl.networks import Encoder
+from purerl.rollout import collect
+
+SMALL: dict[str, Any] = {"num_envs": 2, "rollout_length": 8, "total_steps": 32, "hidden": (8,)}
+ENVS = [name for name in purerl.env_names() if name != "MNISTBandit-bsuite"]  # a download
+KINDS = ("Acrobot-v1", "Breakout-MinAtar", "Catch-bsuite", "FrozenLake-misc", "Pendulum-v1")
+
+
+def slow_unless_one_of_its_kind(name):
+    return pytest.param(name, marks=() if name in KINDS else pytest.mark.slow)
+
+
+def test_there_are_25_environments():
+    assert len(ENVS) == 25
+    assert set(KINDS) < set(ENVS)
+
+
+@pytest.mark.parametrize("algorithm", [purerl.ppo, purerl.vpg])
+@pytest.mark.parametrize("name", [slow_unless_one_of_its_kind(name) for name in ENVS])
+def test_two_updates_of_every_environment_are_finite(name, algorithm):
+    config = algorithm(name, **SMALL)
+    state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    assert int(state.failed_at) == -1
+    for value in (metrics.policy_loss, metrics.value_loss, metrics.entropy):
+        assert value.shape == (2,)
+        assert np.isfinite(value).all()
+    spec = config.env_spec
+    _, rollout, _ = collect(jax.random.key(1), state.learner.policy, state.envs, config)
+    assert rollout.obs.shape == (8, 2, *spec.obs_space.shape)
+    assert rollout.obs.dtype == np.float32
+    assert rollout.action.shape == (8, 2, *spec.action_space.shape)
+    is_discrete = isinstance(spec.action_space, purerl.Discrete)
+    assert np.issubdtype(rollout.action.dtype, np.integer if is_discrete else np.floating)
+
+
+# Observations
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_convolution_is_xlas(stride):
+    key = jax.random.key(0)
+    layer = Convolution((9, 7, 2), 5, kernel=3, stride=stride, key=key)
+    image = jax.random.normal(jax.random.key(1), (9, 7, 2))
+    want = jax.lax.conv_general_dilated(
+        image[None],
+        layer.dense.weight.reshape(3, 3, 2, 5),
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+    np.testing.assert_allclose(layer(image), want + layer.dense.bias, rtol=1e-4, atol=1e-5)
+
+
+def encoder(space):
+    return Encoder(space, channels=4, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "strides"),
+    [
+        ((6,), 6, []),
+        ((10, 5), 50, []),
+        ((), 1, []),
+        ((10, 10, 4), 8 * 8 * 4, [1]),
+        ((30, 40, 3), 4 * 7 * 4, [2, 2, 1]),
+        ((2, 2, 1), 4, [1]),
+    ],
+)
+def test_an_encoder_makes_a_vector_of_each_shape(shape, size, strides):
+    made = encoder(purerl.Box(0.0, 1.0, shape))
+    assert [each.stride for each in made.convolutions] == strides
+    assert made(jnp.ones(shape)).shape == (size,) == (made.size,)
+
+
+def test_a_discrete_observation_is_one_hot():
+    np.testing.assert_array_equal(encoder(purerl.Discrete(4))(jnp.float32(2)), [0, 0, 1, 0])
+
+
+def test_an_image_policy_sees_its_image():
+    policy: Any = purerl.DefaultPolicy()(
+        jax.random.key(0), purerl.Box(0.0, 1.0, (10, 10, 4)), purerl.Discrete(3)
+    )
+    left, right = jnp.zeros((10, 10, 4)).at[2, 2, 0].set(1), jnp.zeros((10, 10, 4))
+    assert not np.allclose(policy(left).logits, policy(right).logits)
+
+
+# Actions
+
+
+@dataclasses.dataclass(frozen=True)
+class Echo:
+    """It pays the action that it receives, and takes actions from −0.5 to 0.5."""
+
+    def observation_space(self, params):
+        return purerl.Box(0.0, 1.0, (1,))
+
+    def action_space(self, params):
+        return purerl.Box(-0.5, 0.5, (1,))
+
+    def reset(self, key, params):
+        return jnp.zeros(1), jnp.int32(0)
+
+    def step(self, key, state, action, params):
+        info = {"final_observation": jnp.zeros(1)}
+        return jnp.zeros(1), state, action[0], jnp.array(True), jnp.array(False), info
+
+
+def test_an_action_beyond_the_bounds_is_stored_as_sampled_and_clipped_for_the_environment_alone():
+    config = purerl.ppo(Echo(), num_envs=8, rollout_length=32, total_steps=256)
+    state = jax.jit(purerl.init)(jax.random.key(0), config)
+    policy = state.learner.policy
+    _, rollout, _ = collect(jax.random.key(1), policy, state.envs, config)
+    action = rollout.action[..., 0]
+    assert np.any(np.abs(action) > 0.5), "the test should see actions beyond the bounds"
+    np.testing.assert_array_equal(rollout.reward, np.clip(action, -0.5, 0.5))
+    log_prob = jax.vmap(jax.vmap(lambda obs, a: policy(obs).log_prob(a)))
+    np.testing.assert_allclose(rollout.log_prob, log_prob(rollout.obs, rollout.action), rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"squash": True}, {"std_from_obs": True}])
+def test_a_gaussian_policy_learns_to_push_to_the_bound(settings):
+    config = purerl.ppo(
+        Echo(), num_envs=16, rollout_length=16, total_steps=256 * 40, hidden=(8,), **settings
+    )
+    state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    assert float(metrics.episode_return[0]) < 0.2
+    assert float(metrics.episode_return[-1]) > 0.35
+    assert int(state.failed_at) == -1
+
+
+def policy_of(space, **settings) -> Any:
+    factory = purerl.DefaultPolicy(**settings)
+    return factory(jax.random.key(0), purerl.Box(-1.0, 1.0, (3,)), space)
+
+
+def test_the_first_gaussian_is_centred_in_the_box_and_half_as_wide():
+    low, high = np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)
+    distribution = policy_of(purerl.Box(low, high, (2,)))(jnp.ones(3))
+    np.testing.assert_allclose(distribution.loc, [0, 5], atol=0.3)
+    np.testing.assert_allclose(distribution.scale, [2, 5], rtol=1e-5)
+
+
+def test_an_unbounded_box_has_a_standard_gaussian():
+    distribution = policy_of(purerl.Box(-np.inf, np.inf, (2, 2)))(jnp.ones(3))
+    assert distribution.loc.shape == (2, 2)
+    np.testing.assert_allclose(distribution.scale, np.ones((2, 2)))
+
+
+def test_the_spread_depends_on_the_observation_where_the_network_gives_it():
+    box = purerl.Box(-1.0, 1.0, (2,))
+    fixed, given = policy_of(box), policy_of(box, std_from_obs=True)
+    one, two = jnp.ones(3), -jnp.ones(3)
+    np.testing.assert_array_equal(fixed(one).scale, fixed(two).scale)
+    assert not np.array_equal(given(one).scale, given(two).scale)
+
+
+def test_boxes_of_equal_bounds_are_equal_and_have_an_equal_hash():
+    one, same = purerl.Box(-1, 1, (2,)), purerl.Box(np.full(2, -1.0), 1.0, (2,))
+    others: list[Any] = [purerl.Box(-1, 2, (2,)), purerl.Box(-1, 1, (3,)), purerl.Discrete(2)]
+    assert one == same
+    assert hash(one) == hash(same)
+    assert all(one != other for other in others)
+
+
+def test_a_policy_over_a_box_never_retraces():
+    import chex
+
+    chex.clear_trace_counter()
+    jitted = jax.jit(chex.assert_max_traces(purerl.train, n=1)).trace
+    for seed in range(2):
+        jitted(jax.random.key(seed), purerl.ppo("Pendulum-v1", **SMALL))
+
+
+def test_an_image_of_one_row_has_an_encoder():
+    assert encoder(purerl.Box(0.0, 1.0, (1, 20, 2)))(jnp.ones((1, 20, 2))).ndim == 1

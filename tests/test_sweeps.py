@@ -1,0 +1,158 @@
+"""Sweeps: which settings there are, that each trains as it does alone, and how they are ranked."""
+
+import dataclasses
+import json
+from typing import Any
+
+import chex
+import jax
+import jax._src.test_util as jtu
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe
+from trees import assert_bitwise_equal
+
+import purerl
+from purerl.sweep import one_setting, swept_values
+
+SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
+RATES = [1e-5, 3e-2]
+
+
+def small(**settings):
+    return purerl.ppo(Probe("match", length=4), **(SMALL | settings))
+
+
+def columns(*args, **values):
+    return swept_values(*purerl.sweep(small(), *args, **values))
+
+
+# Which settings there are
+
+
+def test_zip_takes_the_values_side_by_side():
+    found = columns(zip=True, policy_learning_rate=[0.1, 0.2, 0.3], discount=[0.9, 0.8, 0.7])
+    np.testing.assert_allclose(found["policy_learning_rate"], [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(found["discount"], [0.9, 0.8, 0.7])
+
+
+def test_draws_lie_in_their_ranges_and_are_spread_as_they_say():
+    found = columns(
+        draws=4000,
+        policy_learning_rate=purerl.LogUniform(1e-4, 1e-2),
+        entropy_coef=purerl.Uniform(0.0, 0.1),
+        discount=[0.9, 0.99],
+    )
+    rate, entropy = found["policy_learning_rate"], found["entropy_coef"]
+    assert 1e-4 <= rate.min() < 1.1e-4
+    assert 0.9e-2 < rate.max() <= 1e-2
+    assert abs(np.mean(rate < 1e-3) - 0.5) < 0.05
+    assert abs(np.mean(entropy < 0.05) - 0.5) < 0.05
+    assert set(found["discount"]) == {np.float32(0.9), np.float32(0.99)}
+
+
+def test_draws_are_those_of_their_root():
+    rates = {"policy_learning_rate": purerl.LogUniform(1e-4, 1e-2)}
+    first, again, other = (columns(draws=8, root=root, **rates) for root in (3, 3, 4))
+    np.testing.assert_array_equal(*(x["policy_learning_rate"] for x in (first, again)))  # pyright: ignore[reportArgumentType]
+    assert not np.array_equal(*(x["policy_learning_rate"] for x in (first, other)))  # pyright: ignore[reportArgumentType]
+
+
+def test_one_setting_is_the_config_with_its_values():
+    configs, axes = purerl.sweep(small(), discount=[0.5, 0.9])
+    assert_bitwise_equal(one_setting(configs, axes, 1), small(discount=0.9))
+
+
+# What they train
+
+
+def test_a_sweep_over_seeds_and_settings_is_one_compile():
+    keys = purerl.seed_keys(0, 3)
+    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES, entropy_coef=[0.0, 0.1])
+    over_seeds = jax.vmap(purerl.train, (0, None))
+    with jtu.count_jit_and_pmap_lowerings() as lowerings:
+        states, _ = jax.jit(jax.vmap(over_seeds, (None, axes)))(keys, configs)
+    assert lowerings() == 1
+    assert states.step.shape == (4, 3)
+
+
+def test_train_sweep_traces_training_once(monkeypatch):
+    chex.clear_trace_counter()
+    monkeypatch.setattr("purerl.seeds.train", chex.assert_max_traces(purerl.train, n=1))
+    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES, entropy_coef=[0.0, 0.1])
+    for root in range(2):
+        states, _ = purerl.train_sweep(purerl.seed_keys(root, 3), configs, axes)
+        assert states.step.shape == (4, 3)
+
+
+@pytest.mark.parametrize("setting", [0, 1])
+def test_a_setting_of_a_sweep_trains_as_it_does_alone(setting):
+    keys = purerl.seed_keys(0, 3)
+    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
+    states, metrics = purerl.train_sweep(keys, configs, axes)
+    alone_states, alone = purerl.train_seeds(keys, one_setting(configs, axes, setting))
+    assert_bitwise_equal(states.key[setting], alone_states.key)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[setting], b, rtol=1e-3, atol=1e-4), metrics, alone
+    )
+
+
+def test_the_settings_of_a_sweep_differ_in_what_they_learn():
+    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
+    _, metrics = purerl.train_sweep(purerl.seed_keys(0, 4), configs, axes)
+    slow, fast = metrics.entropy[:, :, -1].mean(axis=1)
+    assert fast < slow - 0.02
+
+
+# With the host loop
+
+
+def test_run_sweep_ranks_the_settings_and_leaves_files(tmp_path):
+    sweep = purerl.sweep(small(total_steps=4 * 8 * 24), policy_learning_rate=RATES)
+    options: dict[str, Any] = {"evaluation_episodes": 0, "progress": False}
+    result = purerl.run_sweep(sweep, 4, tmp_path / "a", target_return=3.9, **options)
+    ranking = result.ranking()
+    assert [each.setting for each in ranking] == [1, 0]
+    assert ranking[0].values == {"policy_learning_rate": pytest.approx(3e-2)}
+    assert ranking[0].episode_return.value > ranking[1].episode_return.value
+    assert ranking[0].solved == np.mean(result.returns[1] >= 3.9)
+    assert result.metrics.episode_return.shape == (2, 4, 24)
+    written = json.loads((tmp_path / "a/sweep.json").read_text())
+    assert [each["setting"] for each in written["ranking"]] == [1, 0]
+    with np.load(tmp_path / "a/metrics.npz") as saved:
+        np.testing.assert_array_equal(saved["policy_learning_rate"], np.float32(RATES))  # pyright: ignore[reportArgumentType]
+        assert saved["entropy"].shape == (2, 4, 24)
+    assert (tmp_path / "a/sweep.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="holds another run"):
+        purerl.run_sweep(sweep, 5, tmp_path / "a", **options)
+
+
+def test_run_sweep_trains_the_agents_of_run(tmp_path):
+    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
+    together = purerl.run_sweep((configs, axes), [4, 7], tmp_path / "a", progress=False)
+    alone = purerl.run(one_setting(configs, axes, 1), [4, 7], tmp_path / "b", progress=False)
+    np.testing.assert_allclose(
+        together.metrics.entropy[1], alone.metrics.entropy, rtol=1e-3, atol=1e-4
+    )
+    np.testing.assert_allclose(together.returns[1], alone.final_returns(), rtol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Probe):
+    """A probe that pays its scale, and NaN as observation where the scale is above 5."""
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return jnp.where(params.reward_scale > 5, jnp.nan, obs), state
+
+
+def test_a_setting_whose_seeds_fail_is_ranked_last_and_says_so(tmp_path):
+    config = purerl.vpg(Scaled(length=4), **SMALL)
+    sweep = purerl.sweep(config, **{"env_params.reward_scale": [9.0, 1.0, 3.0]})  # pyright: ignore[reportArgumentType]
+    result = purerl.run_sweep(sweep, 2, tmp_path, progress=False)
+    ranking = result.ranking()
+    assert [each.setting for each in ranking] == [2, 1, 0]
+    assert [each.num_failed for each in ranking] == [0, 0, 2]
+    assert np.isnan(ranking[-1].episode_return.value)
+    assert [float(each.episode_return.value) for each in ranking[:2]] == [12, 4]
