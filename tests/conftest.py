@@ -1,6 +1,7 @@
 """Every test runs with shapes checked, and on two CPU devices."""
 
 import os
+from pathlib import Path
 
 # Before anything imports jax. Two devices, as the command line sets up on two cores.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -30,3 +31,12 @@ def without_type_checks():
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
+
+
+@pytest.fixture(autouse=True)
+def few_memory_maps():
+    """Each compiled program holds memory maps, of which Linux grants a process 65,530."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 20_000:
+        jax.clear_caches()
