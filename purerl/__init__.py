@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from purerl.envs import make_env as make_env
     from purerl.evaluate import Evaluation as Evaluation
     from purerl.evaluate import evaluate as evaluate
+    from purerl.experiment.errors import RunError as RunError
+    from purerl.experiment.errors import Stopped as Stopped
+    from purerl.experiment.hooks import Chunk as Chunk
     from purerl.experiment.result import Run as Run
+    from purerl.experiment.resume import resume as resume
     from purerl.experiment.run import run as run
     from purerl.experiment.sweeps import Sweep as Sweep
     from purerl.experiment.sweeps import run_sweep as run_sweep
@@ -67,7 +71,10 @@ _HOME = {
     "distributions": ("Categorical", "DiagonalGaussian", "SquashedGaussian"),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
     "evaluate": ("Evaluation", "evaluate"),
+    "experiment.errors": ("RunError", "Stopped"),
+    "experiment.hooks": ("Chunk",),
     "experiment.result": ("Run",),
+    "experiment.resume": ("resume",),
     "experiment.run": ("run",),
     "experiment.sweeps": ("Sweep", "run_sweep"),
     "factories": ("a2c", "ppo", "reinforce", "vpg"),

@@ -10,7 +10,7 @@ from rich.table import Table
 from purerl.config import Config
 from purerl.envs import check_env, env_names, make_env
 from purerl.experiment.display import show, show_interval, summary_table
-from purerl.experiment.files import env_name
+from purerl.experiment.header import env_name
 from purerl.experiment.result import Run
 from purerl.experiment.run import run
 from purerl.experiment.sweeps import Sweep, run_sweep

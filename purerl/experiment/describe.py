@@ -25,13 +25,16 @@ def fingerprint(config: Config, one: Config | None = None) -> str:
 
     Of a sweep's config, `one` is one of the settings, whose state it is.
     """
-    one = config if one is None else one
-    state = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), one)
-    shapes = [
+    return digest([describe(config), shapes(config if one is None else one)])
+
+
+def shapes(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Name, dtype and shape of every array of a config's state."""
+    state = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), config)
+    return [
         (jax.tree_util.keystr(path), str(leaf.dtype), leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(state)
     ]
-    return _digest([describe(config), shapes])
 
 
 def describe(value: Any) -> Any:
@@ -46,8 +49,10 @@ def describe(value: Any) -> Any:
 
 def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
     """`within` are the objects around this one, `told` the functions and classes told already."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | str):
         return value
+    if isinstance(value, float):
+        return _number(value)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, np.ndarray | np.generic | jax.Array):
@@ -82,7 +87,7 @@ def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
         if is_told or is_known:
             return name
         code = _class_code if isinstance(value, type) else _function_code
-        return {"name": name, "code": _digest(code(value, inner))}
+        return {"name": name, "code": digest(code(value, inner))}
     return {"type": inner(type(value)), **{name: inner(each) for name, each in _fields(value)}}
 
 
@@ -90,9 +95,14 @@ def _describe_array(value: Any) -> Any:
     is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     array = np.asarray(jax.random.key_data(value) if is_key else value)
     if array.size <= 64 and array.dtype != object:
-        return array.tolist()
+        return jax.tree.map(_number, array.tolist())
     data = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
     return {"array": f"{array.dtype}{list(array.shape)}", "data": data}
+
+
+def _number(value: Any) -> Any:
+    """A number as JSON has them: infinities and NaN by name."""
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _class_code(value: type, inner: Callable[[Any], Any]) -> Any:
@@ -169,5 +179,6 @@ def _name(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}"
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """A short hash of what JSON can say."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """What a run shows: a progress line while it trains, a table when it is done."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -57,11 +58,11 @@ class Display:
         if not self.live.console.is_terminal:
             self.live.console.line()  # a terminal's line is ended by rich itself
 
-    def training(self) -> None:
+    def training(self, updates: int = 0) -> None:
         """Say that compiling is over; the estimate of what is left starts from here."""
-        self.progress.reset(self.task, description="training")
+        self.progress.reset(self.task, description="training", completed=updates)
 
-    def update(self, now: Standing, steps_per_second: float) -> None:
+    def update(self, now: Standing, steps_per_second: float, failed_seeds: Sequence[Any]) -> None:
         """Show the state after a chunk: each agent's last return, of those that have not failed."""
         new = fill_forward(now.metrics.episode_return)[:, -1]
         self.latest = np.where(np.isnan(new), self.latest, new)
@@ -73,10 +74,16 @@ class Display:
             parts.append(f"return, IQM over {over} {iqm(known):.1f}")
         if self.target_return is not None:
             parts.append(f"solved {np.sum(known >= self.target_return)}/{failed.size}")
-        if failed.any():
-            parts.append(f"failed {np.sum(failed)}")
+        if failed_seeds:
+            parts.append(f"failed {len(failed_seeds)}: {short_list(failed_seeds)}")
         self.status.plain = "  " + " · ".join(parts)
         self.progress.update(self.task, completed=now.updates)
+
+
+def short_list(values: Sequence[Any], most: int = 6) -> str:
+    """`3, 17, 21`, and only how many more where there are many."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(str, values[:most])) + more
 
 
 def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:

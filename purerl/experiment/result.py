@@ -1,4 +1,4 @@
-"""What a run leaves: its states, metrics and evaluation, and what they come to."""
+"""What a run leaves: its states, metrics and evaluations, and what they come to."""
 
 import dataclasses
 from pathlib import Path
@@ -14,14 +14,16 @@ from purerl.carried import Carried
 from purerl.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
+from purerl.experiment.header import env_name
 from purerl.experiment.plot import learning_curve
+from purerl.experiment.records import Evaluations, Records
 from purerl.experiment.statistics import Interval, fill_forward, iqm_interval
 from purerl.train import TrainState
 from purerl.types import Metrics
 
 
 class Times(NamedTuple):
-    """Wall time in seconds."""
+    """Wall time in seconds, of this process."""
 
     compile: float
     run: float
@@ -53,16 +55,27 @@ class Summary(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`."""
+    """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`.
+
+    `resumed_at` are the updates after which this process went on, 0 where it began.
+    """
 
     config: Config
     states: TrainState
     metrics: Metrics
+    evaluations: Evaluations | None
     seed_ids: tuple[int, ...]
     directory: Path
-    evaluation: Evaluation | None
     target_return: float | None
     times: Times
+    resumed_at: int = 0
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The greedy episodes after training, `[seeds, episodes]`; None where none were played."""
+        if self.evaluations is None:
+            return None
+        return jax.tree.map(lambda leaf: leaf[:, -1], self.evaluations.greedy)
 
     @property
     def failed_seeds(self) -> tuple[int, ...]:
@@ -94,6 +107,7 @@ class Run:
         known = returns[~np.isnan(returns)]
         nothing = Interval(*[np.array(np.nan)] * 3)
         target = self.target_return
+        done = 1 - self.resumed_at / self.config.num_updates
         env_steps = self.config.env_steps * len(self.seed_ids)
         return Summary(
             episode_return=iqm_interval(known) if known.size else nothing,
@@ -104,7 +118,7 @@ class Run:
             failed_seeds=self.failed_seeds,
             seeds_without_episode=self._seeds(np.isnan(returns), self.failed_seeds),
             env_steps=env_steps,
-            steps_per_second=env_steps / self.times.run,
+            steps_per_second=done * env_steps / self.times.run if done else np.nan,
             num_unfinished=self._num_unfinished(),
             times=self.times,
         )
@@ -123,27 +137,24 @@ class Run:
         figure = learning_curve(
             np.arange(1, self.config.num_records + 1) * float(per_record),
             self.metrics.episode_return[finite],
-            title=f"{files.env_name(self.config)}, {self.config.algorithm.name}{failed}",
+            title=f"{env_name(self.config)}, {self.config.algorithm.name}{failed}",
             target_return=self.target_return,
         )
         figure.savefig(self.directory / "learning_curve.png" if path is None else path)
         return figure
 
 
-def write_result(result: Run) -> None:
+def write_result(result: Run, records: Records) -> None:
     """Write a run's metrics, summary and figure into its directory."""
     seed_ids = np.asarray(result.seed_ids)
-    files.write_metrics(result.directory / files.METRICS, result.metrics, seed_ids=seed_ids)
-    (result.directory / files.PARTIAL_METRICS).unlink(missing_ok=True)
+    failed_at = np.asarray(result.states.failed_at)
+    arrays = records.arrays() | {"seed_ids": seed_ids, "failed_at": failed_at}
+    files.write_arrays(result.directory / files.METRICS, arrays)
     summary = result.summary()
+    returns = result.final_returns()
     seeds = [
-        {"seed": seed, "episode_return": float(value), "failed_at": int(failed_at)}
-        for seed, value, failed_at in zip(
-            result.seed_ids,
-            result.final_returns(),
-            np.asarray(result.states.failed_at),
-            strict=True,
-        )
+        {"seed": seed, "episode_return": float(value), "failed_at": int(failed)}
+        for seed, value, failed in zip(result.seed_ids, returns, failed_at, strict=True)
     ]
     written = summary._asdict() | {
         "episode_return": summary.episode_return._asdict(),

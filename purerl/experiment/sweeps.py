@@ -1,6 +1,7 @@
 """A sweep with the host loop: every setting with every seed, ranked, with a figure."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +16,18 @@ from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.display import Display
+from purerl.experiment.header import default_directory, env_name, make_header, require_same_run
+from purerl.experiment.lock import Lock
 from purerl.experiment.plot import sweep_curves
 from purerl.experiment.programs import (
     compile_programs,
-    concatenate,
     play_episodes,
     train_chunks,
 )
+from purerl.experiment.records import Records
 from purerl.experiment.result import Times
 from purerl.experiment.run import choose_chunk
+from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import Interval, fill_forward, iqm, iqm_interval
 from purerl.seeds import seed_ids, seed_keys
 from purerl.sweep import one_setting, swept_values
@@ -89,7 +93,7 @@ class Sweep:
             np.arange(1, config.num_records + 1) * float(per_record),
             self.metrics.episode_return[order],
             [self._label(setting) for setting in order],
-            title=f"{files.env_name(config)}, {config.algorithm.name}: {num_settings} settings, "
+            title=f"{env_name(config)}, {config.algorithm.name}: {num_settings} settings, "
             f"{num_seeds} seeds each",
             target_return=self.target_return,
         )
@@ -108,6 +112,8 @@ def run_sweep(
     *,
     root: int = 0,
     updates_per_chunk: int | None = None,
+    seed_batch: int | None = None,
+    memory_limit: int | None = None,
     evaluation_episodes: int = 32,
     target_return: float | None = None,
     progress: bool = True,
@@ -125,7 +131,7 @@ def run_sweep(
         require_positive_int("evaluation_episodes", evaluation_episodes)
     values = swept_values(configs, axes)
     num_settings = len(next(iter(values.values())))
-    header = files.make_header(
+    header = make_header(
         configs,
         root,
         ids,
@@ -134,26 +140,34 @@ def run_sweep(
         evaluation_episodes=evaluation_episodes,
     )
     if directory is None:
-        directory = files.default_directory(configs, header, "-sweep")
+        directory = default_directory(configs, header, "-sweep")
     directory = Path(directory)
-    files.open_directory(directory, header)
-
-    records: list[Metrics] = []
-    with Display(configs.num_updates, target_return, show=progress) as display:
+    require_same_run(directory, header)
+    with Lock(directory), Display(configs.num_updates, target_return, show=progress) as display:
         programs = compile_programs(
             seed_keys(root, ids),
             configs,
             axes,
             chunk_updates=chunk_updates,
             episodes=evaluation_episodes,
+            seed_batch=seed_batch,
+            memory_limit=memory_limit,
         )
+        write_signed(directory / files.HEADER, header)
         display.training()
+        records = Records()
         for now in train_chunks(programs):
-            records.append(now.metrics)
+            records.add_metrics(now.metrics, np.array([now.updates]))
             env_steps = now.updates * configs.env_steps_per_update
-            display.update(now, env_steps * programs.num_agents / now.seconds)
-    evaluation, evaluation_seconds = play_episodes(programs, now.states)
-    metrics = concatenate(records)
+            failed = [
+                f"setting {i // len(ids)} seed {ids[i % len(ids)]}"
+                for i in np.flatnonzero(now.failed_at >= 0)
+            ]
+            display.update(now, env_steps * programs.num_agents / now.seconds, failed)
+        begin = time.perf_counter()
+        evaluation, _ = play_episodes(programs, now.states, now.updates)
+        evaluation_seconds = time.perf_counter() - begin
+    metrics = records.metrics()
     if evaluation is not None:
         returns = np.asarray(evaluation.episode_return).mean(axis=1)
     else:
@@ -171,7 +185,6 @@ def run_sweep(
         target_return=target_return,
         times=Times(programs.seconds, now.seconds, evaluation_seconds),
     )
-    files.write_json(directory / files.HEADER, header)
     write_sweep(result)
     return result
 
@@ -181,7 +194,9 @@ def write_sweep(result: Sweep) -> None:
     directory = result.directory
     swept = {name.replace(".", "_"): column for name, column in result.values.items()}
     seed_ids = np.asarray(result.seed_ids)
-    files.write_metrics(directory / files.METRICS, result.metrics, seed_ids=seed_ids, **swept)
+    names = [field.name for field in dataclasses.fields(result.metrics)]
+    metrics = {name: getattr(result.metrics, name) for name in names}
+    files.write_arrays(directory / files.METRICS, metrics | swept | {"seed_ids": seed_ids})
     ranking = [
         each._asdict() | {"episode_return": each.episode_return._asdict()}
         for each in result.ranking()

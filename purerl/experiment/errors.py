@@ -1,0 +1,13 @@
+"""How a run ends early: with a line that says why, and how to go on."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, in one line; what was saved stands."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that a signal has stopped, after its state was saved."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number

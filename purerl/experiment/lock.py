@@ -1,0 +1,46 @@
+"""A run directory belongs to one process at a time; the kernel sees to it."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+LOCK = ".lock"
+
+
+class Lock:
+    """Holds a run directory until the `with` ends, or the process, however it ends.
+
+    **Raises:** `ValueError` where another process holds it, or nothing can be written there.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._file = -1
+
+    def __enter__(self) -> "Lock":
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ValueError(
+                f"directory = {str(self.directory)!r} cannot be written: {error.strerror}; "
+                f"name another."
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise ValueError(
+                f"directory = {str(self.directory)!r} is in use by another run; wait for it, or "
+                f"name another directory."
+            ) from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._file)  # which frees the lock

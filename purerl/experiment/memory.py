@@ -1,0 +1,73 @@
+"""How much memory a program needs, and how much there is."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+
+UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SHARE = 0.9  # of the memory that is there: the rest is for what other programs come to need
+
+
+def needed(compiled: Any) -> int:
+    """Bytes that a compiled program needs on each device: arguments, results and temporaries."""
+    memory = compiled.memory_analysis()
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def available(device: Any) -> int | None:
+    """Bytes that a program may use on a device; None where nothing says.
+
+    The devices of a CPU share the machine's memory.
+    """
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(SHARE * stats["bytes_limit"])
+    free = [each for each in (_free_memory(), _left_in_cgroup()) if each is not None]
+    return int(SHARE * min(free)) // jax.local_device_count() if free else None
+
+
+def parse_bytes(text: str) -> int:
+    """`500MB` or `1.5GB` as bytes.
+
+    **Raises:** `ValueError` for anything else.
+    """
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*) ?(B|kB|MB|GB|TB)", text)
+    if match is None or not float(match[1]):
+        raise ValueError(f"memory_limit = {text!r} cannot be read; write 500MB or 1.5GB.")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def show_bytes(count: float) -> str:
+    """Bytes for people: `1.5 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _free_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _left_in_cgroup() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = (folder / "memory.current").read_text()
+    except OSError:
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used))

@@ -1,0 +1,65 @@
+"""Signals while a run trains: the first ends it after the chunk, a second SIGINT at once."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Signals:
+    """Within it, SIGINT and SIGTERM are remembered in `received` instead of ending the process.
+
+    A second SIGINT raises `KeyboardInterrupt`. In a thread that is not the main one nothing is
+    changed: signals are not for it.
+    """
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+
+def interruptible(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that computes for long, and let signals be handled meanwhile.
+
+    Python handles signals in the main thread alone, and there only between two steps of its own:
+    not while one call into compiled code lasts. So the call is made in another thread.
+    """
+    outcome: list[Any] = []
+    done = threading.Event()
+
+    def call() -> None:
+        try:
+            outcome.extend((True, function(*args)))
+        except BaseException as error:
+            outcome.extend((False, error))
+        done.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    done.wait()
+    succeeded, value = outcome
+    if not succeeded:
+        raise value
+    return value
