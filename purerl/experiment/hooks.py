@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ PATIENCE = 10.0  # seconds that a run which was stopped waits for its hooks
 class Chunk(NamedTuple):
     """What a hook is given after each chunk: copies on the host, free to keep."""
 
+    directory: Path
     updates: int
     """Updates trained at the chunk's end."""
     env_steps: int

@@ -64,7 +64,7 @@ def resume(
         )
     with Lock(directory):
         start = newest(directory)
-        header = _read_header(directory, start)
+        header = read_header(directory, start)
         plan = plan_of(header, config, env)
         if total_steps is not None:
             plan = dataclasses.replace(plan, config=_with_budget(plan, total_steps, start or 0))
@@ -87,7 +87,7 @@ def resume(
         return carry_out(plan, conduct, directory, start, restored)
 
 
-def _read_header(directory: Path, start: int | None) -> dict[str, Any]:
+def read_header(directory: Path, start: int | None) -> dict[str, Any]:
     """The header, or where it is damaged the copy that the newest checkpoint has."""
     try:
         return read_signed(directory / files.HEADER)

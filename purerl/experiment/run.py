@@ -320,6 +320,7 @@ class Loop:
             if evaluations.sampled is not None:
                 sampled = evaluations.sampled.episode_return[:, -1].mean(axis=-1)
         return Chunk(
+            directory=self.directory,
             updates=stop,
             env_steps=stop * per_update,
             seed_ids=self.plan.seed_ids,

@@ -1,6 +1,7 @@
-"""Honest numbers over seeds: interquartile means with bootstrap intervals."""
+"""Honest numbers over seeds: interquartile means, means and medians with bootstrap intervals."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -18,12 +19,15 @@ class Interval(NamedTuple):
     high: Float[ndarray, "*points"]
 
 
-def iqm(x: Float[ndarray, "seeds *points"]) -> Float[ndarray, "*points"]:
-    """The interquartile mean over the first axis: the mean of the middle half.
+NOTHING = Interval(*[np.array(np.nan)] * 3)
+
+
+def iqm(x: Float[ndarray, "seeds *points"], axis: int = 0) -> Float[ndarray, "*points"]:
+    """The interquartile mean over an axis: the mean of the middle half.
 
     Agarwal et al. (2021), arXiv:2108.13264.
     """
-    return np.asarray(stats.trim_mean(x, 0.25, axis=0))
+    return np.asarray(stats.trim_mean(x, 0.25, axis=axis))
 
 
 def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -> Interval:
@@ -31,15 +35,72 @@ def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -
 
     The resampling is seeded: equal data give equal intervals.
     """
-    value = iqm(x)
-    if x.shape[0] < 2:
+    return interval((x,), iqm, resamples=resamples)
+
+
+def score_interval(
+    scores: Float[ndarray, "seeds tasks"],
+    statistic: Callable[..., Any] = iqm,
+    *,
+    resamples: int = 2000,
+) -> Interval:
+    """A statistic of all scores with its stratified bootstrap interval.
+
+    The seeds of each task are resampled by themselves, so that every task keeps its weight.
+    Agarwal et al. (2021), arXiv:2108.13264.
+
+    **Arguments:** `statistic` is `iqm`, `np.mean` or `np.median`, or any that takes an `axis`.
+    """
+    return interval(tuple(scores.T), statistic, resamples=resamples)
+
+
+def interval(
+    samples: tuple[Float[ndarray, "..."], ...],
+    statistic: Callable[..., Any],
+    *,
+    resamples: int = 2000,
+) -> Interval:
+    """A statistic of several samples joined, each resampled by itself over its first axis."""
+
+    def joined(*parts: ndarray, axis: int = 0) -> Any:
+        return statistic(parts[0] if len(parts) == 1 else np.concatenate(parts, axis), axis=axis)
+
+    return _bootstrapped(samples, joined, resamples)
+
+
+def probability_of_improvement(
+    x: Float[ndarray, "seeds tasks"], y: Float[ndarray, "others tasks"], *, resamples: int = 2000
+) -> Interval:
+    """The chance that a seed of `x` scores more than one of `y`, ties counted half.
+
+    The mean over tasks of the Mann-Whitney statistic `U / (seeds · others)`, with its stratified
+    bootstrap interval. Agarwal et al. (2021), arXiv:2108.13264.
+    """
+    num_tasks = x.shape[1]
+
+    def chance(*parts: ndarray, axis: int = 0) -> Any:
+        each = []
+        for ours, theirs in zip(parts[:num_tasks], parts[num_tasks:], strict=True):
+            ours, theirs = np.moveaxis(ours, axis, -1), np.moveaxis(theirs, axis, -1)
+            count = stats.mannwhitneyu(ours, theirs, axis=-1, method="asymptotic").statistic
+            each.append(count / (ours.shape[-1] * theirs.shape[-1]))
+        return np.mean(each, axis=0)
+
+    return _bootstrapped((*x.T, *y.T), chance, resamples)
+
+
+def _bootstrapped(
+    samples: tuple[ndarray, ...], statistic: Callable[..., Any], resamples: int
+) -> Interval:
+    value = np.asarray(statistic(*samples, axis=0))
+    if min(len(sample) for sample in samples) < 2:
         nothing = np.full_like(value, np.nan)
         return Interval(value, nothing, nothing)
     bounds = stats.bootstrap(
-        (x,),
-        lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
+        samples,
+        statistic,
         n_resamples=resamples,
-        batch=max(1, BATCH // x.size),
+        batch=max(1, BATCH // sum(sample.size for sample in samples)),
         axis=0,
         vectorized=True,
         method="percentile",

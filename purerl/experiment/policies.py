@@ -1,0 +1,142 @@
+"""Policies that leave a run: one file with the weights, the statistics and how to build it.
+
+The file is NumPy's npz, read without pickle: nothing in it is executed.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import purerl
+from purerl.carried import Carried, carried
+from purerl.config import Config
+from purerl.envs import Box, Discrete, Space
+from purerl.experiment import files
+from purerl.experiment.checkpoints import newest, restore
+from purerl.experiment.describe import describe
+from purerl.experiment.header import env_name
+from purerl.experiment.rebuild import NotNamedError, rebuild_plug
+from purerl.experiment.resume import plan_of, read_header
+from purerl.experiment.run import Plan
+from purerl.running import no_stats
+from purerl.seeds import seed_keys
+from purerl.train import TrainState, init
+
+
+def save_policy(path: str | Path, policy: Carried, config: Config) -> None:
+    """Write a policy, the statistics that it normalises with, and what is needed to rebuild it."""
+    spec = config.env_spec
+    header = {
+        "purerl": purerl.__version__,
+        "env": env_name(config),
+        "policy": describe(config.policy),
+        "normalize_obs": policy.stats is not None,
+        "obs_space": _described(spec.obs_space),
+        "action_space": _described(spec.action_space),
+    }
+    arrays = {f"array_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(policy))}
+    for name, space in (("obs", spec.obs_space), ("action", spec.action_space)):
+        if isinstance(space, Box):
+            arrays |= {f"{name}_low": np.asarray(space.low), f"{name}_high": np.asarray(space.high)}
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    files.write_arrays(Path(path), {"header": text, **arrays})
+
+
+def load_policy(
+    path: str | Path, seed: int | None = None, config: Config | None = None
+) -> Carried:
+    """A trained policy, from a file that `purerl export` wrote or from a run directory.
+
+    It is called on one observation and gives a distribution: `policy(obs).mode()`.
+
+    **Arguments:** `seed` is needed for a run directory; `config` where the network is the user's
+    own, or of a run directory the environment or the loss.
+
+    **Raises:** `ValueError` where there is none, the file is damaged, or `config` is needed or does
+    not fit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        plan, states, _ = load_states(path, config)
+        if seed is None or seed not in plan.seed_ids:
+            raise ValueError(f"seed = {seed} is not in this run; use one of {plan.seed_ids}.")
+        index = plan.seed_ids.index(seed)
+        return jax.tree.map(lambda leaf: leaf[index], states.learner.policy)
+    try:
+        with np.load(path) as saved:
+            arrays = dict(saved)
+        header = json.loads(arrays["header"].tobytes())
+        obs_space = _space(header["obs_space"], arrays, "obs")
+        action_space = _space(header["action_space"], arrays, "action")
+    except FileNotFoundError:
+        raise ValueError(f"path = {str(path)!r} is not there.") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"path = {str(path)!r} is no policy, or damaged: {error}.") from error
+    try:
+        factory = rebuild_plug("policy", header["policy"]) if config is None else config.policy
+    except NotNamedError as error:
+        raise ValueError(
+            f"the network in {str(path)!r} is not purerl's own; give the config with its factory."
+        ) from error
+    return _rebuilt(factory, obs_space, action_space, header["normalize_obs"], arrays)
+
+
+def _rebuilt(
+    factory: Any, obs_space: Space, action_space: Space, normalize_obs: bool, arrays: dict[str, Any]
+) -> Carried:
+    def build(key):
+        stats = no_stats(obs_space.shape) if normalize_obs else None
+        return carried(factory(key, obs_space, action_space), stats)
+
+    shapes = jax.eval_shape(build, jax.eval_shape(lambda: jax.random.key(0)))
+    leaves, structure = jax.tree.flatten(shapes)
+    count = sum(name.startswith("array_") for name in arrays)
+    values = [arrays.get(f"array_{i}") for i in range(len(leaves))]
+    for leaf, value in zip(leaves, values, strict=True):
+        if value is None or count != len(leaves) or (value.shape, value.dtype) != (
+            leaf.shape,
+            leaf.dtype,
+        ):
+            raise ValueError(
+                f"the weights do not fit the network: {count} arrays, not {len(leaves)}, or of "
+                f"other shapes; give the config that the policy was trained with."
+            )
+    return jax.tree.unflatten(structure, [jax.numpy.asarray(value) for value in values])
+
+
+def load_states(
+    directory: Path, config: Config | None = None, env: Any = None
+) -> tuple[Plan, TrainState, int]:
+    """The plan of a run, the states of all its agents in its newest checkpoint, and its updates.
+
+    **Raises:** `ValueError` where there is none, or `config` is needed.
+    """
+    updates = newest(directory)
+    if updates is None:
+        raise ValueError(
+            f"{str(directory)!r} holds no checkpoint; train first: purerl train --directory "
+            f"{directory}"
+        )
+    plan = plan_of(read_header(directory, updates), config, env)
+
+    def states() -> TrainState:
+        keys = seed_keys(plan.root, plan.seed_ids)
+        return jax.vmap(init, (0, None))(keys, plan.config)
+
+    return plan, restore(directory, updates, jax.eval_shape(states)), updates
+
+
+def _described(space: Space) -> dict[str, Any]:
+    if isinstance(space, Discrete):
+        return {"discrete": space.n}
+    return {"box": list(space.shape)}
+
+
+def _space(described: dict[str, Any], arrays: dict[str, Any], name: str) -> Space:
+    if "discrete" in described:
+        return Discrete(described["discrete"])
+    return Box(arrays[f"{name}_low"], arrays[f"{name}_high"], tuple(described["box"]))
