@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from purerl.experiment.errors import RunError as RunError
     from purerl.experiment.errors import Stopped as Stopped
     from purerl.experiment.hooks import Chunk as Chunk
+    from purerl.experiment.loggers import JsonLines as JsonLines
+    from purerl.experiment.loggers import TensorBoard as TensorBoard
+    from purerl.experiment.loggers import WeightsAndBiases as WeightsAndBiases
+    from purerl.experiment.policies import load_policy as load_policy
+    from purerl.experiment.policies import save_policy as save_policy
     from purerl.experiment.result import Run as Run
     from purerl.experiment.resume import resume as resume
     from purerl.experiment.run import run as run
@@ -73,6 +78,8 @@ _HOME = {
     "evaluate": ("Evaluation", "evaluate"),
     "experiment.errors": ("RunError", "Stopped"),
     "experiment.hooks": ("Chunk",),
+    "experiment.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
+    "experiment.policies": ("load_policy", "save_policy"),
     "experiment.result": ("Run",),
     "experiment.resume": ("resume",),
     "experiment.run": ("run",),

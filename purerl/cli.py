@@ -1,4 +1,4 @@
-"""The command line: `purerl train`, `purerl sweep` and `purerl envs`."""
+"""The command line: what each command takes. `experiment/commands.py` does what they say."""
 
 import dataclasses
 import os
@@ -7,6 +7,10 @@ import time
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
+
+START = time.perf_counter()  # before the imports, whose time is shown
+
+import tyro  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +90,43 @@ class How:
     """Greedy episodes of each seed after training; 0 for none."""
     updates_per_chunk: int | None = None
     """Updates in one compiled call; must divide the updates."""
+    seed_batch: int | None = None
+    """Seeds trained at once; by default all, or as many as fit into memory."""
+    memory_limit: str | None = None
+    """Memory that may be used on each device, such as 4GB; by default what is free."""
 
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
+        from purerl.experiment.memory import parse_bytes
         from purerl.presets import TARGETS
 
         target = TARGETS.get(env) if self.target_return is None else self.target_return
-        return dataclasses.asdict(self) | {"target_return": target}
+        limit = None if self.memory_limit is None else parse_bytes(self.memory_limit)
+        return dataclasses.asdict(self) | {"target_return": target, "memory_limit": limit}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """What is kept of a run while it trains, and when it stops."""
+
+    checkpoint_every: int | None = None
+    """Updates from one checkpoint to the next; by default about a minute."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept, the newest."""
+    stop_on_nan: bool = False
+    """End the run where a seed stops being finite, instead of leaving that seed behind."""
+    log: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] = ()
+    """Loggers."""
+    log_seeds: bool = False
+    """Log the numbers of single seeds too."""
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of `run` and `resume`."""
+        from purerl.experiment.loggers import make_logger
+
+        given = dataclasses.asdict(self)
+        names, per_seed = given.pop("log"), given.pop("log_seeds")
+        return given | {"hooks": [make_logger(name, per_seed=per_seed) for name in names]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +135,91 @@ class Train:
 
     agent: Agent
     how: How
+    keep: Keep
     seeds: int = 64
     """Number of seeds; their ids are 0, 1, …"""
+    evaluate_every: int | None = None
+    """Updates from one evaluation to the next, greedy and sampled; by default only at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was stopped, exactly as if it had not been."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory."""
+    keep: Keep
+    env: str | None = None
+    """Import path of the environment, where it is your own."""
+    total_steps: int | None = None
+    """Another budget; annealed hyperparameters then fall over the new one."""
+    memory_limit: str | None = None
+    """Memory that may be used on each device, such as 4GB; by default what is free."""
+    force: bool = False
+    """Go on although a version or the machine differs, which may change the result."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Play many episodes with the policies of a run."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory."""
+    episodes: int = 1000
+    """Episodes of each seed."""
+    sampled: bool = False
+    """Sample actions, instead of taking the most likely."""
+    seeds: tuple[int, ...] | None = None
+    """Ids of the seeds to play; by default all."""
+    env: str | None = None
+    """Import path of the environment, where it is your own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Compare finished runs of one environment: a table, and a figure."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories; the others are compared with the first."""
+    output: Path = Path("comparison.png")
+    """Figure to write."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a policy, the metrics or the scores of a run into a file for other programs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directory; for --scores several, of several algorithms and environments."""
+    seed: int | None = None
+    """Seed whose policy is written."""
+    output: Path | None = None
+    """File of the policy; by default policy_SEED.npz in the run directory."""
+    metrics: Path | None = None
+    """Table of all records of all seeds to write: .csv or .parquet."""
+    scores: Path | None = None
+    """Final returns to write as rliable takes them, an array [seeds, environments] an algorithm:
+    .npz."""
+    env: str | None = None
+    """Import path of the environment, where it is your own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Render:
+    """Make a GIF of an episode of a run."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory."""
+    seed: int = 0
+    """Seed whose policy plays."""
+    episode: int = 0
+    """Which of its episodes."""
+    output: Path | None = None
+    """File to write; by default seed_SEED.gif in the run directory."""
+    max_steps: int | None = None
+    """Steps after which to stop; by default the time limit."""
+    env: str | None = None
+    """Import path of the environment, where it is your own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,38 +247,55 @@ class Envs:
     """List the environments that train, and those for which there are presets."""
 
 
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Envs, tyro.conf.subcommand("envs")]
+)
+
+
 def main(args: list[str] | None = None) -> None:
-    """Run the command line. Bad input ends with one line on stderr and exit code 2."""
-    start = time.perf_counter()
-    import tyro  # in here, so that the time shown for imports covers them
+    """Run the command line.
 
-    from purerl.experiment import commands
-    from purerl.experiment.cores import use_all_cores
-
+    Bad input ends with one line on stderr and exit code 2, a run that cannot go on with 1, one that
+    a signal has stopped with 128 and the signal's number.
+    """
     command = tyro.cli(
-        Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-        | Annotated[Envs, tyro.conf.subcommand("envs")],  # pyright: ignore[reportArgumentType]
+        Command,  # pyright: ignore[reportArgumentType]
         prog="purerl",
         args=args,
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    from purerl.experiment import commands
+    from purerl.experiment.cores import use_all_cores
+    from purerl.experiment.errors import RunError, Stopped
+
     use_all_cores()
     sys.path.insert(0, os.getcwd())  # --env package.module:Name means the user's own
     warnings.showwarning = _show_warning
     try:
-        if isinstance(command, Train):
-            commands.train(command, start)
-        elif isinstance(command, Sweep):
-            commands.sweep(command, start)
-        else:
-            commands.list_envs()
+        commands.carry_out(command, START)
     except ValueError as error:
         if "\n" in str(error):  # not one of the checks' lines: a bug should show its traceback
             raise
         print(f"purerl: {error}", file=sys.stderr)
         sys.exit(2)
+    except RunError as error:
+        print(f"purerl: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Stopped as stopped:
+        print(f"purerl: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        print("purerl: stopped at once; what was saved stands.", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)  # a chunk may still be computed: it is not waited for
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

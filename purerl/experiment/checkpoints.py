@@ -6,7 +6,7 @@ A run directory holds
     checkpoints/UPDATES/manifest.json    the SHA-256 of every file of it, the header, the records
     records/FROM-TO.npz                  what was recorded between two checkpoints
 
-A checkpoint counts once its manifest is there, which is written last: one that was cut off has none.
+A checkpoint counts once its manifest is there, which is written last: what was cut off has none.
 """
 
 import errno

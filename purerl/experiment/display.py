@@ -94,10 +94,10 @@ def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
     return table
 
 
-def show_interval(interval: Interval) -> str:
+def show_interval(interval: Interval, digits: int = 1) -> str:
     """`487.2 [471.0, 499.3]`, or the value alone where there is no interval."""
-    value, low, high = (float(np.asarray(x)) for x in interval)
-    return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    value, low, high = (f"{float(np.asarray(x)):.{digits}f}" for x in interval)
+    return value if low == "nan" else f"{value} [{low}, {high}]"
 
 
 def show(renderable: Any) -> None:

@@ -68,7 +68,8 @@ class JsonLines:
 
     def __call__(self, chunk: Chunk) -> None:
         if self._file is None:
-            self._file = open(chunk.directory / LOG if self.path is None else self.path, "w")
+            path = chunk.directory / LOG if self.path is None else self.path
+            self._file = open(path, "w")  # noqa: SIM115 (it is closed by `close`)
         for line in lines(chunk, per_seed=self.per_seed):
             self._file.write(json.dumps(line) + "\n")
         self._file.flush()

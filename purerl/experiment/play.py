@@ -148,9 +148,7 @@ def render_run(
     require_positive_int("max_steps", limit)
     policy = load_policy(directory, seed, plan.config)
     key = jax.random.fold_in(seed_keys(plan.root, [seed])[0], plan.config.num_updates + 1)
-    frames = play_frames(
-        jax.random.fold_in(key, episode), policy, plan.config, max_steps=limit
-    )
+    frames = play_frames(jax.random.fold_in(key, episode), policy, plan.config, max_steps=limit)
     path = directory / f"seed_{seed}.gif" if path is None else Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")

@@ -1,4 +1,4 @@
-"""Figures of a run: learning curves over seeds."""
+"""Figures: learning curves over seeds, sweeps, comparisons, and how final returns spread."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from purerl.experiment.saved import Compared
 from purerl.experiment.statistics import fill_forward, iqm, iqm_interval
 from purerl.experiment.words import short
 
@@ -86,6 +87,71 @@ def sweep_curves(
     figure.legend(
         handles[::-1], names[::-1], loc="outside lower center", ncols=1, frameon=False, fontsize=8
     )
+    return figure
+
+
+def comparison(compared: Sequence[Compared]) -> Figure:
+    """Runs side by side: their learning curves, and the returns that they ended with.
+
+    Each curve is the IQM over seeds with its 95% interval; at the right the IQM of the final
+    returns, and a dot for each seed.
+    """
+    figure = Figure(figsize=(10, 4.4), dpi=160, layout="constrained")
+    axes, ends = figure.subplots(1, 2, width_ratios=(2, 1))
+    colors = colormaps["viridis"](np.linspace(0, 0.85, len(compared)))
+    spread = np.random.default_rng(0)
+    for i, (each, color) in enumerate(zip(compared, colors, strict=True)):
+        run, alive = each.run, each.run.arrays["failed_at"] < 0
+        env_steps = run.arrays["record_updates"] * float(run.env_steps_per_update)
+        returns = np.asarray(run.arrays["episode_return"][alive], float)
+        x, curves = thinned(env_steps, fill_forward(returns))
+        complete = ~np.isnan(curves).any(axis=0)
+        label = f"{run.directory.name} ({len(curves)} seeds)"
+        if complete.any():
+            middle, low, high = iqm_interval(curves[:, complete])
+            axes.plot(x[complete], middle, color=color, linewidth=2, label=label)
+            axes.fill_between(x[complete], low, high, color=color, alpha=0.25, linewidth=0)
+        place = i + spread.uniform(-0.18, 0.18, len(run.known))
+        ends.plot(place, run.known, ".", color=color, alpha=0.35, markersize=5)
+        value, low, high = (float(np.asarray(bound)) for bound in each.iqm)
+        whiskers = np.nan_to_num([[value - low], [high - value]])
+        ends.errorbar([i], [value], whiskers, fmt="_", color=color, markersize=22, capsize=5)
+    _finish(axes, compared[0].run.env, compared[0].run.target_return)
+    axes.legend(loc="best", frameon=False, fontsize=9)
+    names = [each.run.directory.name for each in compared]
+    ends.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=9)
+    ends.set_xlim(-0.6, len(names) - 0.4)
+    ends.set_title("final return, IQM [95%]", loc="left", fontsize=11)
+    ends.grid(axis="y", color="#dddddd", linewidth=0.6)
+    ends.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def histogram(
+    returns: Float[ndarray, " seeds"], *, title: str, xlabel: str, target_return: float | None
+) -> Figure:
+    """How the returns of the seeds are spread, with their IQM; NaN are left out."""
+    known = returns[~np.isnan(returns)]
+    figure = Figure(figsize=(7.2, 3.4), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    if known.size:
+        spread = max(float(np.ptp(known)), 1e-3 * max(1.0, float(np.abs(known).max())))
+        middle = (known.max() + known.min()) / 2
+        bounds = (middle - 0.55 * spread, middle + 0.55 * spread)
+        axes.hist(known, bins=24, range=bounds, color=COLOR, alpha=0.75)
+        axes.axvline(float(iqm(known)), color="black", linewidth=1.4, label="IQM")
+    if target_return is not None:
+        style: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
+        axes.axvline(target_return, **style, label=f"target {target_return:g}")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("seeds")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", frameon=False, fontsize=9)
     return figure
 
 

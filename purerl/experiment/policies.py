@@ -46,9 +46,7 @@ def save_policy(path: str | Path, policy: Carried, config: Config) -> None:
     files.write_arrays(Path(path), {"header": text, **arrays})
 
 
-def load_policy(
-    path: str | Path, seed: int | None = None, config: Config | None = None
-) -> Carried:
+def load_policy(path: str | Path, seed: int | None = None, config: Config | None = None) -> Carried:
     """A trained policy, from a file that `purerl export` wrote or from a run directory.
 
     It is called on one observation and gives a distribution: `policy(obs).mode()`.
@@ -97,9 +95,14 @@ def _rebuilt(
     count = sum(name.startswith("array_") for name in arrays)
     values = [arrays.get(f"array_{i}") for i in range(len(leaves))]
     for leaf, value in zip(leaves, values, strict=True):
-        if value is None or count != len(leaves) or (value.shape, value.dtype) != (
-            leaf.shape,
-            leaf.dtype,
+        if (
+            value is None
+            or count != len(leaves)
+            or (value.shape, value.dtype)
+            != (
+                leaf.shape,
+                leaf.dtype,
+            )
         ):
             raise ValueError(
                 f"the weights do not fit the network: {count} arrays, not {len(leaves)}, or of "

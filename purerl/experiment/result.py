@@ -15,9 +15,9 @@ from purerl.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
 from purerl.experiment.header import env_name
-from purerl.experiment.plot import learning_curve
+from purerl.experiment.plot import histogram, learning_curve
 from purerl.experiment.records import Evaluations, Records
-from purerl.experiment.statistics import Interval, fill_forward, iqm_interval
+from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm_interval
 from purerl.train import TrainState
 from purerl.types import Metrics
 
@@ -105,12 +105,11 @@ class Run:
         """The run in a few numbers."""
         returns = self.final_returns()
         known = returns[~np.isnan(returns)]
-        nothing = Interval(*[np.array(np.nan)] * 3)
         target = self.target_return
         done = 1 - self.resumed_at / self.config.num_updates
         env_steps = self.config.env_steps * len(self.seed_ids)
         return Summary(
-            episode_return=iqm_interval(known) if known.size else nothing,
+            episode_return=iqm_interval(known) if known.size else NOTHING,
             greedy=self.evaluation is not None,
             solved=None if target is None else float(np.mean(returns >= target)),
             target_return=target,
@@ -132,16 +131,31 @@ class Run:
         Seeds that failed are left out, and the title counts them.
         """
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
-        failed = f", {len(self.failed_seeds)} failed and left out" if self.failed_seeds else ""
         per_record = self.config.log_every * self.config.env_steps_per_update
         figure = learning_curve(
             np.arange(1, self.config.num_records + 1) * float(per_record),
             self.metrics.episode_return[finite],
-            title=f"{env_name(self.config)}, {self.config.algorithm.name}{failed}",
+            title=self._title(),
             target_return=self.target_return,
         )
         figure.savefig(self.directory / "learning_curve.png" if path is None else path)
         return figure
+
+    def plot_returns(self, path: str | Path | None = None) -> Figure:
+        """Draw a histogram of the final returns and save it, as `returns.png` in the directory."""
+        kind = "mean greedy return" if self.evaluation is not None else "last return in training"
+        figure = histogram(
+            self.final_returns(),
+            title=self._title(),
+            xlabel=f"{kind} of a seed",
+            target_return=self.target_return,
+        )
+        figure.savefig(self.directory / "returns.png" if path is None else path)
+        return figure
+
+    def _title(self) -> str:
+        failed = f", {len(self.failed_seeds)} failed and left out" if self.failed_seeds else ""
+        return f"{env_name(self.config)}, {self.config.algorithm.name}{failed}"
 
 
 def write_result(result: Run, records: Records) -> None:
@@ -163,3 +177,4 @@ def write_result(result: Run, records: Records) -> None:
     }
     files.write_json(result.directory / files.SUMMARY, written)
     result.plot()
+    result.plot_returns()

@@ -108,7 +108,9 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
     **Raises:** `ValueError` where it holds something of the user's own, and `config` is not given.
     """
     if "seeds" not in header or "evaluation_episodes" not in header or "seed_batch" not in header:
-        raise ValueError("this directory holds no run of one config, but a sweep or something else.")
+        raise ValueError(
+            "this directory holds no run of one config, but a sweep or something else."
+        )
     if config is None:
         try:
             config = rebuild_config(header["config"], header["env"], env)

@@ -118,7 +118,10 @@ def run(
         root=root,
         seed_ids=seed_ids(seeds),
         updates_per_chunk=choose_chunk(
-            config, updates_per_chunk, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every
+            config,
+            updates_per_chunk,
+            evaluate_every=evaluate_every,
+            checkpoint_every=checkpoint_every,
         ),
         seed_batch=seed_batch,
         evaluation_episodes=evaluation_episodes,
@@ -260,7 +263,11 @@ class Loop:
             raise
         hooks.close()
         assert states is not None
-        return join(self.programs, states), seconds - self.evaluation_seconds, self.evaluation_seconds
+        return (
+            join(self.programs, states),
+            seconds - self.evaluation_seconds,
+            self.evaluation_seconds,
+        )
 
     def _before(self, now: Standing) -> int:
         return now.updates - self.plan.updates_per_chunk

@@ -28,7 +28,7 @@ from purerl.experiment.records import Records
 from purerl.experiment.result import Times
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.signed import write_signed
-from purerl.experiment.statistics import Interval, fill_forward, iqm, iqm_interval
+from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm, iqm_interval
 from purerl.seeds import seed_ids, seed_keys
 from purerl.sweep import one_setting, swept_values
 from purerl.types import Metrics
@@ -79,7 +79,7 @@ class Sweep:
         return Ranked(
             setting=setting,
             values={name: float(column[setting]) for name, column in self.values.items()},
-            episode_return=iqm_interval(known) if known.size else Interval(*[np.array(np.nan)] * 3),
+            episode_return=iqm_interval(known) if known.size else NOTHING,
             solved=None if target is None else float(np.mean(returns >= target)),
             num_failed=int(np.sum(self.failed[setting])),
         )

@@ -1,0 +1,311 @@
+"""A run that stops and goes on ends bitwise as one that never stopped."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from interruptions import Interrupted, interrupt_after
+from probes import Probe
+from trees import assert_bitwise_equal
+
+import purerl
+from purerl.experiment import checkpoints, header
+from purerl.experiment.lock import Lock
+
+HOW = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
+GO_ON = {"checkpoint_every": 4, "progress": False}
+
+
+def config(**settings):
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 24, "hidden": (8,)}
+    rates = ("policy_learning_rate", "baseline_learning_rate")
+    normalised = {"normalize_obs": True, "normalize_reward": True, "max_grad_norm": np.inf}
+    return purerl.ppo("CartPole-v1", **{**sizes, **normalised, "anneal": rates, **settings})
+
+
+def start(directory, seeds=3, **settings):
+    how = HOW | {"evaluate_every": 8, "evaluation_episodes": 2}
+    return purerl.run(config(**settings), seeds, directory, **how)
+
+
+def interrupted(directory, monkeypatch, after, **settings):
+    with monkeypatch.context() as patch:
+        interrupt_after(after, patch)
+        with pytest.raises(Interrupted):
+            start(directory, **settings)
+
+
+def assert_same(run, other):
+    assert_bitwise_equal(run.states, other.states)
+    assert_bitwise_equal(run.metrics, other.metrics)
+    assert_bitwise_equal(run.evaluations, other.evaluations)
+    with (
+        np.load(run.directory / "metrics.npz") as ours,
+        np.load(other.directory / "metrics.npz") as theirs,
+    ):
+        assert set(ours) == set(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("straight"))
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that died at update 14, with checkpoints of updates 8 and 12."""
+    interrupted(tmp_path / "run", monkeypatch, 12)
+    return tmp_path / "run"
+
+
+def found(directory):
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+def test_resumed_run_ends_bitwise_as_one_that_ran_through(stopped, straight, monkeypatch):
+    assert found(stopped) == [8, 12]
+    with monkeypatch.context() as patch:  # and once more
+        interrupt_after(18, patch)
+        with pytest.raises(Interrupted):
+            purerl.resume(stopped, **GO_ON)
+    seen = []
+    again = purerl.resume(stopped, hooks=[seen.append], **GO_ON)
+    assert again.resumed_at == 16
+    assert_same(again, straight)
+    assert [chunk.updates for chunk in seen] == [16, 18, 20, 22, 24]
+    together = np.concatenate([chunk.metrics.entropy for chunk in seen], axis=1)
+    np.testing.assert_array_equal(together, straight.metrics.entropy)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_from_zero(
+    tmp_path, monkeypatch, straight
+):
+    interrupted(tmp_path, monkeypatch, 2)
+    assert checkpoints.newest(tmp_path) is None
+    again = purerl.resume(tmp_path, **GO_ON)
+    assert again.resumed_at == 0
+    assert_same(again, straight)
+
+
+def test_a_finished_run_is_loaded(straight):
+    again = purerl.resume(straight.directory, progress=False)
+    assert_same(again, straight)
+    assert again.resumed_at == 24
+
+
+def test_an_unfinished_run_is_not_started_anew(stopped):
+    with pytest.raises(ValueError, match=r"stopped at update 12 of 24; go on with purerl resume"):
+        start(stopped)
+    assert found(stopped) == [8, 12]
+
+
+def files_of(step):
+    return sorted(path for path in step.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "emptied":
+        data = bytearray()
+    elif how == "truncated":
+        data = data[:-1]
+    elif how == "removed":
+        path.unlink()
+        return
+    else:
+        data[len(data) // 2] ^= 1 << 4
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["emptied", "truncated", "flipped", "removed"])
+def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
+    step = stopped / "checkpoints/12"
+    names = [path.relative_to(step) for path in files_of(step)]
+    assert len(names) > 5
+    for name in names:
+        copy = stopped.with_name("copy")
+        shutil.copytree(stopped, copy)
+        damage(copy / "checkpoints/12" / name, how)
+        with pytest.warns(UserWarning, match="checkpoint of update 12 .* is passed over"):
+            assert checkpoints.newest(copy) == 8
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("how", ["emptied", "truncated", "flipped", "removed"])
+def test_damaged_records_are_found(how, stopped):
+    damage(stopped / "records/000000008-000000012.npz", how)
+    with pytest.warns(UserWarning, match="000000008-000000012.npz is not as it was written"):
+        assert checkpoints.newest(stopped) == 8
+
+
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(stopped, straight):
+    damage(files_of(stopped / "checkpoints/12")[-1], "flipped")
+    with pytest.warns(UserWarning, match="checkpoint of update 12"):
+        again = purerl.resume(stopped, **GO_ON)
+    assert again.resumed_at == 8
+    assert_same(again, straight)
+
+
+def test_with_every_checkpoint_damaged_a_run_starts_from_zero(stopped, straight):
+    for updates in (8, 12):
+        damage(stopped / f"checkpoints/{updates}/manifest.json", "flipped")
+    with pytest.warns(UserWarning, match="is passed over"):
+        again = purerl.resume(stopped, **GO_ON)
+    assert again.resumed_at == 0
+    assert_same(again, straight)
+
+
+@pytest.mark.parametrize("how", ["emptied", "truncated", "flipped", "removed"])
+def test_a_damaged_header_is_found_and_taken_from_the_checkpoint(how, stopped, straight):
+    damage(stopped / "config.json", how)
+    with pytest.warns(UserWarning, match="config.json is damaged; the copy in the checkpoint"):
+        again = purerl.resume(stopped, **GO_ON)
+    assert_same(again, straight)
+
+
+def test_every_flipped_bit_of_a_header_is_found(stopped):
+    path = stopped / "config.json"
+    sound = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, 8 * len(sound), 100):
+        data = bytearray(sound)
+        data[place // 8] ^= 1 << int(place % 8)
+        path.write_bytes(bytes(data))
+        assert header.find_header(stopped) == {}
+
+
+def test_another_config_says_what_differs_and_needs_force(stopped):
+    other = config(discount=0.5)
+    with pytest.raises(ValueError, match=r"discount: 0.99\d*, now 0.5.*use --force"):
+        purerl.resume(stopped, other, **GO_ON)
+    with pytest.raises(ValueError, match="states of this run do not fit the config"):
+        purerl.resume(stopped, config(hidden=(16,)), force=True, **GO_ON)
+    with pytest.warns(UserWarning, match="not the same as before: discount"):
+        forced = purerl.resume(stopped, other, force=True, **GO_ON)
+    assert forced.resumed_at == 12
+
+
+def test_another_version_device_or_core_count_needs_force(stopped, straight, monkeypatch):
+    here = header.surroundings()
+    other = here | {"cores": 64, "versions": here["versions"] | {"jax": "9.9", "python": "3.99"}}
+    monkeypatch.setattr("purerl.experiment.resume.surroundings", lambda: other)
+    with pytest.raises(ValueError, match=r"jax: .*, now 9.9; cores: \d+, now 64") as error:
+        purerl.resume(stopped, **GO_ON)
+    assert "\n" not in str(error.value)
+    assert "3.99" not in str(error.value)  # Python's own version changes no result
+    with pytest.warns(UserWarning, match="not the same as before"):
+        assert_same(purerl.resume(stopped, force=True, **GO_ON), straight)
+
+
+def test_a_longer_budget_says_what_it_does_to_the_schedules(stopped):
+    with pytest.warns(UserWarning, match="fall to 0 over 36 updates instead of 24: at update 12"):
+        longer = purerl.resume(stopped, total_steps=4 * 8 * 36, **GO_ON)
+    assert longer.metrics.entropy.shape == (3, 36)
+    with pytest.raises(ValueError, match="less than the 1152 that are trained already"):
+        purerl.resume(stopped, total_steps=320, progress=False)
+
+
+def test_a_longer_budget_without_schedules_is_that_run_from_the_start(tmp_path):
+    whole = start(tmp_path / "whole", anneal=(), total_steps=4 * 8 * 32)
+    start(tmp_path / "part", anneal=())
+    longer = purerl.resume(tmp_path / "part", total_steps=4 * 8 * 32, **GO_ON)
+    assert_bitwise_equal(longer.states, whole.states)
+    assert_bitwise_equal(longer.metrics, whole.metrics)
+
+
+def test_an_environment_of_ones_own_is_asked_for(tmp_path, monkeypatch):
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 8, "hidden": (8,)}
+    own = purerl.vpg(Probe("match", limit=True, length=0), **sizes)
+    interrupt_after(4, monkeypatch)
+    with pytest.raises(Interrupted):
+        purerl.run(own, 2, tmp_path, **HOW)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="env of this run is not purerl's or gymnax's own"):
+        purerl.resume(tmp_path, **GO_ON)
+    with pytest.raises(ValueError, match="env of this run is not"):
+        purerl.resume(tmp_path, env=Probe("last"), **GO_ON)
+    assert purerl.resume(tmp_path, env=own.env, **GO_ON).resumed_at == 4
+    assert purerl.resume(tmp_path, own, progress=False).resumed_at == 8
+
+
+def test_no_run_to_go_on_with(tmp_path):
+    with pytest.raises(ValueError, match="holds no run; start one with purerl train"):
+        purerl.resume(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_two_runs_in_one_directory_at_once_are_refused(tmp_path):
+    with Lock(tmp_path), pytest.raises(ValueError, match="in use by another run"):
+        start(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = f"""
+import os, signal, pathlib
+from purerl.experiment.lock import Lock
+with Lock(pathlib.Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    signal.pause()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="in use by another run"), Lock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with Lock(tmp_path):
+        pass
+
+
+def test_a_sweep_is_not_resumed(tmp_path):
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4, "hidden": (8,)}
+    swept = purerl.sweep(purerl.vpg("CartPole-v1", **sizes), discount=[0.9, 0.99])
+    purerl.run_sweep(swept, 2, tmp_path, evaluation_episodes=0, progress=False)
+    with pytest.raises(ValueError, match="holds a sweep"):
+        purerl.resume(tmp_path)
+
+
+@pytest.mark.parametrize("algo", ["reinforce", "vpg", "a2c", "ppo"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar"])
+def test_a_config_is_rebuilt_from_its_header(algo, env):
+    from purerl.experiment.describe import describe, fingerprint
+    from purerl.experiment.rebuild import rebuild_config
+
+    settings = {"rollout_length": 1000} if algo == "reinforce" else {}
+    made = purerl.preset(env, algo, hidden=(32,), **settings)
+    again = rebuild_config(json.loads(json.dumps(describe(made))), env)
+    assert jax.tree.structure(again) == jax.tree.structure(made)
+    assert_bitwise_equal(again, made)
+    assert fingerprint(again) == fingerprint(made)
+
+
+def test_nothing_that_a_header_names_is_imported(stopped, monkeypatch):
+    import importlib
+
+    told = header.find_header(stopped)
+    assert told
+    told["config"]["env"]["type"] = "evil:Env"
+    told["env"] = "evil:Env"
+    from purerl.experiment.signed import write_signed
+
+    write_signed(stopped / "config.json", told)
+    monkeypatch.setattr(importlib, "import_module", lambda *args: pytest.fail("imported"))
+    with pytest.raises(ValueError, match="env of this run is not"):
+        purerl.resume(stopped)
+
+
+def test_keep_checkpoints_keeps_as_many(tmp_path):
+    start(tmp_path, total_steps=4 * 8 * 8)
+    assert found(tmp_path) == [4, 8]
+    for bad, line in ((1, "must be at least 2"), (0, "must be a whole number")):
+        with pytest.raises(ValueError, match=line):
+            purerl.run(config(), 2, tmp_path / "x", keep_checkpoints=bad)
+    assert not Path(tmp_path / "x").exists()
