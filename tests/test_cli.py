@@ -29,7 +29,8 @@ def test_train_shows_the_result_and_leaves_a_run_directory(tmp_path):
     for what in ("CartPole-v1 · vpg · 3 seeds", "seeds at 475 or more", "0 of 3", "import + comp"):
         assert what in done.stdout
     written = {path.name for path in (tmp_path / "runs/CartPole-v1-vpg").iterdir()}
-    assert written == {"config.json", "metrics.npz", "summary.json", "learning_curve.png"}
+    files = {"config.json", "metrics.npz", "summary.json", "learning_curve.png", "returns.png"}
+    assert written == files | {"checkpoints", "records", ".lock"}
 
 
 def test_train_takes_an_environment_by_import_path(tmp_path):
@@ -85,7 +86,7 @@ def test_directory_of_another_run_ends_with_one_line_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert "holds another run" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in directory.iterdir()] == ["config.json"]
+    assert [path.name for path in directory.iterdir()] == ["config.json"]  # no lock either
 
 
 def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path):

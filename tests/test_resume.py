@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +18,13 @@ import purerl
 from purerl.experiment import checkpoints, header
 from purerl.experiment.lock import Lock
 
-HOW = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
-GO_ON = {"checkpoint_every": 4, "progress": False}
+HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
+GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
 
 
 def config(**settings):
-    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 24, "hidden": (8,)}
+    sizes: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
+    sizes["total_steps"] = 4 * 8 * 24
     rates = ("policy_learning_rate", "baseline_learning_rate")
     normalised = {"normalize_obs": True, "normalize_reward": True, "max_grad_norm": np.inf}
     return purerl.ppo("CartPole-v1", **{**sizes, **normalised, "anneal": rates, **settings})
@@ -220,7 +222,7 @@ def test_a_longer_budget_without_schedules_is_that_run_from_the_start(tmp_path):
 
 
 def test_an_environment_of_ones_own_is_asked_for(tmp_path, monkeypatch):
-    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 8, "hidden": (8,)}
+    sizes: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 8, "hidden": (8,)}
     own = purerl.vpg(Probe("match", limit=True, length=0), **sizes)
     interrupt_after(4, monkeypatch)
     with pytest.raises(Interrupted):
@@ -266,7 +268,7 @@ with Lock(pathlib.Path({str(tmp_path)!r})):
 
 
 def test_a_sweep_is_not_resumed(tmp_path):
-    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4, "hidden": (8,)}
+    sizes: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4, "hidden": (8,)}
     swept = purerl.sweep(purerl.vpg("CartPole-v1", **sizes), discount=[0.9, 0.99])
     purerl.run_sweep(swept, 2, tmp_path, evaluation_episodes=0, progress=False)
     with pytest.raises(ValueError, match="holds a sweep"):
@@ -279,8 +281,7 @@ def test_a_config_is_rebuilt_from_its_header(algo, env):
     from purerl.experiment.describe import describe, fingerprint
     from purerl.experiment.rebuild import rebuild_config
 
-    settings = {"rollout_length": 1000} if algo == "reinforce" else {}
-    made = purerl.preset(env, algo, hidden=(32,), **settings)
+    made = purerl.preset(env, algo, hidden=(32,))
     again = rebuild_config(json.loads(json.dumps(describe(made))), env)
     assert jax.tree.structure(again) == jax.tree.structure(made)
     assert_bitwise_equal(again, made)

@@ -128,20 +128,25 @@ def compare(options: cli.Compare) -> None:
     """`purerl compare`: statistics of several runs side by side, and their curves."""
     compared = compare_runs(options.runs)
     first = compared[0].run
-    table = Table("run", "seeds", "IQM [95%]", "mean [95%]", "median [95%]", box=SIMPLE_HEAD)
+    table = Table("", *(each.run.directory.name for each in compared), box=SIMPLE_HEAD)
     table.title, table.title_justify, table.title_style = first.env, "left", "bold"
-    has_target = any(each.solved is not None for each in compared)
-    if has_target:
-        table.add_column("solved")
-    table.add_column(f"P(better than {first.directory.name}) [95%]")
-    for each in compared:
-        failed = f" ({each.num_failed} failed)" if each.num_failed else ""
-        row = [each.run.directory.name, f"{len(each.run.returns)}{failed}"]
-        row += [show_interval(figure) for figure in (each.iqm, each.mean, each.median)]
-        if has_target:
-            row.append("" if each.solved is None else f"{each.solved:.0%}")
-        row.append("" if each.improvement is None else show_interval(each.improvement, 2))
-        table.add_row(*row)
+    table.padding = (0, 1, 0, 0)
+    table.add_row("algorithm", *(each.run.algo for each in compared))
+    table.add_row("seeds", *(str(len(each.run.returns)) for each in compared))
+    if any(each.num_failed for each in compared):
+        table.add_row("failed", *(str(each.num_failed) for each in compared))
+    for name in ("iqm", "mean", "median"):
+        figures = (show_interval(getattr(each, name)) for each in compared)
+        table.add_row("IQM [95%]" if name == "iqm" else name, *figures)
+    if any(each.solved is not None for each in compared):
+        shares = ("" if each.solved is None else f"{each.solved:.0%}" for each in compared)
+        table.add_row("seeds at target", *shares)
+    if len(compared) > 1:
+        chances = (
+            "" if each.improvement is None else show_interval(each.improvement, 2)
+            for each in compared
+        )
+        table.add_row("P(beats first)", *chances)
     show(table)
     comparison(compared).savefig(options.output)
     show(f"figure: {options.output}")
@@ -153,7 +158,7 @@ def export(options: cli.Export) -> None:
         raise ValueError("export what? use --seed 3, --metrics FILE.csv or --scores FILE.npz.")
     if len(options.runs) > 1 and (options.seed is not None or options.metrics is not None):
         raise ValueError("runs: give one for --seed and --metrics; --scores alone takes several.")
-    directory = options.runs[0]
+    directory = list(options.runs)[0]
     written = []
     if options.seed is not None:
         plan, _, _ = load_states(directory, env=own_env(options.env))
@@ -247,7 +252,10 @@ def show_result(result: Run, import_seconds: float) -> None:
     rows += [
         ("seeds that stopped being finite", failed),
         ("environment steps, all seeds", short(summary.env_steps)),
-        ("environment steps trained per second", short(summary.steps_per_second)),
+        (
+            "environment steps trained per second",
+            "" if np.isnan(summary.steps_per_second) else short(summary.steps_per_second),
+        ),
         (
             "seconds: import + compile + run + evaluate",
             f"{import_seconds:.1f} + {times.compile:.1f} + {times.run:.1f} + {times.evaluate:.1f}",

@@ -1,5 +1,7 @@
 """Policies of a run at play: thousands of episodes for numbers, one for a picture."""
 
+import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +26,10 @@ from purerl.seeds import Agent, agents_of, pad_seeds, seed_keys, seed_mesh, seed
 
 BLOCK = 256  # episodes of a seed that are played at once
 FRAMES = 200  # of a GIF, at most
-DRAWN = (  # what gymnax draws
+CLASSIC = (  # drawn by gymnax with what gymnasium and pygame have
     *("Acrobot-v1", "CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+)
+DRAWN = (  # drawn by gymnax alone
     *("Catch-bsuite", "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar"),
     *("SpaceInvaders-MinAtar", "PointRobot-misc", "FourRooms-misc", "MetaMaze-misc"),
 )
@@ -84,11 +88,12 @@ def evaluate_run(
         greedy, drawn = play(*batch, number, fixed)
         block = drawn if sampled else greedy
         blocks.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], block))
-    together = Evaluation(
-        episode_return=np.concatenate([block.episode_return for block in blocks], axis=1),
-        episode_length=np.concatenate([block.episode_length for block in blocks], axis=1),
-        num_unfinished=np.sum([block.num_unfinished for block in blocks], axis=0),
-    )
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(block, name) for block in blocks], axis=1)
+        for name in ("episode_return", "episode_length")
+    }
+    unfinished: Any = np.sum([block.num_unfinished for block in blocks], axis=0)
+    together = Evaluation(**joined, num_unfinished=unfinished)
     failed = np.asarray(states.failed_at)[index] >= 0
     return Played(plan, ids, updates, failed, together)
 
@@ -159,7 +164,14 @@ def render_run(
 def _draw(frames: Frames, config: Config, path: Path) -> None:
     every = -(-len(frames.states) // FRAMES)
     total = np.cumsum(frames.reward)[::every]
-    if getattr(config.env, "name", None) in DRAWN:
+    name = getattr(config.env, "name", None)
+    has_pygame = all(importlib.util.find_spec(each) for each in ("gymnasium", "pygame"))
+    if name in CLASSIC and not has_pygame:
+        warnings.warn(
+            "the observations are drawn, for want of pygame; for pictures install purerl[render].",
+            stacklevel=3,
+        )
+    if name in DRAWN or (name in CLASSIC and has_pygame):
         matplotlib.use("Agg")  # gymnax draws with pyplot, which looks for a screen
         from gymnax.visualize import Visualizer
 

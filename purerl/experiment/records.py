@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 
 from purerl.evaluate import Evaluation
@@ -105,8 +105,9 @@ def _touches(piece: dict[str, ndarray], start: int, stop: int) -> bool:
     return bool(np.any((times > start) & (times <= stop)))
 
 
-def _evaluation(arrays: Mapping[str, Float[ndarray, "..."]], prefix: str) -> Evaluation | None:
+def _evaluation(arrays: Mapping[str, ndarray], prefix: str) -> Evaluation | None:
     names = [field.name for field in dataclasses.fields(Evaluation)]
     if prefix + names[0] not in arrays:
         return None
-    return Evaluation(**{name: arrays[prefix + name] for name in names})
+    played: dict[str, Any] = {name: arrays[prefix + name] for name in names}
+    return Evaluation(**played)

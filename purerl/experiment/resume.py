@@ -108,9 +108,7 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
     **Raises:** `ValueError` where it holds something of the user's own, and `config` is not given.
     """
     if "seeds" not in header or "evaluation_episodes" not in header or "seed_batch" not in header:
-        raise ValueError(
-            "this directory holds no run of one config, but a sweep or something else."
-        )
+        raise ValueError("this directory holds a sweep, not a run of one config.")
     if config is None:
         try:
             config = rebuild_config(header["config"], header["env"], env)
@@ -135,7 +133,7 @@ def shapes_of(programs: Programs) -> TrainState:
 
 
 def _with_budget(plan: Plan, total_steps: int, start: int) -> Config:
-    """The config with another budget, which ends with a chunk; what it does to schedules is told."""
+    """The config with another budget, of whole chunks; what it does to schedules is told."""
     require_positive_int("total_steps", total_steps)
     config, chunk = plan.config, plan.updates_per_chunk
     per_chunk = config.env_steps_per_update * chunk

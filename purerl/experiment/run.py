@@ -323,9 +323,9 @@ class Loop:
         evaluations = recorded.evaluations()
         greedy = sampled = None
         if evaluations is not None and len(evaluations.updates) and evaluations.updates[-1] == stop:
-            greedy = evaluations.greedy.episode_return[:, -1].mean(axis=-1)
+            greedy = np.asarray(evaluations.greedy.episode_return)[:, -1].mean(axis=-1)
             if evaluations.sampled is not None:
-                sampled = evaluations.sampled.episode_return[:, -1].mean(axis=-1)
+                sampled = np.asarray(evaluations.sampled.episode_return)[:, -1].mean(axis=-1)
         return Chunk(
             directory=self.directory,
             updates=stop,
