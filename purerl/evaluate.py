@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from numpy import ndarray
 
 from purerl import envs
 from purerl.checks import require_positive_int
@@ -19,9 +20,9 @@ class Evaluation(eqx.Module):
     up to there.
     """
 
-    episode_return: Float[Array, "*batch episodes"]
-    episode_length: Int[Array, "*batch episodes"]
-    num_unfinished: Int[Array, "*batch"]
+    episode_return: Float[Array | ndarray, "*batch episodes"]
+    episode_length: Int[Array | ndarray, "*batch episodes"]
+    num_unfinished: Int[Array | ndarray, "*batch"]
 
 
 class Playing(eqx.Module):

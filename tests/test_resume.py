@@ -23,15 +23,14 @@ GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
 
 
 def config(**settings):
-    sizes: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
-    sizes["total_steps"] = 4 * 8 * 24
+    sizes: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,), "total_steps": 4 * 8 * 24}
     rates = ("policy_learning_rate", "baseline_learning_rate")
-    normalised = {"normalize_obs": True, "normalize_reward": True, "max_grad_norm": np.inf}
+    normalised: Any = {"normalize_obs": True, "normalize_reward": True, "max_grad_norm": np.inf}
     return purerl.ppo("CartPole-v1", **{**sizes, **normalised, "anneal": rates, **settings})
 
 
 def start(directory, seeds=3, **settings):
-    how = HOW | {"evaluate_every": 8, "evaluation_episodes": 2}
+    how: Any = HOW | {"evaluate_every": 8, "evaluation_episodes": 2}
     return purerl.run(config(**settings), seeds, directory, **how)
 
 

@@ -158,7 +158,7 @@ def export(options: cli.Export) -> None:
         raise ValueError("export what? use --seed 3, --metrics FILE.csv or --scores FILE.npz.")
     if len(options.runs) > 1 and (options.seed is not None or options.metrics is not None):
         raise ValueError("runs: give one for --seed and --metrics; --scores alone takes several.")
-    directory = list(options.runs)[0]
+    directory = next(iter(options.runs))
     written = []
     if options.seed is not None:
         plan, _, _ = load_states(directory, env=own_env(options.env))
