@@ -22,11 +22,18 @@ HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress"
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
 
 
-def config(**settings):
-    sizes: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,), "total_steps": 4 * 8 * 24}
-    rates = ("policy_learning_rate", "baseline_learning_rate")
-    normalised: Any = {"normalize_obs": True, "normalize_reward": True, "max_grad_norm": np.inf}
-    return purerl.ppo("CartPole-v1", **{**sizes, **normalised, "anneal": rates, **settings})
+def config(**settings: Any):
+    usual: Any = {
+        "num_envs": 4,
+        "rollout_length": 8,
+        "total_steps": 4 * 8 * 24,
+        "hidden": (8,),
+        "normalize_obs": True,
+        "normalize_reward": True,
+        "max_grad_norm": np.inf,
+        "anneal": ("policy_learning_rate", "baseline_learning_rate"),
+    }
+    return purerl.ppo("CartPole-v1", **(usual | settings))
 
 
 def start(directory, seeds=3, **settings):

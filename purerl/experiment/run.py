@@ -1,5 +1,6 @@
 """The host loop: compiled chunks for all seeds, and between them progress, records and files."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -260,6 +261,8 @@ class Loop:
             self.checkpoints.close()
         except BaseException:
             hooks.close(PATIENCE)
+            with contextlib.suppress(RunError):  # what ended the run is told, not this
+                self.checkpoints.close()
             raise
         hooks.close()
         assert states is not None

@@ -22,8 +22,8 @@ class Interval(NamedTuple):
 NOTHING = Interval(*[np.array(np.nan)] * 3)
 
 
-def iqm(x: Float[ndarray, "seeds *points"], axis: int = 0) -> Float[ndarray, "*points"]:
-    """The interquartile mean over an axis: the mean of the middle half.
+def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
+    """The interquartile mean over an axis, that of seeds: the mean of the middle half.
 
     Agarwal et al. (2021), arXiv:2108.13264.
     """
