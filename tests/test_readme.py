@@ -50,15 +50,35 @@ def commands():
     return [line.split("#")[0].strip() for line in lines if line.startswith("purerl")]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_commands_run(command, tmp_path):
+def takes_a_run(command):
+    return command.split()[1] in ("resume", "evaluate", "compare", "export", "render")
+
+
+def run_command(command, directory):
     args = shlex.split(command)[1:]
     if args[0] in ("train", "sweep"):
-        args += ["--seeds", "2", "--total-steps", "4096"]
+        args += ["--seeds", "4", "--total-steps", "4096"]
     if "--draws" in args:
         args += ["--draws", "2"]
-    done = command_line(*args, cwd=tmp_path)
+    args = [{"600000": "8192", "5000": "300"}.get(each, each) for each in args]
+    done = command_line(*args, cwd=directory)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [each for each in commands() if not takes_a_run(each)])
+def test_commands_run(command, tmp_path):
+    run_command(command, tmp_path)
+
+
+def test_commands_on_runs_run_in_order(tmp_path):
+    for command in commands():
+        if takes_a_run(command) or "--directory runs/vpg" in command or "runs/ppo" in command:
+            run_command(command, tmp_path)
+    written = {str(path.relative_to(tmp_path / "runs")) for path in tmp_path.glob("runs/*/*")}
+    files = {"vpg/evaluation_greedy.json", "vpg/policy_3.npz", "vpg/metrics.csv", "vpg/seed_3.gif"}
+    assert files | {"vpg/metrics.jsonl", "vpg/tensorboard"} <= written
+    assert (tmp_path / "runs/scores.npz").exists()
+    assert (tmp_path / "comparison.png").exists()
 
 
 def test_make_targets_named_in_the_readme_exist():

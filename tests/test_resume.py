@@ -17,6 +17,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment import checkpoints, header
 from purerl.experiment.lock import Lock
+from purerl.experiment.signed import write_signed
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
@@ -258,17 +259,18 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     code = f"""
 import os, signal, pathlib
 from purerl.experiment.lock import Lock
+from purerl.experiment.signed import write_signed
 with Lock(pathlib.Path({str(tmp_path)!r})):
     print("held", flush=True)
     signal.pause()
 """
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(ValueError, match="in use by another run"), Lock(tmp_path):
-        pass
-    holder.kill()
-    holder.wait()
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="in use by another run"), Lock(tmp_path):
+            pass
+        holder.kill()
     with Lock(tmp_path):
         pass
 
@@ -294,19 +296,16 @@ def test_a_config_is_rebuilt_from_its_header(algo, env):
     assert fingerprint(again) == fingerprint(made)
 
 
-def test_nothing_that_a_header_names_is_imported(stopped, monkeypatch):
-    import importlib
-
+def test_nothing_that_a_header_names_is_imported(stopped, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("class Env: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
     told = header.find_header(stopped)
     assert told
-    told["config"]["env"]["type"] = "evil:Env"
-    told["env"] = "evil:Env"
-    from purerl.experiment.signed import write_signed
-
+    told["config"]["env"]["type"] = told["env"] = "evil:Env"
     write_signed(stopped / "config.json", told)
-    monkeypatch.setattr(importlib, "import_module", lambda *args: pytest.fail("imported"))
     with pytest.raises(ValueError, match="env of this run is not"):
         purerl.resume(stopped)
+    assert "evil" not in sys.modules
 
 
 def test_keep_checkpoints_keeps_as_many(tmp_path):

@@ -27,7 +27,7 @@ def read_signed(path: Path) -> dict[str, Any]:
         content = json.loads(text)
         del content["sha256"]
         sound = text == _text(content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path.name} cannot be read") from error

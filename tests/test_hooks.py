@@ -1,0 +1,153 @@
+"""Hooks and loggers: they see everything, and nothing that they do stops a run."""
+
+import json
+import threading
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from probes import Probe
+from test_run import Sick
+from trees import assert_bitwise_equal
+
+import purerl
+from purerl.experiment.loggers import lines
+
+SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
+
+
+def run(directory, hooks, env=None, seeds=3, **options):
+    config = purerl.vpg(env or Probe("match", limit=True, length=0), log_every=2, **SMALL)
+    how: Any = {"updates_per_chunk": 4, "progress": False, **options}
+    return purerl.run(config, seeds, directory, hooks=hooks, **how)
+
+
+def test_a_hook_that_raises_is_told_once_and_stops_nothing(tmp_path):
+    seen, failures = [], []
+
+    def broken(chunk):
+        failures.append(chunk.updates)
+        raise OSError("the server is gone")
+
+    with pytest.warns(UserWarning, match="hook broken failed: OSError: the server is") as told:
+        result = run(tmp_path / "a", [broken, seen.append])
+    assert len(told) == 1
+    assert failures == [4, 8, 12]
+    assert [chunk.updates for chunk in seen] == [4, 8, 12]
+    assert_bitwise_equal(result.metrics, run(tmp_path / "b", []).metrics)
+
+
+def test_a_slow_hook_does_not_hold_up_training_and_misses_nothing(tmp_path):
+    gate, seen, trained = threading.Event(), [], []
+
+    def slow(chunk):
+        assert gate.wait(60)
+        seen.append(chunk.updates)
+
+    def opens_the_gate(chunk):
+        trained.append(chunk.updates)
+        if chunk.updates == 12:  # training is over; the other has seen nothing yet
+            assert not seen
+            gate.set()
+
+    run(tmp_path, [slow, opens_the_gate])
+    assert trained == seen == [4, 8, 12]
+
+
+def test_a_chunk_holds_copies_and_says_when(tmp_path):
+    chunks = []
+    run(tmp_path, [chunks.append], evaluate_every=8, evaluation_episodes=2)
+    first = chunks[0]
+    assert first.directory == tmp_path
+    np.testing.assert_array_equal(first.record_updates, [2, 4])
+    np.testing.assert_array_equal(first.record_env_steps, [64, 128])
+    assert first.metrics.entropy.shape == (3, 2)
+    first.metrics.entropy[:] = 0  # free to write to
+    assert [chunk.greedy_return is not None for chunk in chunks] == [False, True, True]
+    assert chunks[1].greedy_return.shape == chunks[1].sampled_return.shape == (3,)
+
+
+def test_numbers_over_seeds_leave_out_what_failed_and_what_is_not_there(tmp_path):
+    chunks = []
+    result = run(tmp_path, [chunks.append], env=Sick(), seeds=8)
+    assert 0 < len(result.failed_seeds) < 8
+    last = chunks[-1]
+    alive = ~np.isin(result.seed_ids, result.failed_seeds)
+    expected = result.metrics.entropy[alive, -1].mean()
+    assert last.over_seeds()["entropy"][-1] == pytest.approx(float(expected), rel=1e-6)
+    told = lines(last, per_seed=True)[-1]
+    assert told["failed_seeds"] == len(result.failed_seeds)
+    assert told[f"entropy/seed_{result.failed_seeds[0]}"] is None
+    json.dumps(told, allow_nan=False)
+
+
+def test_json_lines_hold_every_record(tmp_path):
+    result = run(tmp_path, [purerl.JsonLines(per_seed=True)], evaluate_every=8)
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
+    assert [line["env_steps"] for line in written] == [64, 128, 192, 256, 320, 384]
+    for seed in range(3):
+        told = [line[f"policy_loss/seed_{seed}"] for line in written]
+        np.testing.assert_allclose(told, result.metrics.policy_loss[seed], rtol=1e-6)
+    assert ["greedy_return" in line for line in written] == [False] * 3 + [True, False, True]
+
+
+def test_json_lines_are_whole_after_a_resume(tmp_path):
+    run(tmp_path, [purerl.JsonLines()], checkpoint_every=4)
+    sound = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(sound[: len(sound) // 2])  # as a kill leaves it
+    env = Probe("match", limit=True, length=0)
+    purerl.resume(tmp_path, env=env, hooks=[purerl.JsonLines()], progress=False)
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_writes_event_files(tmp_path):
+    result = run(tmp_path, [purerl.TensorBoard(per_seed=True)])
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import masked_crc32c  # noqa: F401 (it is the format's own)
+
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    data, values = path.read_bytes(), {}
+    while data:  # length, its checksum, the event, its checksum
+        size = int.from_bytes(data[:8], "little")
+        event = event_pb2.Event.FromString(data[12 : 12 + size])
+        for value in event.summary.value:
+            values[value.tag, event.step] = value.simple_value
+        data = data[16 + size :]
+    assert values["entropy/seed_1", 384] == pytest.approx(float(result.metrics.entropy[1, -1]))
+    assert ("episode_return", 64) in values
+
+
+@pytest.mark.slow
+def test_weights_and_biases_works_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(tmp_path, [purerl.WeightsAndBiases(mode="offline")])
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"episode_return" in written.read_bytes()
+
+
+def test_a_logger_whose_package_is_missing_says_what_to_install(monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"wandb is not installed; install purerl\[wandb\]"):
+        purerl.WeightsAndBiases()
+
+
+def test_a_run_that_dies_waits_for_its_hooks_only_so_long(tmp_path, monkeypatch):
+    from interruptions import Interrupted, interrupt_after
+
+    monkeypatch.setattr("purerl.experiment.run.PATIENCE", 0.5)
+    interrupt_after(8, monkeypatch)
+    never = threading.Event()
+    start = time.monotonic()
+    with pytest.raises(Interrupted):
+        run(tmp_path, [lambda chunk: never.wait(120)])
+    assert time.monotonic() - start < 60
+    never.set()
