@@ -108,13 +108,12 @@ def test_json_lines_are_whole_after_a_resume(tmp_path):
 def test_tensorboard_writes_event_files(tmp_path):
     result = run(tmp_path, [purerl.TensorBoard(per_seed=True)])
     from tensorboardX.proto import event_pb2
-    from tensorboardX.record_writer import masked_crc32c  # noqa: F401 (it is the format's own)
 
     (path,) = (tmp_path / "tensorboard").iterdir()
     data, values = path.read_bytes(), {}
     while data:  # length, its checksum, the event, its checksum
         size = int.from_bytes(data[:8], "little")
-        event = event_pb2.Event.FromString(data[12 : 12 + size])
+        event: Any = event_pb2.Event.FromString(data[12 : 12 + size])  # pyright: ignore
         for value in event.summary.value:
             values[value.tag, event.step] = value.simple_value
         data = data[16 + size :]

@@ -108,7 +108,7 @@ def test_out_of_memory_says_how_many_seeds_to_try():
     def starved(state, agents, fixed):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    with pytest.raises(RunError, match="out of memory with 64 seeds at once.*--seed-batch 32"):
+    with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*--seed-batch 32"):
         next(programs.train_chunks(prepared._replace(chunk=starved)))
 
 
@@ -145,7 +145,7 @@ def test_bytes_are_read(text, count):
 
 @pytest.mark.parametrize("text", ["", "4", "4 gigs", "-1GB", "0GB"])
 def test_bytes_that_cannot_be_read_are_refused(text):
-    with pytest.raises(ValueError, match="write 500MB or 1.5GB"):
+    with pytest.raises(ValueError, match=r"write 500MB or 1\.5GB"):
         parse_bytes(text)
 
 

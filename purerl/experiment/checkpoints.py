@@ -9,6 +9,7 @@ A run directory holds
 A checkpoint counts once its manifest is there, which is written last: what was cut off has none.
 """
 
+import contextlib
 import errno
 import shutil
 import warnings
@@ -82,7 +83,8 @@ class Checkpoints:
         finally:
             self._writer.shutdown()
             if self._manager is not None:
-                self._manager.close()
+                with contextlib.suppress(Exception):  # of a failed save, which `wait` has told
+                    self._manager.close()
 
     def _write(
         self, updates: int, states: PyTree, name: str, recorded: dict[str, np.ndarray]

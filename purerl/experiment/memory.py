@@ -45,7 +45,7 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def show_bytes(count: float) -> str:
+def show_bytes(count: int | float) -> str:
     """Bytes for people: `1.5 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:

@@ -1,0 +1,134 @@
+"""Policies that leave a run: a file without pickle, and another program that plays them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe
+from trees import assert_bitwise_equal
+
+import purerl
+
+SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4}
+
+
+class Line(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self, obs):
+        return purerl.Categorical(obs @ self.weight)
+
+
+def line(key, obs_space, action_space):
+    return Line(jax.random.normal(key, (obs_space.shape[0], action_space.n)))
+
+
+def train(directory, env="CartPole-v1", **settings: Any):
+    config = purerl.ppo(env, **(SMALL | settings))
+    return purerl.run(config, [4, 9], directory, evaluation_episodes=0, progress=False), config
+
+
+@pytest.mark.parametrize(
+    ("env", "settings"),
+    [
+        ("CartPole-v1", {"normalize_obs": True, "hidden": (16, 8)}),
+        ("Pendulum-v1", {"squash": True, "std_from_obs": True}),
+        ("Breakout-MinAtar", {}),
+        ("FourRooms-misc", {"hidden": ()}),
+    ],
+)
+def test_a_policy_comes_back_as_it_was(env, settings, tmp_path):
+    result, config = train(tmp_path / "run", env, **settings)
+    purerl.save_policy(tmp_path / "policy.npz", result.policy(9), config)
+    loaded = purerl.load_policy(tmp_path / "policy.npz")
+    assert_bitwise_equal(loaded, result.policy(9))
+    assert jax.tree.structure(loaded) == jax.tree.structure(result.policy(9))
+    assert_bitwise_equal(purerl.load_policy(tmp_path / "run", 9), result.policy(9))
+    obs = jnp.ones(config.env_spec.obs_space.shape)
+    np.testing.assert_array_equal(loaded(obs).mode(), result.policy(9)(obs).mode())
+
+
+def test_the_normaliser_travels_with_the_policy(tmp_path):
+    result, config = train(tmp_path / "run", normalize_obs=True)
+    policy = result.policy(4)
+    assert policy.stats is not None
+    purerl.save_policy(tmp_path / "policy.npz", policy, config)
+    loaded = purerl.load_policy(tmp_path / "policy.npz")
+    obs = jnp.array([1.0, -2.0, 0.1, 3.0])
+    np.testing.assert_array_equal(loaded(obs).logits, policy(obs).logits)
+    plain = eqx.tree_at(lambda p: p.stats, loaded, None)
+    assert np.any(np.asarray(plain(obs).logits) != np.asarray(loaded(obs).logits))
+
+
+def test_a_network_of_ones_own_needs_the_config(tmp_path):
+    result, config = train(tmp_path / "run", policy=line, hidden=(8,))
+    purerl.save_policy(tmp_path / "policy.npz", result.policy(4), config)
+    for path, seed in ((tmp_path / "policy.npz", None), (tmp_path / "run", 4)):
+        with pytest.raises(ValueError, match="not purerl's"):
+            purerl.load_policy(path, seed)
+        assert_bitwise_equal(purerl.load_policy(path, seed, config), result.policy(4))
+    other = purerl.ppo("CartPole-v1", hidden=(3,))
+    with pytest.raises(ValueError, match="weights do not fit the network"):
+        purerl.load_policy(tmp_path / "policy.npz", None, other)
+
+
+def test_an_environment_of_ones_own_is_not_needed_to_load_a_file(tmp_path):
+    result, config = train(tmp_path / "run", Probe("match", limit=True, length=0))
+    purerl.save_policy(tmp_path / "policy.npz", result.policy(4), config)
+    assert_bitwise_equal(purerl.load_policy(tmp_path / "policy.npz"), result.policy(4))
+
+
+def test_what_is_no_policy_is_refused_in_one_line(tmp_path):
+    result, config = train(tmp_path / "run")
+    path = tmp_path / "policy.npz"
+    with pytest.raises(ValueError, match="is not there"):
+        purerl.load_policy(path)
+    purerl.save_policy(path, result.policy(4), config)
+    sound = path.read_bytes()
+    flipped = bytearray(sound)
+    flipped[len(sound) // 2] ^= 1
+    for data in (b"", sound[: len(sound) // 2], bytes(flipped), b"no policy at all"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="is no policy, or damaged") as error:
+            purerl.load_policy(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"seed = 5 is not in this run; use one of \(4, 9\)"):
+        purerl.load_policy(tmp_path / "run", 5)
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        purerl.load_policy(tmp_path, 5)
+
+
+def test_a_pickle_in_a_policy_file_is_not_loaded(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (pytest.fail, ("executed",))
+
+    array = np.empty(1, object)
+    array[0] = Evil()
+    np.savez(tmp_path / "policy.npz", header=array)
+    with pytest.raises(ValueError, match="is no policy, or damaged"):
+        purerl.load_policy(tmp_path / "policy.npz")
+
+
+def test_a_trained_policy_plays_cartpole_of_gymnasium(tmp_path):
+    gymnasium = pytest.importorskip("gymnasium")
+    config = purerl.preset("CartPole-v1", "vpg")
+    result = purerl.run(config, [3], tmp_path, evaluation_episodes=0, progress=False)
+    purerl.save_policy(tmp_path / "policy.npz", result.policy(3), config)
+    policy = purerl.load_policy(tmp_path / "policy.npz")
+    act = jax.jit(lambda obs: policy(obs).mode())
+
+    def play(env, seed):
+        obs, _ = env.reset(seed=seed)
+        total, done = 0.0, False
+        while not done:
+            obs, reward, terminated, truncated, _ = env.step(int(act(obs)))
+            total += float(reward)
+            done = terminated or truncated
+        return total
+
+    env = gymnasium.make("CartPole-v1")
+    assert np.mean([play(env, seed) for seed in range(10)]) >= 475
