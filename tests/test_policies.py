@@ -26,7 +26,7 @@ def line(key, obs_space, action_space):
     return Line(jax.random.normal(key, (obs_space.shape[0], action_space.n)))
 
 
-def train(directory, env="CartPole-v1", **settings: Any):
+def train(directory, env: Any = "CartPole-v1", **settings: Any):
     config = purerl.ppo(env, **(SMALL | settings))
     return purerl.run(config, [4, 9], directory, evaluation_episodes=0, progress=False), config
 

@@ -155,7 +155,8 @@ def test_an_episode_becomes_a_gif(env, tmp_path):
     assert path == tmp_path / "seed_0.gif"
     assert 0 < length <= 12
     assert np.isfinite(total)
-    with Image.open(path) as gif:
+    opened: Any = Image.open(path)
+    with opened as gif:
         assert 1 <= gif.n_frames <= length
         gif.seek(0)
         assert np.asarray(gif.convert("RGB")).std() > 0
@@ -196,7 +197,7 @@ def test_the_command_line_on_runs(runs, tmp_path):
 
 def test_stop_on_nan_ends_the_run_and_names_the_seeds(tmp_path):
     config = purerl.vpg(Sick(), **SMALL)
-    with pytest.raises(purerl.RunError, match="seeds that stopped being finite: [0-9, ]+; saved"):
+    with pytest.raises(purerl.RunError, match=r"that stopped being finite: [0-9, ]+; saved"):
         purerl.run(config, 8, tmp_path, stop_on_nan=True, progress=False)
     again = purerl.resume(tmp_path, config, progress=False)
     assert again.resumed_at > 0

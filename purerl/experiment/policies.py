@@ -65,7 +65,7 @@ def load_policy(path: str | Path, seed: int | None = None, config: Config | None
         index = plan.seed_ids.index(seed)
         return jax.tree.map(lambda leaf: leaf[index], states.learner.policy)
     try:
-        with np.load(path) as saved:
+        with open(path, "rb") as file, np.load(file) as saved:
             arrays = dict(saved)
         header = json.loads(arrays["header"].tobytes())
         obs_space = _space(header["obs_space"], arrays, "obs")

@@ -130,12 +130,14 @@ def compile_programs(
     programs = compiled(num_agents if seed_batch is None else seed_batch)
     if limit is not None and programs.memory > limit:
         fits = _largest_batch(programs, compiled(mesh.size), limit, mesh.size)
+        while (fitted := compiled(fits)).memory > limit and fits > mesh.size:
+            fits -= max(mesh.size, fits // 8 // mesh.size * mesh.size)  # a little beside the line
         if seed_batch is not None:
             raise ValueError(
                 f"seed_batch = {seed_batch} needs {show_bytes(programs.memory)} on each device, "
                 f"where {show_bytes(limit)} may be used; use {fits} or fewer."
             )
-        programs = compiled(fits)
+        programs = fitted
     return programs._replace(seconds=time.perf_counter() - start)
 
 
