@@ -1,6 +1,7 @@
 """Policies of a run at play: thousands of episodes for numbers, one for a picture."""
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from purerl import envs
 from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.evaluate import Evaluation
+from purerl.experiment.header import env_name
 from purerl.experiment.policies import load_policy, load_states
 from purerl.experiment.programs import Play
 from purerl.experiment.run import Plan
@@ -172,10 +174,7 @@ def _draw(frames: Frames, config: Config, path: Path) -> None:
             stacklevel=3,
         )
     if name in DRAWN or (name in CLASSIC and has_pygame):
-        matplotlib.use("Agg")  # gymnax draws with pyplot, which looks for a screen
-        from gymnax.visualize import Visualizer
-
-        Visualizer(config.env, config.env_params, frames.states[::every], total).animate(str(path))
+        _draw_by_gymnax(frames, config, path, every, total)
         return
     obs = frames.obs
     figure = Figure(figsize=(4.5, 4.5), dpi=100, layout="constrained")
@@ -201,6 +200,27 @@ def _draw(frames: Frames, config: Config, path: Path) -> None:
 
     film = animation.FuncAnimation(figure, update, frames=len(total), blit=False)
     film.save(path, writer=animation.PillowWriter(fps=12))
+
+
+def _draw_by_gymnax(
+    frames: Frames, config: Config, path: Path, every: int, total: Float[ndarray, " frames"]
+) -> None:
+    matplotlib.use("Agg")  # gymnax draws with pyplot and pygame, which look for a screen and sound
+    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(name, "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    from gymnax.visualize import Visualizer
+
+    drawn: Any = Visualizer(config.env, config.env_params, frames.states[::every], total)
+    draw = drawn.update
+
+    def update(i: int) -> None:
+        draw(i)
+        title = f"{env_name(config)}: step {i * every + 1}, return {total[i]:.2f}"
+        drawn.ax.set_title(title, fontsize=13)  # it counts frames, not steps
+
+    drawn.update = update
+    drawn.animate(str(path))
 
 
 def _images(obs: Float[ndarray, "steps height width channels"]) -> ndarray:
