@@ -99,6 +99,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
         np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_a_line_and_the_last_checkpoint_stands(tmp_path):
     # A limit on the size of a file stands for a disk without room; it is lifted for the resume.
     starve = """
@@ -139,7 +140,10 @@ def wait_for(path, process):
 TINY = ("--num-envs", "4", "--rollout-length", "16", "--hidden", "8", "--seeds", "2")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_finishes_the_chunk_saves_and_says_how_to_go_on(sent, code, tmp_path):
     cache = tmp_path / "cache"
     args = ("--total-steps", "6400000", "--updates-per-chunk", "200", "--directory", "run")

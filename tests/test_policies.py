@@ -36,7 +36,7 @@ def train(directory, env: Any = "CartPole-v1", **settings: Any):
     [
         ("CartPole-v1", {"normalize_obs": True, "hidden": (16, 8)}),
         ("Pendulum-v1", {"squash": True, "std_from_obs": True}),
-        ("Breakout-MinAtar", {}),
+        pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow),
         ("FourRooms-misc", {"hidden": ()}),
     ],
 )

@@ -24,6 +24,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_python_snippets_run_in_order(tmp_path, monkeypatch, capsys):
     source = "\n".join(blocks("python"))
     for full, small in SMALLER.items():
@@ -65,11 +66,13 @@ def run_command(command, directory):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [each for each in commands() if not takes_a_run(each)])
 def test_commands_run(command, tmp_path):
     run_command(command, tmp_path)
 
 
+@pytest.mark.slow
 def test_commands_on_runs_run_in_order(tmp_path):
     for command in commands():
         if takes_a_run(command) or "--directory runs/vpg" in command or "runs/ppo" in command:

@@ -145,7 +145,15 @@ def test_the_blocks_of_an_evaluation_differ(runs):
 
 
 @pytest.mark.parametrize(
-    "env", ["CartPole-v1", "Catch-bsuite", "Breakout-MinAtar", "Pong-misc", "BernoulliBandit-misc"]
+    "env",
+    [
+        "CartPole-v1",
+        "BernoulliBandit-misc",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("Catch-bsuite", "Breakout-MinAtar", "Pong-misc")
+        ),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -168,6 +176,7 @@ def test_histogram_of_equal_and_of_missing_returns():
     histogram(np.array([np.nan]), title="", xlabel="", target_return=None)
 
 
+@pytest.mark.slow
 def test_the_command_line_on_runs(runs, tmp_path):
     vpg, ppo = str(runs / "vpg"), str(runs / "ppo")
     done = command_line("compare", vpg, ppo, cwd=tmp_path)
