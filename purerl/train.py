@@ -177,7 +177,9 @@ def no_metrics(metrics: Metrics) -> Metrics:
 def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
     """Whether every floating-point number in a pytree is finite."""
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves], bool))
+    if not leaves:  # jaxlib 0.11.2 crashes on nothing to reduce, on several CPU devices
+        return jnp.array(True)
+    return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves]))
 
 
 def select(condition: Bool[Array, ""], chosen: Any, other: Any) -> Any:

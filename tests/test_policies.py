@@ -37,7 +37,7 @@ def train(directory, env: Any = "CartPole-v1", **settings: Any):
         ("CartPole-v1", {"normalize_obs": True, "hidden": (16, 8)}),
         ("Pendulum-v1", {"squash": True, "std_from_obs": True}),
         pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow),
-        ("Acrobot-v1", {"hidden": ()}),
+        ("FourRooms-misc", {"hidden": ()}),
     ],
 )
 def test_a_policy_comes_back_as_it_was(env, settings, tmp_path):

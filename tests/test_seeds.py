@@ -296,3 +296,14 @@ def test_a_state_of_a_seed_is_one_slice_of_the_batch(config):
     states = jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config)
     state = jax.tree.map(lambda leaf: leaf[5], states)
     assert_bitwise_equal(eqx.filter(state, eqx.is_array), jax.jit(purerl.init)(keys[5], config))
+
+
+def test_an_environment_without_floats_in_its_state_trains_on_two_devices():
+    # Nothing to check for NaN: jaxlib 0.11.2 crashed where nothing was reduced.
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 64, "hidden": (8,)}
+    config = purerl.vpg("FourRooms-misc", **sizes)
+    state = jax.eval_shape(purerl.init, jax.random.key(0), config).envs.state
+    assert not any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state))
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 2), config)
+    np.testing.assert_array_equal(states.failed_at, [-1, -1])
+    assert np.all(np.isfinite(metrics.policy_loss))
