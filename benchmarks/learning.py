@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="train nothing, print the table")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     if not options.table:
         use_all_cores()
         names = [tuple(each.split(":")) for each in options.presets] or list(PRESETS)
