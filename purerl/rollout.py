@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from purerl import envs
+from purerl.ahead import scan_keys
 from purerl.config import Config
 from purerl.types import Policy, Transition
 
@@ -58,14 +59,13 @@ def collect(
         carry, episodes, transition = jax.vmap(act)(keys, *carries)
         return (carry, episodes), transition
 
-    # All keys at once: in the loop they would be small kernels of their own in every step.
     keys = jax.random.split(key, (config.rollout_length, config.num_envs))
     none = Episodes(
         num_episodes=jnp.zeros(config.num_envs, jnp.int32),
         total_return=jnp.zeros(config.num_envs),
         total_length=jnp.zeros(config.num_envs, jnp.int32),
     )
-    (carry, episodes), rollout = jax.lax.scan(step, (carry, none), keys)
+    (carry, episodes), rollout = scan_keys(step, (carry, none), keys)
     return carry, rollout, jax.tree.map(jnp.sum, episodes)
 
 

@@ -1,0 +1,153 @@
+"""A scan over keys in which what depends on the keys alone is computed for all steps at once.
+
+In the body of a loop, random numbers are many small operations in every step: on an accelerator
+kernels of their own, on a CPU loops within the loop. Ahead of it they are a few large ones. The
+keys, and so the numbers drawn, are the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend as jex
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+
+def scan_keys(
+    body: Callable[[Any, Key[Array, "..."]], tuple[Any, Any]],
+    carry: PyTree,
+    keys: Key[Array, "T ..."],
+) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan(body, carry, keys)`, with what is drawn from the keys drawn ahead.
+
+    What is made of the keys waits in memory for its step: numbers that are drawn do, and what is
+    computed of them as long as it does not grow. An image made of a drawn position is made in the
+    step that needs it.
+    """
+    like = jax.eval_shape(lambda keys: keys[0], keys)
+    carry_leaves, treedef = jax.tree.flatten(carry)
+
+    def flat_body(leaves, key):
+        after, out = body(jax.tree.unflatten(treedef, leaves), key)
+        return jax.tree.leaves(after), out
+
+    traced, shapes = jax.make_jaxpr(flat_body, return_shape=True)(carry_leaves, like)
+    program = _inlined(traced)
+    out_tree = jax.tree.structure(shapes[1])
+    stages = _split(program, num_carried=len(carry_leaves))
+
+    def ahead(key):
+        env = {stages.key: key}
+        _run(stages.ahead, env)
+        return [env[name] for name in stages.waiting]
+
+    def step(leaves, waiting):
+        env = dict(zip(program.inputs, leaves, strict=False)) | dict(
+            zip(stages.waiting, waiting, strict=True)
+        )
+        _run(stages.inside, env)
+        out = [_read(env, each) for each in program.outputs]
+        return out[: len(carry_leaves)], jax.tree.unflatten(out_tree, out[len(carry_leaves) :])
+
+    end, out = jax.lax.scan(step, carry_leaves, jax.vmap(ahead)(keys))
+    return jax.tree.unflatten(treedef, end), out
+
+
+class Name:
+    """A value of the body, by identity."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, aval: Any):
+        self.aval = aval
+
+
+class Call(NamedTuple):
+    """One operation: a primitive on values that have names, or are constants."""
+
+    equation: Any
+    inputs: Sequence[Any]
+    outputs: Sequence[Name]
+
+
+class Program(NamedTuple):
+    """The body as a list of operations, calls of jitted functions inlined."""
+
+    inputs: list[Name]
+    calls: list[Call]
+    outputs: list[Any]
+
+
+class Stages(NamedTuple):
+    """The operations of a body, parted into those ahead of the loop and those inside."""
+
+    key: Name
+    ahead: list[Call]
+    inside: list[Call]
+    waiting: list[Name]
+    """What is computed ahead and read inside."""
+
+
+def _inlined(traced: Any) -> Program:
+    inputs = [Name(each.aval) for each in traced.jaxpr.invars]
+    calls: list[Call] = []
+    outputs = _inline(traced.jaxpr, traced.consts, inputs, calls)
+    return Program(inputs, calls, outputs)
+
+
+def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], calls: list[Call]) -> list:
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def value(atom):
+        return atom.val if isinstance(atom, jex.core.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        given = [value(atom) for atom in equation.invars]
+        if equation.primitive.name == "jit":
+            inner = equation.params["jaxpr"]
+            results = _inline(inner.jaxpr, inner.consts, given, calls)
+        else:
+            results = [Name(each.aval) for each in equation.outvars]
+            calls.append(Call(equation, given, results))
+        values |= dict(zip(equation.outvars, results, strict=True))
+    return [value(atom) for atom in jaxpr.outvars]
+
+
+def _split(program: Program, num_carried: int) -> Stages:
+    key = program.inputs[num_carried]
+    early, ahead, inside = {key}, [], []
+    for call in program.calls:
+        (ahead if _is_early(call, early) else inside).append(call)
+        if ahead and ahead[-1] is call:
+            early.update(call.outputs)
+    read = [each for call in inside for each in call.inputs] + list(program.outputs)
+    waiting = dict.fromkeys(each for each in read if isinstance(each, Name) and each in early)
+    return Stages(key, ahead, inside, list(waiting))
+
+
+def _is_early(call: Call, early: set[Name]) -> bool:
+    """Whether an operation reads keys or what is made of them, nothing else, and does not grow."""
+    named = [each for each in call.inputs if isinstance(each, Name)]
+    if not named or not all(each in early for each in named) or call.equation.effects:
+        return False
+    draws = call.equation.primitive.name.startswith("random_")
+    return draws or _size(call.outputs) <= _size(named)
+
+
+def _size(values: Sequence[Name]) -> int:
+    return sum(int(np.prod(value.aval.shape)) for value in values)
+
+
+def _run(calls: Sequence[Call], env: dict[Name, Any]) -> None:
+    for call in calls:
+        primitive = call.equation.primitive
+        params = primitive.get_bind_params(call.equation.params)
+        with call.equation.ctx.manager:
+            out = primitive.bind(*(_read(env, each) for each in call.inputs), **params)
+        env |= dict(zip(call.outputs, out if primitive.multiple_results else [out], strict=True))
+
+
+def _read(env: dict[Name, Any], value: Any) -> Any:
+    return env[value] if isinstance(value, Name) else value
