@@ -14,6 +14,7 @@ from purerl.experiment.cores import count_cores
 def surroundings() -> dict[str, Any]:
     """Device, cores, versions and the git revision."""
     return {
+        "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cores": count_cores(),
