@@ -9,8 +9,8 @@ seeds, the median of the repeats.
 `x @ W`, and one uniform number for each action. No transition is kept.
 Both are run *as mapped*, a seed after another as `purerl.seeds.map_seeds` has them, and *side by
 side*, the environments of all seeds of a device in one step. The faster of the two is the floor.
-**matrix rate**: floating-point operations a second of the best matrix product, with one product
-running on every device at once.
+**matrix rate**: floating-point operations a second of the best matrix product of several shapes,
+one on every device at once, or one at a time on one device, which may use all threads.
 **FLOPs per env step**: of the matrix products and their biases, counted from the networks' sizes;
 activations, losses and optimisers are left out (see `flops_per_step`).
 **arithmetic floor**: the matrix rate over the FLOPs per env step.
@@ -169,23 +169,29 @@ def side_by_side(function: Callable[..., Any], mesh: Any) -> Callable[..., Any]:
     return jax.jit(mapped)
 
 
-def products(shape: tuple[int, int, int], mesh: Any) -> tuple[Callable[[], Any], float]:
-    """A chain of matrix products on every device at once, and the FLOPs of them all."""
+def products(
+    shape: tuple[int, int, int], mesh: Any, *, everywhere: bool
+) -> tuple[Callable[[], Any], float]:
+    """A chain of matrix products, and the FLOPs of them all.
+
+    Where `everywhere`, on every device of the mesh at once; else on the first, which may spread a
+    large product over the threads of a CPU.
+    """
     rows, inner, columns = shape
     assert inner == columns, "a chain needs square weights"
     flops = 2 * rows * inner * columns
     times = max(1, int(2e10 / flops))
+    devices = mesh.size if everywhere else 1
 
     def chain(x, weight):
         return jax.lax.fori_loop(0, times, lambda _, x: x @ weight, x)
 
-    spread_out = jax.jit(
-        jax.shard_map(chain, mesh=mesh, in_specs=(P("seeds"), P()), out_specs=P("seeds"))
-    )
-    x = jax.random.normal(jax.random.key(0), (mesh.size * rows, inner))
+    on_mesh = jax.shard_map(chain, mesh=mesh, in_specs=(P("seeds"), P()), out_specs=P("seeds"))
+    program = jax.jit(on_mesh if everywhere else chain)
+    x = jax.random.normal(jax.random.key(0), (devices * rows, inner))
     # Orthogonal, so that the numbers stay as large as they are.
     weight = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (inner, columns)))[0]
-    return lambda: spread_out(x, weight), float(flops * times * mesh.size)
+    return lambda: program(x, weight), float(flops * times * devices)
 
 
 def measure(programs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -234,7 +240,10 @@ def floors(options: argparse.Namespace) -> dict[str, Any]:
     flops = {}
     for shape in SHAPES:
         name = "x".join(map(str, shape))
-        programs[name], flops[name] = products(shape, mesh)
+        programs[name], flops[name] = products(shape, mesh, everywhere=True)
+    for shape in SHAPES[:2]:
+        name = "x".join(map(str, shape)) + ", one device"
+        programs[name], flops[name] = products(shape, mesh, everywhere=False)
     seconds = measure(programs, options.repeats)
     env_steps = config.env_steps * options.seeds
     rates = {

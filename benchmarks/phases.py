@@ -15,8 +15,8 @@ cache from phase to phase.
     python benchmarks/phases.py
     python benchmarks/phases.py --algo ppo --seeds 16 --envs 64 --repeats 20
 
-A `jax.profiler` trace of whole steps is left in `runs/profile`, for Perfetto (https://ui.perfetto.dev)
-or `xprof`.
+A `jax.profiler` trace of a whole step of one seed on each device is left in `runs/profile`, for
+`xprof` or TensorBoard.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from surroundings import surroundings
 import purerl
 from purerl.experiment.cores import use_all_cores
 from purerl.rollout import collect
-from purerl.seeds import seed_mesh, seed_program
+from purerl.seeds import map_seeds, seed_mesh, seed_program
 from purerl.update import make_batch, update_baseline, update_policy, values
 
 TOP = Path(__file__).resolve().parents[1]
@@ -135,6 +135,14 @@ def table(seconds: dict[str, list[float]], env_steps: int) -> str:
     return show_table(["", "ms, median [range]", "of the sum", "M env steps/s"], rows)
 
 
+def trace(folder: Path, keys: Any, config: Any) -> None:
+    """Leave a profile of one whole step, of few seeds: on a CPU it has an entry for every loop."""
+    program = seed_program(purerl.train_step, seed_mesh())
+    state, _ = jax.block_until_ready(program(map_seeds(purerl.init, keys, config), config))
+    with jax.profiler.trace(str(folder)):
+        jax.block_until_ready(program(state, config))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,14 +164,12 @@ def main() -> None:
     seeds = -(-options.seeds // devices) * devices
     made = programs(purerl.seed_keys(0, seeds), config, options.chunk)
     seconds = measure(made, options.repeats, options.chunk)
-    with jax.profiler.trace(str(options.trace)):
-        for _ in range(3):
-            made["whole step"]()
     print(
         f"{options.env} {options.algo}, {config.num_envs} envs x {config.rollout_length}, "
         f"{seeds} seeds; one update of all seeds"
     )
     print(table(seconds, config.env_steps_per_update * seeds))
+    trace(options.trace, purerl.seed_keys(0, devices), config)
     print(f"trace: {options.trace}")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
