@@ -25,6 +25,7 @@ from surroundings import surroundings
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 1_000_000  # env steps over all seeds in one run, as long as that is two updates or more
+LENGTHS_SEEDS = 16
 MEGABYTE = 1e6
 
 
@@ -181,8 +182,7 @@ def figure(points: Sequence[dict[str, Any]]) -> Any:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(plain)
         axes.set_xticks(sorted({point["seeds"] for point in points}))
-        axes.minorticks_off()
-        axes.set_xlabel("seeds")
+        axes.set_xlabel("seeds", fontsize=9)
         axes.set_title(title, fontsize=9.5, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
@@ -198,6 +198,7 @@ def figure(points: Sequence[dict[str, Any]]) -> Any:
     speed.set_ylim(lowest / 1.6, highest * 1.6)
     speed.yaxis.set_major_formatter(FuncFormatter(_thousands))
     for axes in (speed, memory):
+        axes.minorticks_off()
         axes.legend(frameon=False, fontsize=7)
     return drawing
 
@@ -220,7 +221,7 @@ def main() -> None:
         nargs="+",
         type=int,
         default=[8, 128],
-        help="updates of the runs whose memory is compared, with the first of each option above",
+        help=f"updates of the runs whose memory is compared; {LENGTHS_SEEDS} seeds",
     )
     parser.add_argument("--output", type=Path, help="JSON, by default results/throughput_DEVICE")
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
@@ -229,8 +230,8 @@ def main() -> None:
         print(json.dumps(measure(**options.point)))
         return
 
-    def point(**sizes: Any) -> dict[str, Any]:
-        found = in_process(repeats=options.repeats, **sizes)
+    def point(repeats: int = options.repeats, **sizes: Any) -> dict[str, Any]:
+        found = in_process(repeats=repeats, **sizes)
         print(show_row(row(found)), flush=True)
         return found
 
@@ -240,9 +241,14 @@ def main() -> None:
         for algo, envs, seeds in itertools.product(options.algos, options.envs, options.seeds)
     ]
     print("\nthe same run, shorter and longer", flush=True)
-    middle = sorted(options.seeds)[len(options.seeds) // 2]
     lengths = [
-        point(algo=options.algos[0], seeds=middle, num_envs=options.envs[0], updates=updates)
+        point(
+            repeats=1,
+            algo=options.algos[0],
+            seeds=LENGTHS_SEEDS,
+            num_envs=options.envs[0],
+            updates=updates,
+        )
         for updates in options.lengths
     ]
     print()
