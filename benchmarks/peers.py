@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ class Worker:
         self.about: dict[str, Any] = {}
         self.first_seconds = 0.0
         self.repeats: list[dict[str, Any]] = []
+        self.failed: str | None = None
 
     def wait(self) -> None:
         """Let it import what it needs."""
@@ -112,8 +114,12 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.label} ended with code {self.process.wait()}")
+            raise WorkerEnded(f"{self.label} ended with code {self.process.wait()}")
         return json.loads(line)
+
+
+class WorkerEnded(Exception):
+    """A trainer died; the others go on without it."""
 
 
 def environment(name: str, setting: Setting, home: Path | None) -> dict[str, str]:
@@ -159,20 +165,36 @@ def start(names: list[str], setting: Setting, homes: list[Path], peers: Path) ->
     return workers
 
 
-def compare(workers: list[Worker], repeats: int) -> None:
-    """Let each worker compile, and then train in turn, in an order that rotates."""
-    for worker in workers:
-        worker.wait()
-    for worker in workers:
+def compare(workers: list[Worker], repeats: int) -> list[Worker]:
+    """Let each worker compile, and then train in turn, in an order that rotates.
+
+    **Returns:** those that lived to the end; of the others `failed` says what happened.
+    """
+    living = list(workers)
+
+    def each(workers: list[Worker], act: Callable[[Worker], Any]) -> None:
+        for worker in workers:
+            try:
+                act(worker)
+            except (WorkerEnded, BrokenPipeError) as error:
+                worker.failed = str(error)
+                living.remove(worker)
+                print(worker.failed, file=sys.stderr, flush=True)
+
+    def compile_first(worker: Worker) -> None:
         worker.first_seconds = worker.run()["seconds"]
+
+    each(list(living), Worker.wait)
+    each(list(living), compile_first)
     for repeat in range(repeats):
-        shift = repeat % len(workers)
-        for worker in workers[shift:] + workers[:shift]:
-            worker.repeats.append(worker.run())
+        shift = repeat % max(1, len(living))
+        turn = living[shift:] + living[:shift]
+        each(turn, lambda worker: worker.repeats.append(worker.run()))
+    return living
 
 
 def report(setting: Setting, workers: list[Worker], peers: list[str]) -> dict[str, Any]:
-    """The figures of one setting, printed as a table and returned."""
+    """The figures of one setting, printed as a table and returned, of workers that lived."""
     rows, found = [], {}
     by_label = {worker.label: worker for worker in workers}
     here = [name for name in peers if name in by_label]
@@ -228,10 +250,11 @@ def main() -> None:
     results = []
     for setting in options.settings:
         workers = start(names, setting, homes, python)
-        compare(workers, options.repeats)
-        for worker in workers:
+        living = compare(workers, options.repeats)
+        for worker in living:
             worker.close()
-        results.append(report(setting, workers, peers))
+        failed = {each.label: each.failed for each in workers if each.failed}
+        results.append({**report(setting, living, peers), "failed": failed})
         options.output.parent.mkdir(parents=True, exist_ok=True)
         result = {"surroundings": surroundings(), "results": results}
         options.output.write_text(json.dumps(result, indent=2) + "\n")

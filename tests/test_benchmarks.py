@@ -174,7 +174,7 @@ def test_a_setting_is_read_and_gives_every_trainer_the_same_steps():
     assert setting.work("purerl") == setting.work("rejax") == setting.work("rejax-pmap")
     assert module("contenders").env_steps(setting.work("rejax")) * 16 == peers.USUAL_STEPS
     assert setting.work("sb3")["seeds"] == 1
-    with pytest.raises(argparse.ArgumentTypeError, match="4x128 is not"):
+    with pytest.raises(argparse.ArgumentTypeError, match="'4x128' is not"):
         peers.Setting.parse("4x128")
 
 
@@ -188,6 +188,40 @@ def test_only_purerl_and_pmap_get_a_device_for_each_core(tmp_path):
     assert devices["purerl-one-device"] == devices["rejax"] == 1
     assert devices["rejax-pmap"] == min(devices["purerl"], 2)
     assert peers.environment("purerl", setting, tmp_path)["PYTHONPATH"] == str(tmp_path)
+
+
+class Trainer:
+    """A worker of `peers.py` without a process, which dies in its last run where one is named."""
+
+    def __init__(self, label, turns, last_run=None):
+        self.label, self.turns, self.last_run = label, turns, last_run
+        self.failed, self.repeats, self.runs = None, [], 0
+
+    def wait(self):
+        pass
+
+    def run(self):
+        self.turns.append(self.label)
+        self.runs += 1
+        if self.runs == self.last_run:
+            raise module("peers").WorkerEnded(f"{self.label} ended")
+        return {"seconds": 1.0}
+
+
+def test_trainers_take_turns_in_an_order_that_rotates():
+    turns = []
+    workers = [Trainer(label, turns) for label in "abc"]
+    assert module("peers").compare(workers, 3) == workers
+    assert "".join(turns) == "abc" + "abc" + "bca" + "cab"
+    assert [len(worker.repeats) for worker in workers] == [3, 3, 3]
+
+
+def test_the_others_go_on_without_a_trainer_that_died():
+    turns = []
+    workers = [Trainer("a", turns), Trainer("b", turns, last_run=2), Trainer("c", turns)]
+    assert module("peers").compare(workers, 2) == [workers[0], workers[2]]
+    assert workers[1].failed == "b ended"
+    assert [len(worker.repeats) for worker in workers] == [2, 0, 2]
 
 
 def test_memory_growth_is_of_one_update_and_seed():
