@@ -184,7 +184,7 @@ def compare(workers: list[Worker], repeats: int) -> list[Worker]:
     def compile_first(worker: Worker) -> None:
         worker.first_seconds = worker.run()["seconds"]
 
-    each(list(living), Worker.wait)
+    each(list(living), lambda worker: worker.wait())
     each(list(living), compile_first)
     for repeat in range(repeats):
         shift = repeat % max(1, len(living))
