@@ -217,7 +217,8 @@ def report(setting: Setting, workers: list[Worker], peers: list[str]) -> dict[st
             + [each.show(digits=2) for each in ratios.values()]
         )
     header = ["", "k steps/s, median [range]", "compile s", *(f"ratio to {name}" for name in here)]
-    print(f"\n{setting.num_envs} envs x {setting.rollout_length}, {setting.seeds} seeds")
+    seeds = "1 seed" if setting.seeds == 1 else f"{setting.seeds} seeds"
+    print(f"\n{setting.num_envs} envs x {setting.rollout_length}, {seeds}")
     print(show_table(header, rows), flush=True)
     return {"setting": setting._asdict(), "contenders": found}
 
