@@ -138,14 +138,15 @@ def show_row(cells: Sequence[str]) -> str:
 
 
 def growth(points: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """What each more update of a run costs in memory: on all devices for one seed, and resident."""
+    """What an update more costs one seed in memory, on all devices and in the process's peak."""
     rows = []
     for short, long in itertools.pairwise(sorted(points, key=lambda point: point["updates"])):
         more = (long["updates"] - short["updates"]) * long["seeds"]
         per_update = (long["device_bytes"] - short["device_bytes"]) * long["devices"] / more
-        rss = (long["peak_rss_bytes"] - short["peak_rss_bytes"]) / MEGABYTE
+        resident = long["peak_rss_bytes"] - short["peak_rss_bytes"]
         lengths = f"{short['updates']} -> {long['updates']} updates"
-        rows.append([lengths, f"{per_update:.1f} B", f"{rss:+.1f} MB"])
+        cells = (f"{per_update:.1f} B", f"{resident / more / 1e3:.1f} kB")
+        rows.append([lengths, *cells, f"{resident / MEGABYTE:+.1f} MB"])
     return rows
 
 
@@ -252,7 +253,7 @@ def main() -> None:
         for updates in options.lengths
     ]
     print()
-    header = ("", "device memory an update and seed", "peak RSS")
+    header = ("an update more of a seed", "devices", "peak RSS", "peak RSS in all")
     print(show_table(header, growth(lengths)))
 
     around = points[0]["surroundings"]

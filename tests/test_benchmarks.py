@@ -229,7 +229,9 @@ def test_memory_growth_is_of_one_update_and_seed():
         {"updates": 8, "seeds": 4, "devices": 2, "device_bytes": 1000, "peak_rss_bytes": 5e6},
         {"updates": 28, "seeds": 4, "devices": 2, "device_bytes": 2760, "peak_rss_bytes": 6e6},
     ]
-    assert module("throughput").growth(points) == [["8 -> 28 updates", "44.0 B", "+1.0 MB"]]
+    assert module("throughput").growth(points) == [
+        ["8 -> 28 updates", "44.0 B", "12.5 kB", "+1.0 MB"]
+    ]
 
 
 def test_the_figure_has_a_line_for_each_algorithm(tmp_path):
