@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from purerl.experiment import hlo
+from purerl.experiment.launches import launches, size
 from purerl.seeds import seed_mesh
 
 # A loop as a GPU's compiler prints it: an asynchronous fusion, a call, a slice that is updated.
@@ -87,39 +88,42 @@ ENTRY %main (x.4: f32[8,1000]) -> f32[8,1000] {
 
 
 def test_launches_of_a_loop_are_counted_by_kind():
-    (loop,) = hlo.read(TEXT).program().loops
+    (loop,) = launches(hlo.read(TEXT)).loops
     assert loop.launches == {"fusion": 2, "copy": 1, "custom-call": 1, "fusion-start": 1}
     assert (loop.trips, loop.total_launches) == (8, 5)
-    assert hlo.read(TEXT).program().total_launches == 40
+    assert launches(hlo.read(TEXT)).total_launches == 40
 
 
 def test_a_loop_says_where_it_comes_from():
-    program = hlo.read(TEXT).program()
+    program = launches(hlo.read(TEXT))
     (loop,) = program.loops
     assert loop.places == (hlo.Place("rollout.py", "step"), hlo.Place("train.py", "train_step"))
     assert list(program.find("train.py")) == [loop]
     assert list(program.find("update.py")) == []
 
 
-def test_the_condition_of_a_loop_of_unknown_length_is_launched_too():
-    (loop,) = hlo.read(TEXT.replace("known_trip_count", "unknown")).program().loops
-    assert (loop.trips, loop.total_launches) == (1, 6)
+def test_a_loop_that_does_not_say_how_often_it_turns_is_asked_for_its_bound():
+    silent = TEXT.replace("known_trip_count", "unknown")
+    (loop,) = launches(hlo.read(silent)).loops
+    assert (loop.trips, loop.total_launches) == (8, 5)
+    (loop,) = launches(hlo.read(silent.replace("direction=LT", "direction=NE"))).loops
+    assert (loop.trips, loop.total_launches) == (1, 6)  # with that of the condition
 
 
 def test_traffic_is_of_slices_where_only_slices_are_touched():
-    (loop,) = hlo.read(TEXT).program().loops
+    (loop,) = launches(hlo.read(TEXT)).loops
     row, count = 4000, 4
     picked, graphed, updated, added = 2 * row + count, 4 * row, 2 * row + count, 2 * count
     assert loop.bytes == picked + graphed + updated + added
 
 
 def test_traffic_leaves_out_arrays_that_stay_on_the_chip():
-    (loop,) = hlo.read(TEXT).program(at_least=20_000).loops
+    (loop,) = launches(hlo.read(TEXT), at_least=20_000).loops
     assert loop.bytes == 2 * 4000  # one row read, one written, of the array of 32 kB
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"),
+    ("shape", "expected"),
     [
         ("f32[]", 4),
         ("pred[7]", 7),
@@ -130,10 +134,11 @@ def test_traffic_leaves_out_arrays_that_stay_on_the_chip():
         ("f32[2,16]{0,1:T(8,128)}", 16 * 128 * 4),
         ("bf16[4,100]{1,0:T(8,128)(2,1)}", 8 * 128 * 2),
         ("f32[1024]{0:T(1024)S(1)}", 0),
+        ("s32[]{:T(128)}", 4),
     ],
 )
-def test_sizes_are_those_of_the_padded_layout_in_device_memory(shape, size):
-    assert hlo.size(shape) == size
+def test_sizes_are_those_of_the_padded_layout_in_device_memory(shape, expected):
+    assert size(shape) == expected
 
 
 def test_loops_of_what_jax_compiles_here():
@@ -145,7 +150,7 @@ def test_loops_of_what_jax_compiles_here():
 
     compiled = jax.jit(lambda x: jax.lax.scan(outer, x, length=33)[0]).lower(jnp.ones((64, 64)))
     module = hlo.read(compiled.compile().as_text())
-    (loop,) = module.program().loops
+    (loop,) = launches(module).loops
     (nested,) = loop.loops
     assert (loop.trips, nested.trips) == (33, 77)
     assert loop.total_launches == sum(loop.launches.values()) + 77 * nested.total_launches
