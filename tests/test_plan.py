@@ -143,7 +143,7 @@ def test_operations_of_an_update_grow_with_the_rollout():
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("asked", [1, 50, 99, 400])
+@pytest.mark.parametrize("asked", [1, 50, 90, 400])
 def test_the_number_of_seeds_that_fill_the_memory(devices, asked):
     def with_seeds(count):
         memory = 100 + 10 * (count // devices)
@@ -198,6 +198,12 @@ def test_settings_that_a_run_refuses_are_refused(monkeypatch):
     monkeypatch.setattr(planner, "require_compiler", lambda target: {})
     with pytest.raises(ValueError, match="did you mean CartPole-v1"):
         purerl.plan("CartPol-v1", target="v5e:2x4", seeds=10)
+
+
+def test_settings_that_cannot_be_sent_are_refused(monkeypatch):
+    monkeypatch.setattr(planner, "require_compiler", lambda target: {})
+    with pytest.raises(ValueError, match="cannot be given to another process"):
+        purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10, policy=lambda *args: None)
 
 
 def test_a_compiler_that_fails_is_no_plan(monkeypatch):

@@ -196,6 +196,8 @@ def render(options: cli.Render) -> None:
 def show_plan(options: cli.Plan) -> None:
     """`purerl plan`: what a run would need on machines that are not here."""
     agent = options.agent
+    if options.json is not None and not options.json.parent.is_dir():
+        raise ValueError(f"json = {str(options.json)!r} is in a directory that does not exist.")
     made = plan(
         agent.env, agent.algo, target=options.target, seeds=options.seeds, **agent.settings()
     )

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from purerl.checks import one_line
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import SHARE, show_bytes
 from purerl.experiment.targets import parse_target, require_compiler
@@ -117,7 +118,7 @@ def _in_own_process(request: dict[str, Any]) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as name:
         asked, answer = Path(name, "request.json"), Path(name, "answer.json")
-        asked.write_text(json.dumps(request))
+        asked.write_text(_as_json(request))
         done = subprocess.run(
             [sys.executable, "-m", "purerl.experiment.planning", str(asked), str(answer)],
             env=environment,
@@ -131,6 +132,16 @@ def _in_own_process(request: dict[str, Any]) -> dict[str, Any]:
     if "refused" in found:
         raise ValueError(found["refused"])
     return found
+
+
+def _as_json(request: dict[str, Any]) -> str:
+    try:
+        return json.dumps(request)
+    except TypeError:
+        raise ValueError(
+            f"settings = {one_line(request['settings'])} cannot be given to another process; "
+            f"use numbers, names and tuples of them."
+        ) from None
 
 
 def rows(made: Plan) -> list[tuple[str, str]]:

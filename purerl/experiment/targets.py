@@ -91,8 +91,8 @@ GPUS: dict[str, Gpu] = {
 TPUS: dict[str, Chip] = {
     "v4": Chip("TPU v4", 31_488 * MIB, 1228e9, 275e12),
     "v5e": Chip("TPU v5e", 16_128 * MIB, 819e9, 197e12),
-    "v5p": Chip("TPU v5p", 98_037 * MIB, 2765e9, 459e12),
-    "v6e": Chip("TPU v6e", 32_000 * MIB, 1640e9, 918e12),
+    "v5p": Chip("TPU v5p", 98_027 * MIB, 2765e9, 459e12),
+    "v6e": Chip("TPU v6e", 31_989 * MIB, 1640e9, 918e12),
 }
 
 EXAMPLES = (*GPUS, "h100:8", "v4:2x2x1", "v5e:2x2", "v5e:2x4", "v5e:16x16", "v5p:2x2x1", "v6e:2x4")
@@ -130,8 +130,11 @@ class Target:
         # libtpu would ask the network for a TPU, and let one process at a time in.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-        # Both cores of a v4 are one device, as when jax runs on it.
-        more = {"chip_config_name": "megacore"} if self.chip is TPUS["v4"] else {}
+        more: dict[str, Any] = {}
+        if self.chip is TPUS["v4"]:  # both cores are one device, as when jax runs on it
+            more["chip_config_name"] = "megacore"
+        if self.num_devices == 1:  # else a host has four
+            more["chips_per_host_bounds"] = (1, 1, 1)
         try:
             return topologies.get_topology_desc(self.name, platform="tpu", **more).devices
         except Exception as error:  # of a type that jax does not document
