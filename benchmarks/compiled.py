@@ -126,8 +126,8 @@ def main() -> None:
             elif options.check:
                 worse += [f"{target} {program}: {line}" for line in grown(figures, before)]
             versions[jax.__version__] = figures
-    if options.write:
-        RESULTS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+            if options.write:
+                RESULTS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
     for line in worse:
         print(line, file=sys.stderr)
     sys.exit(1 if worse else 0)
