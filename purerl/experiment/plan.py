@@ -47,7 +47,7 @@ class Plan:
     bytes: float | None
     """Read and written by the kernels, of arrays larger than the chip's cache."""
     launches: float | None
-    """Kernels that are launched."""
+    """Kernels, library calls and copies."""
     seconds: float
     """A lower bound: the data sheet's time for the operations, or for the bytes."""
     bound_by: str
@@ -154,7 +154,7 @@ def rows(made: Plan) -> list[tuple[str, str]]:
         filling += f", {made.largest_seeds // made.num_devices:,} on each device"
     update = [f"{short(made.flops)}FLOP"]
     if made.bytes is not None:
-        update += [f"{show_bytes(made.bytes)} of traffic", f"{made.launches:,.0f} kernels"]
+        update += [f"{show_bytes(made.bytes)} of traffic", f"{made.launches:,.0f} launches"]
     limit = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}
     shown = [
         ("fits", fits),

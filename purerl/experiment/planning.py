@@ -24,7 +24,7 @@ from purerl.experiment.memory import needed
 from purerl.experiment.programs import Start, lower_chunk
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.targets import Target, parse_target
-from purerl.seeds import Agent, seed_ids, seed_keys, seed_mesh, seed_program
+from purerl.seeds import Agent, seed_ids, seed_mesh, seed_program
 from purerl.train import init, train_step
 
 
@@ -54,7 +54,8 @@ class Findings:
 def lower(config: Config, num_seeds: int, mesh: Mesh, chunk_updates: int) -> Any:
     """The training chunk of a run with so many seeds on a mesh, ready to be compiled for it."""
     padded = padded_size(num_seeds, mesh.size)
-    keys = jax.eval_shape(lambda: seed_keys(0, padded))
+    # Of the shape of `seed_keys`, without a million ids.
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), padded))
     agents = Agent(keys, jax.tree.map(lambda leaf: None, config))
     sharding = NamedSharding(mesh, P("seeds"))
     state = jax.tree.map(

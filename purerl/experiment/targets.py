@@ -173,13 +173,13 @@ def require_compiler(target: Target) -> dict[str, str]:
     missing = [name for name, number in found.items() if number is None]
     if missing:
         raise ValueError(
-            f"to plan for {target.name} needs {', '.join(missing)}; "
-            f"install them with pip install 'purerl[plan]'."
+            f"target = {target.name!r} needs {', '.join(missing)}, not installed; "
+            f"install purerl[plan] for this."
         )
     if is_gpu and found["jax-cuda13-plugin"] != found["jaxlib"]:
         raise ValueError(
             f"jax-cuda13-plugin {found['jax-cuda13-plugin']} does not go with jaxlib "
-            f"{found['jaxlib']}; install what does with pip install 'purerl[plan]'."
+            f"{found['jaxlib']}; install purerl[plan] for this."
         )
     return {name: number for name, number in found.items() if number is not None}
 
