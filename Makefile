@@ -7,7 +7,7 @@ NEWEST := $(shell for python in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.
 	$$python -c "" 2>/dev/null && { echo $$python; break; }; done)
 NEWEST_VENV := .venv-newest
 
-.PHONY: train test test-all test-newest check format bench clean
+.PHONY: train test test-all test-newest check format bench profile clean
 
 train: $(VENV)/.installed
 	$(BIN)/purerl train $(ARGS)
@@ -38,8 +38,11 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+profile: $(VENV)/.installed
+	$(BIN)/python benchmarks/phases.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(NEWEST_VENV)
+	rm -rf $(VENV) $(NEWEST_VENV) .venv-peers
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

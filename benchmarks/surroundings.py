@@ -13,13 +13,8 @@ from purerl.experiment.cores import count_cores
 
 def surroundings() -> dict[str, Any]:
     """Device, cores, versions and the git revision."""
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
     return {
+        "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cores": count_cores(),
@@ -28,8 +23,19 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "purerl": purerl.__version__,
-        "revision": revision.stdout.strip() or None,
+        "revision": revision(Path(__file__).parent),
     }
+
+
+def revision(folder: Path) -> str | None:
+    """The git revision of a checkout, `-dirty` where it was changed; None where git knows none."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    return described.stdout.strip() or None
 
 
 def _processor() -> str | None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from purerl.experiment.loggers import JsonLines as JsonLines
     from purerl.experiment.loggers import TensorBoard as TensorBoard
     from purerl.experiment.loggers import WeightsAndBiases as WeightsAndBiases
+    from purerl.experiment.plan import Plan as Plan
+    from purerl.experiment.plan import plan as plan
     from purerl.experiment.policies import load_policy as load_policy
     from purerl.experiment.policies import save_policy as save_policy
     from purerl.experiment.result import Run as Run
@@ -79,6 +81,7 @@ _HOME = {
     "experiment.errors": ("RunError", "Stopped"),
     "experiment.hooks": ("Chunk",),
     "experiment.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
+    "experiment.plan": ("Plan", "plan"),
     "experiment.policies": ("load_policy", "save_policy"),
     "experiment.result": ("Run",),
     "experiment.resume": ("resume",),

@@ -243,6 +243,23 @@ class Sweep:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plan:
+    """Compile a run for machines that are not here: memory, collectives, kernels, limits of speed.
+
+    Example: purerl plan --target v5e:16x16 --seeds 65536 --env CartPole-v1 --algo vpg
+    """
+
+    agent: Agent
+    target: str
+    """Devices: h200, h100, a100-80g, a100-40g or l4, or as h100:8 several; or TPUs with their
+    topology, such as v5e:16x16."""
+    seeds: int = 64
+    """Number of seeds."""
+    json: Path | None = None
+    """File to write the plan to, as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Envs:
     """List the environments that train, and those for which there are presets."""
 
@@ -255,6 +272,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Envs, tyro.conf.subcommand("envs")]
 )
 

@@ -1,5 +1,6 @@
 """What the commands of the command line do, and the tables that they print."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from purerl.experiment import files
 from purerl.experiment.display import short_list, show, show_interval, summary_table
 from purerl.experiment.header import env_name
 from purerl.experiment.memory import parse_bytes
+from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run, render_run
 from purerl.experiment.plot import comparison
 from purerl.experiment.policies import load_policy, load_states, save_policy
@@ -45,6 +47,8 @@ def carry_out(command: Any, start: float) -> None:
         export(command)
     elif isinstance(command, cli.Render):
         render(command)
+    elif isinstance(command, cli.Plan):
+        show_plan(command)
     else:
         list_envs()
 
@@ -187,6 +191,21 @@ def render(options: cli.Render) -> None:
         env=own_env(options.env),
     )
     show(f"{path}: {length} steps, return {episode_return:.1f}")
+
+
+def show_plan(options: cli.Plan) -> None:
+    """`purerl plan`: what a run would need on machines that are not here."""
+    agent = options.agent
+    if options.json is not None and not options.json.parent.is_dir():
+        raise ValueError(f"json = {str(options.json)!r} is in a directory that does not exist.")
+    made = plan(
+        agent.env, agent.algo, target=options.target, seeds=options.seeds, **agent.settings()
+    )
+    title = f"{made.env} · {made.algo} · {made.seeds} seeds · {made.target}"
+    show(summary_table(title, rows(made)))
+    if options.json is not None:
+        files.write_json(options.json, dataclasses.asdict(made))
+        show(f"written: {options.json}")
 
 
 def sweep(options: cli.Sweep, start: float) -> None:

@@ -180,8 +180,7 @@ def _compile(
         lowered_init.out_info,
         compiled_init.output_shardings,
     )
-    chunk = seed_program(Advance(chunk_updates), mesh, num_batched=2, donate=True)
-    compiled_chunk = chunk.lower(state, first, fixed).compile()
+    compiled_chunk = lower_chunk(mesh, state, first, fixed, chunk_updates).compile()
     compiled_play = None
     if play is not None:
         program = seed_program(play, mesh, num_batched=2)
@@ -202,6 +201,14 @@ def _compile(
         memory=max(needed(part) for part in parts if part is not None),
         seconds=0.0,
     )
+
+
+def lower_chunk(
+    mesh: Any, state: TrainState, agents: Agent, fixed: Config, chunk_updates: int
+) -> Any:
+    """The program that trains a batch for a chunk, before it is compiled; of shapes, or arrays."""
+    chunk = seed_program(Advance(chunk_updates), mesh, num_batched=2, donate=True)
+    return chunk.lower(state, agents, fixed)
 
 
 def train_chunks(

@@ -1,0 +1,69 @@
+"""How much arithmetic a function asks for, counted from what jax has traced of it."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# These move numbers, and compute none.
+MOVES = frozenset(
+    (
+        *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"),
+        *("dynamic_update_slice", "expand_dims", "gather", "iota", "pad", "random_bits"),
+        *("random_unwrap", "random_wrap", "reshape", "rev", "scatter", "select_n", "slice"),
+        *("split", "squeeze", "stop_gradient", "transpose", "unstack"),
+    )
+)
+
+
+def flops(function: Any, *args: Any) -> float:
+    """Floating-point operations of one call: a multiply-add is two, all else one an element.
+
+    A loop whose length is not known when it is traced counts once; of branches, the longest.
+    """
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> float:
+    return sum((_operation(equation) for equation in jaxpr.eqns), 0.0)
+
+
+def _operation(equation: Any) -> float:
+    name, params = equation.primitive.name, equation.params
+    result = equation.outvars[0].aval if equation.outvars else None
+    if name == "scan":
+        return params["length"] * _count(params["jaxpr"].jaxpr)
+    if name == "cond":
+        return max(_count(branch.jaxpr) for branch in params["branches"])
+    inner = list(_inside(params))
+    if inner:
+        return sum((_count(jaxpr) for jaxpr in inner), 0.0)
+    if name in MOVES or result is None:
+        return 0.0
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        left = equation.invars[0].aval
+        return 2.0 * result.size * math.prod(left.shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval
+        return (
+            2.0 * result.size * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+        )
+    counted = equation.invars if name.startswith(("reduce_", "cum", "arg")) else equation.outvars
+    return float(sum(each.aval.size for each in counted[:1] if _is_float(each.aval)))
+
+
+def _inside(params: dict[str, Any]) -> Iterator[Any]:
+    """The functions that an operation calls."""
+    for value in params.values():
+        for each in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(each, "jaxpr"):
+                yield each.jaxpr
+            elif hasattr(each, "eqns"):
+                yield each
+
+
+def _is_float(aval: Any) -> bool:
+    return hasattr(aval, "dtype") and jnp.issubdtype(aval.dtype, jnp.floating)

@@ -1,0 +1,180 @@
+"""A plan of a run on machines that are not here: whether it fits, how fast it could be."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from purerl.checks import one_line
+from purerl.experiment.errors import RunError
+from purerl.experiment.memory import SHARE, show_bytes
+from purerl.experiment.targets import parse_target, require_compiler
+from purerl.experiment.words import short
+
+TRIED = "jax 0.10.2 and 0.11.2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run would be on a target. Of a device, or of an update, unless it says otherwise."""
+
+    env: str
+    algo: str
+    target: str
+    device: str
+    num_devices: int
+    seeds: int
+    seeds_per_device: int
+    """With the repeats of the last seed that make the devices divide them."""
+    fits: bool
+    memory: int
+    """Bytes that the training chunk needs."""
+    temporaries: int | None
+    """Bytes of these for what is not kept from one chunk to the next; None where nothing fits."""
+    memory_limit: int
+    """Bytes that a run may use."""
+    device_memory: int
+    largest_seeds: int
+    """Seeds of the whole run that would fill the devices, about."""
+    collectives: dict[str, int] | None
+    """Instructions of the compiled chunk in which devices wait for each other."""
+    flops: float
+    """Floating-point operations."""
+    bytes: float | None
+    """Read and written by the kernels, of arrays larger than the chip's cache."""
+    launches: float | None
+    """Kernels, library calls and copies."""
+    seconds: float
+    """A lower bound: the data sheet's time for the operations, or for the bytes."""
+    bound_by: str
+    """`arithmetic` or `memory`, whichever takes longer."""
+    steps_per_second: float
+    """Environment steps of all seeds, an upper bound."""
+    chunk_updates: int
+    compile_seconds: float
+    versions: dict[str, str]
+    """Of what compiled."""
+
+
+def plan(env: str, algo: str = "vpg", *, target: str, seeds: int, **settings: Any) -> Plan:
+    """Compile a run's training chunk for a target, and read from it what the run would need.
+
+    A process of its own compiles: it loads the target's compiler, and needs none of its hardware.
+
+    **Arguments:** `env` is a name or an import path; `settings` are those of `preset`; `target`
+    names devices, such as `h100`, `h100:8` or `v5e:16x16`.
+
+    **Raises:** `ValueError` for what a run would refuse, an unknown target, or where its compiler
+    is not installed; `RunError` where compiling fails.
+    """
+    aim = parse_target(target)
+    versions = require_compiler(aim)
+    limit = int(SHARE * aim.chip.share * aim.chip.memory)
+    request = {
+        "target": target,
+        "env": env,
+        "algo": algo,
+        "seeds": seeds,
+        "settings": settings,
+        "limit": limit,
+        "directory": os.getcwd(),
+    }
+    found = _in_own_process(request)
+    in_flops = found["flops"] / aim.chip.flops
+    in_bytes = (found["bytes"] or 0) / aim.chip.bandwidth
+    seconds = max(in_flops, in_bytes)
+    per_device = found["padded_seeds"] // found["num_devices"]
+    env_steps = found.pop("env_steps_per_update") * seeds
+    found.pop("padded_seeds")
+    return Plan(
+        env=env,
+        algo=algo,
+        target=target,
+        device=aim.chip.name,
+        seeds=seeds,
+        seeds_per_device=per_device,
+        fits=found["memory"] <= limit,
+        memory_limit=limit,
+        device_memory=int(aim.chip.memory),
+        seconds=seconds,
+        bound_by="arithmetic" if in_flops >= in_bytes else "memory",
+        steps_per_second=env_steps / seconds,
+        versions=versions,
+        **found,
+    )
+
+
+def _in_own_process(request: dict[str, Any]) -> dict[str, Any]:
+    """Have the planning done where the compiler can be loaded, and wait for it."""
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "JAX_PLATFORMS": "cpu",  # jax starts no other backend; a compiler is loaded by its name
+        "JAX_ENABLE_COMPILATION_CACHE": "0",
+    }
+    with tempfile.TemporaryDirectory() as name:
+        asked, answer = Path(name, "request.json"), Path(name, "answer.json")
+        asked.write_text(_as_json(request))
+        done = subprocess.run(
+            [sys.executable, "-m", "purerl.experiment.planning", str(asked), str(answer)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if not answer.exists():
+            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+            raise RunError(f"compiling for {request['target']} failed: {last}")
+        found = json.loads(answer.read_text())
+    if "refused" in found:
+        raise ValueError(found["refused"])
+    return found
+
+
+def _as_json(request: dict[str, Any]) -> str:
+    try:
+        return json.dumps(request)
+    except TypeError:
+        raise ValueError(
+            f"settings = {one_line(request['settings'])} cannot be given to another process; "
+            f"use numbers, names and tuples of them."
+        ) from None
+
+
+def rows(made: Plan) -> list[tuple[str, str]]:
+    """A plan as a table for people."""
+    fits = "yes" if made.fits else "no"
+    if not made.fits and made.largest_seeds:
+        fits += f"; in batches: --seed-batch {made.largest_seeds}"
+    filling = f"about {made.largest_seeds:,}"
+    if made.num_devices > 1:
+        filling += f", {made.largest_seeds // made.num_devices:,} on each device"
+    update = [f"{short(made.flops)}FLOP"]
+    if made.bytes is not None:
+        update += [f"{show_bytes(made.bytes)} of traffic", f"{made.launches:,.0f} launches"]
+    limit = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}
+    shown = [
+        ("fits", fits),
+        ("devices", f"{made.num_devices} × {made.device}, {made.seeds_per_device} seeds on each"),
+        (
+            "memory of a device",
+            f"{show_bytes(made.memory)} of {show_bytes(made.memory_limit)} that a run may use "
+            f"({show_bytes(made.device_memory)} in all)",
+        ),
+        ("seeds that would fill the memory", filling),
+        ("an update on a device", ", ".join(update)),
+        ("takes at least", f"{made.seconds * 1e3:.3g} ms: {limit[made.bound_by]}"),
+        ("environment steps a second, at most", short(made.steps_per_second)),
+        ("seconds to compile", f"{made.compile_seconds:.0f}"),
+        ("compiled with", ", ".join(f"{name} {each}" for name, each in made.versions.items())),
+        ("tried with", TRIED),
+    ]
+    if made.temporaries is not None:
+        shown.insert(3, ("of which temporaries", show_bytes(made.temporaries)))
+    if made.collectives is not None:
+        listed = (f"{count} {name}" for name, count in sorted(made.collectives.items()))
+        shown.insert(5, ("collectives in the program", ", ".join(listed) or "none"))
+    return shown

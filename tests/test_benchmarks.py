@@ -1,0 +1,273 @@
+"""What the benchmarks compute is what they say: ratios, FLOPs, floors, when a run is solved."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purerl
+from purerl.seeds import map_seeds
+from purerl.update import baseline_objective, policy_objective
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+HIDDEN = (32, 32)
+
+
+def module(name):
+    """A script of the benchmarks, which import each other as scripts do."""
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
+    return importlib.import_module(name)
+
+
+def counted(function, *args):
+    """The FLOPs that XLA counts in a compiled function."""
+    costs = jax.jit(function).lower(*args).compile().cost_analysis()
+    assert costs is not None
+    return costs["flops"]
+
+
+@pytest.fixture
+def config():
+    sizes = {"num_envs": 4, "rollout_length": 16, "total_steps": 128, "hidden": HIDDEN}
+    return purerl.ppo("CartPole-v1", **sizes)
+
+
+@pytest.fixture
+def learner_and_batch(config):
+    state = purerl.init(jax.random.key(0), config)
+    phases = module("phases")
+    transitions, _, _ = phases.rollout(state, config)
+    return state.learner, phases.estimate(state, transitions, config)
+
+
+def test_a_spread_is_the_median_and_the_range():
+    measures = module("measures")
+    assert measures.spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
+    assert measures.spread([2500.0]).show(1e3, 1) == "2.5 [2.5, 2.5]"
+
+
+def test_a_ratio_is_that_of_the_medians_and_ranges_over_neighbours():
+    measures = module("measures")
+    # The machine was half as fast in the second repeat, for both.
+    assert measures.ratio([20.0, 10.0, 22.0], [10.0, 5.0, 10.0]) == (2.0, 2.0, 2.2)
+
+
+def test_a_ratio_lies_within_its_range():
+    middle, low, high = module("measures").ratio([1.0, 5.0, 9.0], [2.0, 30.0, 1.0])
+    assert middle == 2.5
+    assert low <= middle <= high
+
+
+def test_a_table_lines_up():
+    lines = module("measures").show_table(["", "a"], [["long name", 1], ["x", 100]]).splitlines()
+    assert lines == ["             a", "---------  ---", "long name    1", "x          100"]
+
+
+def test_forward_flops_are_those_of_the_compiled_policy(learner_and_batch):
+    learner, batch = learner_and_batch
+    policy = learner.policy
+    found = counted(lambda obs: jax.vmap(policy)(obs).logits, batch.obs) / len(batch.obs)
+    expected = module("floor").forward_flops((4, *HIDDEN, 2))
+    assert expected == 2 * (4 * 32 + 32 * 32 + 32 * 2) + 32 + 32 + 2
+    assert found == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("objective", "network", "out"),
+    [(policy_objective, "policy", 2), (baseline_objective, "baseline", 1)],
+)
+def test_gradient_flops_are_those_of_the_compiled_gradient(
+    learner_and_batch, config, objective, network, out
+):
+    learner, batch = learner_and_batch
+    network = getattr(learner, network)
+
+    def loss(arrays):
+        import equinox as eqx
+
+        value = objective(eqx.tree_at(lambda n: n.arrays, network, arrays), batch, config)
+        return value[0] if isinstance(value, tuple) else value
+
+    found = counted(jax.grad(loss), network.arrays) / len(batch.obs)
+    assert found == pytest.approx(module("floor").gradient_flops((4, *HIDDEN, out)), rel=0.15)
+
+
+def test_flops_of_a_step_by_hand():
+    floor = module("floor")
+    # Layers 1-1: forward 2 + 1, backward 2 by weights and 1 by the bias, none by the input.
+    one = (1, 1)
+    assert (floor.forward_flops(one), floor.gradient_flops(one)) == (3, 6)
+    assert floor.flops_per_step("ppo", one, one, 4, 4) == {
+        "rollout": 3,
+        "values": 6,
+        "policy update": 24,
+        "baseline update": 24,
+    }
+    assert sum(floor.flops_per_step("reinforce", one, one, 1, 1).values()) == 3 + 6
+
+
+def test_floors_and_shares_of_rates_by_hand():
+    rates = {
+        "env steps alone, as mapped": [40.0],
+        "env steps alone, side by side": [50.0],
+        "env and policy, as mapped": [20.0],
+        "trained": [5.0],
+        "rollout": [10.0],
+        "2x2x2": [100.0],
+        "4x4x4": [600.0],
+    }
+    per_step = {"rollout": 10, "values": 20, "policy update": 30, "baseline update": 0}
+    found = module("floor").relate(rates, ["2x2x2", "4x4x4"], per_step)
+    assert found["best"]["matrix product"] == "4x4x4"
+    assert found["floors"]["env steps alone"]["median"] == 50
+    assert found["floors"]["arithmetic floor"]["median"] == 10  # 600 / 60
+    # A twentieth of a second for the steps, 50 / 600 for what is learnt of one.
+    assert found["floors"]["joint floor"]["median"] == pytest.approx(1 / (1 / 20 + 50 / 600))
+    assert found["shares"]["trained / arithmetic floor"]["median"] == 0.5
+    assert found["shares"]["rollout / env and policy"]["median"] == 0.5
+
+
+@pytest.mark.parametrize("with_policy", [False, True])
+def test_the_env_floor_steps_every_environment(config, with_policy):
+    floor = module("floor")
+    keys = purerl.seed_keys(0, 2)
+    obs, state, total = map_seeds(floor.EnvSteps(3, with_policy), keys, config)
+    assert obs.shape == (2, 4, 4)
+    # CartPole gives a reward of 1 a step, but none in the step after an episode's end.
+    assert np.all((total > 24) & (total <= 3 * 16))
+    other = floor.side_by_side(floor.EnvSteps(3, with_policy), purerl.seeds.seed_mesh())
+    np.testing.assert_array_equal(other(keys, config)[2], total)
+    assert jnp.all((state.time >= 0) & (state.time <= 3 * 16))
+
+
+def test_the_phases_of_a_repeat_are_summed_and_shown_before_the_whole_step():
+    phases = module("phases")
+    seconds = {
+        "rollout": [1.0, 2.0, 3.0],
+        "estimate": [1.0, 1.0, 1.0],
+        "policy update": [2.0, 2.0, 2.0],
+        "whole step": [3.0, 3.0, 3.0],
+    }
+    assert phases.summed(seconds) == [4.0, 5.0, 6.0]
+    lines = phases.table(seconds, 10_000_000).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [
+        "rollout",
+        "estimate",
+        "policy",
+        "sum",
+        "whole",
+    ]
+    assert lines[-1].split()[-3:] == ["60", "%", "3.33"]
+
+
+def test_a_setting_is_read_and_gives_every_trainer_the_same_steps():
+    peers = module("peers")
+    setting = peers.Setting.parse("4x128x16")
+    assert (setting, str(setting)) == (peers.Setting(4, 128, 16), "4x128x16")
+    assert setting.work("purerl") == setting.work("rejax") == setting.work("rejax-pmap")
+    assert module("contenders").env_steps(setting.work("rejax")) * 16 == peers.USUAL_STEPS
+    assert setting.work("sb3")["seeds"] == 1
+    with pytest.raises(argparse.ArgumentTypeError, match="'4x128' is not"):
+        peers.Setting.parse("4x128")
+
+
+def test_only_purerl_and_pmap_get_a_device_for_each_core(tmp_path):
+    peers = module("peers")
+    setting = peers.Setting(4, 128, 2)
+    devices = {
+        name: int(peers.environment(name, setting, tmp_path)["JAX_NUM_CPU_DEVICES"])
+        for name in ("purerl", "purerl-one-device", "rejax", "rejax-pmap")
+    }
+    assert devices["purerl-one-device"] == devices["rejax"] == 1
+    assert devices["rejax-pmap"] == min(devices["purerl"], 2)
+    assert peers.environment("purerl", setting, tmp_path)["PYTHONPATH"] == str(tmp_path)
+
+
+class Trainer:
+    """A worker of `peers.py` without a process, which dies in its last run where one is named."""
+
+    def __init__(self, label, turns, last_run=None):
+        self.label, self.turns, self.last_run = label, turns, last_run
+        self.failed, self.repeats, self.runs = None, [], 0
+
+    def wait(self):
+        pass
+
+    def run(self):
+        self.turns.append(self.label)
+        self.runs += 1
+        if self.runs == self.last_run:
+            raise module("peers").WorkerEnded(f"{self.label} ended")
+        return {"seconds": 1.0}
+
+
+def test_trainers_take_turns_in_an_order_that_rotates():
+    turns = []
+    workers = [Trainer(label, turns) for label in "abc"]
+    assert module("peers").compare(workers, 3) == workers
+    assert "".join(turns) == "abc" + "abc" + "bca" + "cab"
+    assert [len(worker.repeats) for worker in workers] == [3, 3, 3]
+
+
+def test_the_others_go_on_without_a_trainer_that_died():
+    turns = []
+    workers = [Trainer("a", turns), Trainer("b", turns, last_run=2), Trainer("c", turns)]
+    assert module("peers").compare(workers, 2) == [workers[0], workers[2]]
+    assert workers[1].failed == "b ended"
+    assert [len(worker.repeats) for worker in workers] == [2, 0, 2]
+
+
+def test_memory_growth_is_of_one_update_and_seed():
+    points = [
+        {"updates": 8, "seeds": 4, "devices": 2, "device_bytes": 1000, "peak_rss_bytes": 5e6},
+        {"updates": 28, "seeds": 4, "devices": 2, "device_bytes": 2760, "peak_rss_bytes": 6e6},
+    ]
+    assert module("throughput").growth(points) == [
+        ["8 -> 28 updates", "44.0 B", "12.5 kB", "+1.0 MB"]
+    ]
+
+
+def test_the_figure_has_a_line_for_each_algorithm(tmp_path):
+    points = [
+        {
+            "algo": algo,
+            "num_envs": 16,
+            "seeds": seeds,
+            "steps_per_second": [seeds * 1e4, seeds * 1.1e4],
+            "device_bytes": seeds * 1e6,
+            "peak_rss_bytes": 4e8,
+        }
+        for algo in ("vpg", "ppo")
+        for seeds in (1, 16)
+    ]
+    drawing = module("throughput").figure(points)
+    drawing.savefig(tmp_path / "figure.png")
+    assert [len(axes.get_legend_handles_labels()[0]) for axes in drawing.axes] == [2, 4]
+
+
+def test_a_run_is_solved_at_the_first_evaluation_with_enough_seeds():
+    startup = module("startup")
+
+    def line(updates, *returns):
+        seeds = {f"greedy_return/seed_{i}": value for i, value in enumerate(returns)}
+        return json.dumps({"updates": updates, "greedy_return": 500.0, **seeds}) + "\n"
+
+    log = [line(1), line(2, *[475.0] * 18, 20.0, None), line(3, *[500.0] * 19, 20.0)]
+    assert startup.first_solved(log)["updates"] == 3
+    assert startup.first_solved(log[:2]) is None
+    assert startup.first_solved([*log[:2], log[2][:-1]]) is None  # half-written
+
+
+def test_the_surroundings_name_what_ran():
+    surroundings = module("surroundings")
+    found = surroundings.surroundings()
+    assert found["jax"] == jax.__version__
+    assert found["cores"] >= 1
+    assert surroundings.revision(Path("/")) is None

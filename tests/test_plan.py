@@ -1,0 +1,270 @@
+"""Plans for machines that are not here: targets, memory, padding, and what is said of them."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe
+
+import purerl
+from purerl import cli
+from purerl.experiment import plan as planner
+from purerl.experiment import planning, programs, targets
+from purerl.experiment.arithmetic import flops
+from purerl.experiment.errors import RunError
+from purerl.experiment.memory import needed
+from purerl.seeds import pad_seeds, seed_keys, seed_mesh
+
+ROOT = Path(__file__).parents[1]
+SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
+
+
+def config():
+    env = Probe("match", limit=True, length=0)
+    return purerl.vpg(env, total_steps=32 * 6, **SMALL)
+
+
+def has_compilers():
+    try:
+        for name in ("h200", "v5e:2x4"):
+            targets.require_compiler(targets.parse_target(name))
+    except ValueError:
+        return False
+    return True
+
+
+needs_compilers = pytest.mark.skipif(
+    not has_compilers(),
+    reason="needs the compilers of the extra `plan`: pip install '.[plan]'",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "topology"),
+    [
+        ("h200", 1, "1x1x1"),
+        ("h100:8", 8, "1x1x8"),
+        ("v5e:16x16", 256, "16x16"),
+        ("v4:2x2x4", 16, "2x2x4"),
+    ],
+)
+def test_a_target_is_a_chip_and_how_many(name, devices, topology):
+    target = targets.parse_target(name)
+    assert (target.num_devices, target.topology) == (devices, topology)
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("h20", "did you mean h200"),
+        ("a100", "or a100-80g"),
+        ("v5e", "did you mean v5e:"),
+        ("v5e:2*4", "did you mean v5e:2x4"),
+        ("h100:0", "did you mean h100"),
+        ("abacus", "Targets are h200, h100, a100-80g"),
+    ],
+)
+def test_an_unknown_target_is_refused_with_the_nearest(name, guess):
+    with pytest.raises(ValueError, match=guess) as refused:
+        purerl.plan("CartPole-v1", target=name, seeds=8)
+    assert "v5e:16x16" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "package"), [("v5e:2x4", "libtpu"), ("l4", "jax-cuda13-plugin, jax-cuda13-pjrt")]
+)
+def test_without_its_compiler_a_line_says_what_to_install(target, package, monkeypatch, capsys):
+    def version(name):
+        return None if name.startswith(("libtpu", "jax-cuda", "nvidia")) else "1.2.3"
+
+    monkeypatch.setattr(targets, "_version", version)
+    monkeypatch.setattr("purerl.experiment.cores.use_all_cores", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--target", target])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"needs {package}" in line
+    assert "install purerl[plan] for this" in line
+
+
+def test_a_compiler_for_another_jax_is_refused(monkeypatch):
+    monkeypatch.setattr(targets, "_version", lambda name: "1" if name == "jaxlib" else "2")
+    with pytest.raises(ValueError, match="plugin 2 does not go with jaxlib 1"):
+        targets.require_compiler(targets.parse_target("h100"))
+
+
+def test_memory_is_what_a_run_of_the_same_program_needs():
+    found = planning.examine(config(), 4, seed_mesh(), 2)
+    run = programs.compile_programs(seed_keys(0, 4), config(), None, chunk_updates=2, episodes=0)
+    assert found.memory == needed(run.chunk)
+    assert found.temporaries == run.chunk.memory_analysis().temp_size_in_bytes
+    assert found.launches is not None
+    assert found.launches > 8  # at the least one for each step of the rollout
+
+
+def test_seeds_are_padded_as_in_a_run():
+    assert planning.padded_size(10, 8) == len(pad_seeds(np.arange(10), 8)) == 16
+    mesh = seed_mesh()
+    found = planning.examine(config(), mesh.size + 1, mesh, 2)
+    assert found == planning.examine(config(), 2 * mesh.size, mesh, 2)
+    assert (found.num_devices, found.padded_seeds) == (mesh.size, 2 * mesh.size)
+
+
+def test_no_device_waits_for_another():
+    mesh = seed_mesh()
+    assert mesh.size > 1
+    assert planning.examine(config(), 2 * mesh.size, mesh, 2).collectives == {}
+
+
+def test_operations_are_counted_by_what_is_asked_for():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    assert flops(jnp.matmul, a, b) == 2 * 3 * 5 * 7
+    assert flops(jax.vmap(jnp.matmul), a[None], b[None]) == 2 * 3 * 5 * 7
+    assert flops(lambda x: jax.lax.scan(lambda x, _: (jnp.sin(x), x), x, length=9), a) == 9 * 15
+    assert flops(lambda x: x.T.reshape(-1)[:4], a) == 0
+    assert flops(jnp.sum, a) == 15
+    assert flops(lambda n: n + 1, jnp.int32(1)) == 0
+
+
+def test_operations_of_an_update_grow_with_the_rollout():
+    once = planning.flops_of_update(config())
+    env = Probe("match", limit=True, length=0)
+    longer = purerl.vpg(env, total_steps=64 * 6, **(SMALL | {"rollout_length": 16}))
+    assert 1.8 < planning.flops_of_update(longer) / once < 2.0
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("asked", [1, 50, 90, 400])
+def test_the_number_of_seeds_that_fill_the_memory(devices, asked):
+    def with_seeds(count):
+        memory = 100 + 10 * (count // devices)
+        return planning.Findings(devices, count, 1, memory, 0, {}, 1.0, 1.0, 1.0)
+
+    assert planning.largest(with_seeds(asked * devices), with_seeds, 1100) == 100 * devices
+
+
+@pytest.mark.parametrize(
+    ("message", "memory"),
+    [
+        ("the total memory required (104.5G) exceeds available HBM (15.75G).", 104.5 * 2**30),
+        ("Ran out of memory: Used 512.0M of 15.75G hbm. Exceeded", 2**29),
+        ("INTERNAL: something else", None),
+    ],
+)
+def test_what_does_not_fit_says_how_much_it_needs(message, memory):
+    assert planning._used(message) == memory
+
+
+def findings(**changes: Any) -> dict[str, Any]:
+    found = planning.Findings(8, 16, 2, 10**9, 10**8, {}, 1e12, 1e9, 1000.0)
+    more = {"compile_seconds": 1.0, "largest_seeds": 80, "env_steps_per_update": 32}
+    return dataclasses.asdict(found) | more | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits", "seconds", "bound_by"),
+    [
+        ({}, True, 1e12 / 197e12, "arithmetic"),
+        ({"bytes": 8.19e9}, True, 1e-2, "memory"),
+        ({"memory": 10**11, "bytes": None, "collectives": None}, False, 1e12 / 197e12, "arithm"),
+    ],
+)
+def test_a_plan_says_whether_it_fits_and_what_bounds_it(
+    changes, fits, seconds, bound_by, monkeypatch
+):
+    monkeypatch.setattr(planner, "require_compiler", lambda target: {"jax": "1"})
+    monkeypatch.setattr(planner, "_in_own_process", lambda request: findings(**changes))
+    made = purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10)
+    assert (made.seeds, made.seeds_per_device, made.num_devices) == (10, 2, 8)
+    assert made.fits is fits
+    assert made.seconds == pytest.approx(seconds)
+    assert made.bound_by.startswith(bound_by)
+    assert made.steps_per_second == pytest.approx(32 * 10 / seconds)
+    shown = dict(planner.rows(made))
+    assert shown["fits"] == ("yes" if fits else "no; in batches: --seed-batch 80")
+    assert shown.get("collectives in the program") == (None if not fits else "none")
+
+
+def test_settings_that_a_run_refuses_are_refused(monkeypatch):
+    monkeypatch.setattr(planner, "require_compiler", lambda target: {})
+    with pytest.raises(ValueError, match="did you mean CartPole-v1"):
+        purerl.plan("CartPol-v1", target="v5e:2x4", seeds=10)
+
+
+def test_settings_that_cannot_be_sent_are_refused(monkeypatch):
+    monkeypatch.setattr(planner, "require_compiler", lambda target: {})
+    with pytest.raises(ValueError, match="cannot be given to another process"):
+        purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10, policy=lambda *args: None)
+
+
+def test_a_compiler_that_fails_is_no_plan(monkeypatch):
+    monkeypatch.setattr(planner.sys, "executable", "/bin/false")
+    with pytest.raises(RunError, match="compiling for h100 failed: exit code 1"):
+        planner._in_own_process({"target": "h100"})
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize("target", ["v5e:2x4", "h100:8"])
+def test_a_plan_of_ten_seeds_on_eight_devices(target, tmp_path):
+    agent = ["--num-envs", "4", "--rollout-length", "16"]
+    asked = ["--target", target, "--seeds", "10", "--json", "plan.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "purerl", "plan", *asked, *agent],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "at most" in done.stdout
+    made = json.loads((tmp_path / "plan.json").read_text())
+    assert (made["num_devices"], made["seeds_per_device"]) == (8, 2)
+    assert made["fits"]
+    assert made["collectives"] == {}
+    assert made["largest_seeds"] > 10
+
+
+@pytest.mark.slow
+@needs_compilers
+def test_no_compiler_is_loaded_into_the_process_that_plans():
+    made = purerl.plan("CartPole-v1", target="v5e:2x2", seeds=4, **SMALL)
+    assert made.memory > 0
+    assert "libtpu" not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.slow
+@needs_compilers
+def test_a_topology_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="is no topology of libtpu"):
+        purerl.plan("CartPole-v1", target="v5e:3x5", seeds=4, **SMALL)
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize("target", ["h200", "v5e:2x2"])
+@pytest.mark.parametrize("program", ["vpg", "ppo"])
+def test_what_is_compiled_for_accelerators_has_not_grown(target, program):
+    kept = json.loads((ROOT / "benchmarks/results/compiled.json").read_text())
+    if jax.__version__ not in kept[target][program]:
+        pytest.skip(f"no figures of jax {jax.__version__} are kept: benchmarks/compiled.py --write")
+    asked = ["--targets", target, "--programs", program]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/compiled.py", "--check", *asked],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
