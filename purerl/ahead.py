@@ -13,6 +13,8 @@ import jax.extend as jex
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
+UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
+
 
 def scan_keys(
     body: Callable[[Any, Key[Array, "..."]], tuple[Any, Any]],
@@ -50,7 +52,13 @@ def scan_keys(
         out = [_read(env, each) for each in program.outputs]
         return out[: len(carry_leaves)], jax.tree.unflatten(out_tree, out[len(carry_leaves) :])
 
-    end, out = jax.lax.scan(step, carry_leaves, jax.vmap(ahead)(keys))
+    def loop(unroll):
+        return lambda leaves, waiting: jax.lax.scan(step, leaves, waiting, unroll=unroll)
+
+    unrolled = loop(min(UNROLL, keys.shape[0]))
+    end, out = jax.lax.platform_dependent(
+        carry_leaves, jax.vmap(ahead)(keys), cpu=loop(1), default=unrolled
+    )
     return jax.tree.unflatten(treedef, end), out
 
 

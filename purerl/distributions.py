@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 NODES = 16  # of the quadrature for a squashed Gaussian's entropy
+FEW = 8  # actions that are compared one by one
 EDGE = 1 - 1e-6  # the largest tanh that is taken back
 
 
@@ -20,7 +21,7 @@ class Categorical(eqx.Module):
 
     def sample(self, key: Key[Array, ""]) -> Int[Array, ""]:
         """Draw an action."""
-        return jax.random.categorical(key, self.logits)
+        return _argmax(self.logits + jax.random.gumbel(key, self.logits.shape))
 
     def log_prob(self, action: Int[Array, ""]) -> Float[Array, ""]:
         """`log softmax(logits)[action]`."""
@@ -39,7 +40,22 @@ class Categorical(eqx.Module):
 
     def mode(self) -> Int[Array, ""]:
         """The most likely action; the first of several."""
-        return jnp.argmax(self.logits).astype(jnp.int32)
+        return _argmax(self.logits)
+
+
+def _argmax(x: Float[Array, " n"]) -> Int[Array, ""]:
+    """The first index of the largest of a few numbers; of many, by a reduction.
+
+    Comparisons become part of the operations around them: a kernel less in every step.
+    """
+    if x.shape[0] > FEW:
+        return jnp.argmax(x).astype(jnp.int32)
+    index, largest = jnp.int32(0), x[0]
+    for i in range(1, x.shape[0]):
+        # Not >: a NaN is the largest, as for jnp.argmax.
+        larger = ~(x[i] <= largest) & ~jnp.isnan(largest)
+        index, largest = jnp.where(larger, i, index), jnp.where(larger, x[i], largest)
+    return index
 
 
 class DiagonalGaussian(eqx.Module):

@@ -9,6 +9,7 @@ How an episode's end is treated (`terminated` wins where both flags are set):
 | the next step of its episode     | (none: the next step is) | goes on       |
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -50,7 +51,7 @@ def reward_to_go(
 
     cut = (terminated | truncated).at[-1].set(True)
     bootstrap = jnp.where(cut & ~terminated, next_value, 0)
-    return backward_recurrence(reward + discount * bootstrap, jnp.where(cut, 0, discount))
+    return recurrence(reward + discount * bootstrap, jnp.where(cut, 0, discount), reverse=True)
 
 
 def gae(
@@ -86,22 +87,47 @@ def gae(
     gae_lambda = jnp.asarray(gae_lambda, reward.dtype)
     td_error = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = jnp.where(terminated | truncated, 0, discount * gae_lambda)
-    return backward_recurrence(td_error, decay)
+    return recurrence(td_error, decay, reverse=True)
 
 
-def backward_recurrence(
-    term: Float[Array, "T *batch"], decay: Float[Array, "T *batch"]
+def recurrence(
+    term: Float[Array, "T *batch"], decay: Float[Array, "T *batch"], *, reverse: bool
 ) -> Float[Array, "T *batch"]:
-    """Solve `x_t = term_t + decay_t · x_{t+1}` with `x_T = 0`, from the last step to the first."""
+    """Solve `x_t = term_t + decay_t · x_{t−1}` from x = 0 on; with `reverse`, of `x_{t+1}`.
 
-    def previous(x, step):
-        term, decay = step
-        # Not a product alone: 0 · NaN is NaN, and what lies behind a cut must not leak.
-        x = term + jnp.where(decay == 0, 0, decay * x)
+    On a CPU step by step, elsewhere in log₂ T rounds: there each step would be kernels of its own.
+    What lies behind a decay of 0 does not leak, NaN included.
+    """
+    return jax.lax.platform_dependent(
+        term,
+        decay,
+        cpu=functools.partial(_step_by_step, reverse=reverse),
+        default=functools.partial(_in_rounds, reverse=reverse),
+    )
+
+
+def _step_by_step(term: Array, decay: Array, *, reverse: bool) -> Array:
+    def step(x, now):
+        term, decay = now
+        x = term + _behind(decay, x)
         return x, x
 
-    _, x = jax.lax.scan(previous, jnp.zeros_like(term[0]), (term, decay), reverse=True, unroll=8)
+    _, x = jax.lax.scan(step, jnp.zeros_like(term[0]), (term, decay), reverse=reverse, unroll=8)
     return x
+
+
+def _in_rounds(term: Array, decay: Array, *, reverse: bool) -> Array:
+    def join(before, after):
+        term, decay = before
+        more, further = after
+        return more + _behind(further, term), _behind(further, decay)
+
+    return jax.lax.associative_scan(join, (term, decay), reverse=reverse)[0]
+
+
+def _behind(decay: Array, x: Array) -> Array:
+    # Not a product alone: 0 · NaN is NaN, and what lies behind a cut must not leak.
+    return jnp.where(decay == 0, 0, decay * x)
 
 
 def _same_shapes(**arrays: Array) -> None:

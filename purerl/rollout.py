@@ -1,14 +1,18 @@
 """The first half of a step: act in the environments for `rollout_length` steps."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from purerl import envs
 from purerl.ahead import scan_keys
 from purerl.config import Config
-from purerl.types import Policy, Transition
+from purerl.envs import EnvStep
+from purerl.returns import recurrence
+from purerl.types import Distribution, Policy, Transition
 
 
 class EnvCarry(eqx.Module):
@@ -52,52 +56,73 @@ def collect(
     episodes that ended in it, as scalars.
     """
 
-    def act(key, carry, episodes):
-        return act_once(key, policy, carry, episodes, config)
+    def act(key, standing):
+        return act_once(key, policy, standing, config)
 
-    def step(carries, keys):
-        carry, episodes, transition = jax.vmap(act)(keys, *carries)
-        return (carry, episodes), transition
+    def step(standing, keys):
+        return jax.vmap(act)(keys, standing)
 
     keys = jax.random.split(key, (config.rollout_length, config.num_envs))
-    none = Episodes(
-        num_episodes=jnp.zeros(config.num_envs, jnp.int32),
-        total_return=jnp.zeros(config.num_envs),
-        total_length=jnp.zeros(config.num_envs, jnp.int32),
+    (state, obs), acted = scan_keys(step, (carry.state, carry.obs), keys)
+    # Outside the loop: what the next step does not need is a few large operations here.
+    log_prob = jax.vmap(jax.vmap(lambda each: each.distribution.log_prob(each.action)))(acted)
+    rollout = Transition(
+        obs=acted.obs,
+        action=acted.action,
+        log_prob=log_prob,
+        reward=acted.step.reward,
+        terminated=acted.step.terminated,
+        truncated=acted.step.truncated,
+        next_obs=acted.step.next_obs,
     )
-    (carry, episodes), rollout = scan_keys(step, (carry, none), keys)
-    return carry, rollout, jax.tree.map(jnp.sum, episodes)
+    return _count_episodes(carry, state, obs, rollout)
+
+
+class Acted(NamedTuple):
+    """One step as the loop leaves it."""
+
+    obs: Float[Array, "*batch_obs"]
+    action: Shaped[Array, "*batch_action"]
+    distribution: Distribution
+    step: EnvStep
 
 
 def act_once(
-    key: Key[Array, ""], policy: Policy, carry: EnvCarry, episodes: Episodes, config: Config
-) -> tuple[EnvCarry, Episodes, Transition]:
+    key: Key[Array, ""], policy: Policy, standing: tuple[PyTree, Array], config: Config
+) -> tuple[tuple[PyTree, Array], Acted]:
     """Sample one action in one environment and take the step."""
+    state, obs = standing
     action_key, env_key = jax.random.split(key)
-    distribution = policy(carry.obs)
+    distribution = policy(obs)
     action = distribution.sample(action_key)
-    step = envs.step(env_key, config.env, carry.state, action, config.env_params)
-    done = step.terminated | step.truncated
-    episode_return = carry.episode_return + step.reward
-    episode_length = carry.episode_length + 1
-    carry_on = EnvCarry(
-        state=step.state,
-        obs=step.obs,
-        episode_return=jnp.where(done, 0, episode_return),
-        episode_length=jnp.where(done, 0, episode_length),
-    )
+    step = envs.step(env_key, config.env, state, action, config.env_params)
+    left = step._replace(state=None, obs=None)
+    return (step.state, step.obs), Acted(obs, action, distribution, left)
+
+
+def _count_episodes(
+    carry: EnvCarry, state: PyTree, obs: Array, rollout: Transition
+) -> tuple[EnvCarry, Transition, Episodes]:
+    """Go on with the sums of the episodes under way, and total those of the ones that ended."""
+    done = rollout.terminated | rollout.truncated
+    begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
+
+    def running(before, per_step):
+        first = per_step.at[0].add(before.astype(per_step.dtype))
+        return recurrence(first, jnp.where(begins, 0.0, 1.0), reverse=False)
+
+    episode_return = running(carry.episode_return, rollout.reward)
+    episode_length = running(carry.episode_length, jnp.ones_like(rollout.reward))
+    length = episode_length.astype(jnp.int32)
     episodes = Episodes(
-        num_episodes=episodes.num_episodes + done,
-        total_return=episodes.total_return + jnp.where(done, episode_return, 0),
-        total_length=episodes.total_length + jnp.where(done, episode_length, 0),
+        num_episodes=jnp.sum(done),
+        total_return=jnp.sum(jnp.where(done, episode_return, 0)),
+        total_length=jnp.sum(jnp.where(done, length, 0)),
     )
-    transition = Transition(
-        obs=carry.obs,
-        action=action,
-        log_prob=distribution.log_prob(action),
-        reward=step.reward,
-        terminated=step.terminated,
-        truncated=step.truncated,
-        next_obs=step.next_obs,
+    end = EnvCarry(
+        state=state,
+        obs=obs,
+        episode_return=jnp.where(done[-1], 0, episode_return[-1]),
+        episode_length=jnp.where(done[-1], 0, length[-1]),
     )
-    return carry_on, episodes, transition
+    return end, rollout, episodes

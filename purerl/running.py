@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from purerl.returns import backward_recurrence
+from purerl.returns import recurrence
 from purerl.types import Transition
 
 LIMIT = 10.0  # what is normalised is clipped to ± this
@@ -76,7 +76,7 @@ def scale_rewards(
     begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
     term = rollout.reward.at[0].add(discount * scale.discounted_return)
     decay = jnp.where(begins, 0, discount)
-    returns = backward_recurrence(term[::-1], decay[::-1])[::-1]
+    returns = recurrence(term, decay, reverse=False)
     stats = merge(scale.stats, returns)
     reward = jnp.clip(rollout.reward / stats.std, -LIMIT, LIMIT)
     return RewardScale(jnp.where(done[-1], 0, returns[-1]), stats), reward

@@ -1,5 +1,6 @@
 """The second half of a step: estimate advantages, then update the policy and the baseline."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,12 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 from purerl.carried import Carried, observe, parameters, with_parameters
 from purerl.config import Config
 from purerl.losses import explained_variance, normalize, weighted_mean
+from purerl.shuffle import shuffles
 from purerl.types import Baseline, Estimate, Policy, Transition
 
 Report = dict[str, Float[Array, ""]]
+
+CUT_ROWS = 64  # values of successors that are computed together
 
 
 class Learner(eqx.Module):
@@ -61,25 +65,66 @@ def update(
     **Returns:** the new learner, and its share of `Metrics` by name. A minibatch in which every
     transition has weight 0 changes nothing; where there is no other, the metrics are NaN.
     """
-    value, next_value = values(learner.baseline, rollout)
+    value, next_value = (None, None) if learner.baseline is None else values(learner.baseline, rollout)
     estimate = jax.lax.stop_gradient(
         config.algorithm.estimate(rollout, value, next_value, config.hyper)
     )
     batch = make_batch(rollout, value, estimate)
-    policy, policy_opt_state, policy_report = update_policy(key, learner, batch, config)
-    baseline, baseline_opt_state, baseline_report = update_baseline(key, learner, batch, config)
+    rows = minibatches(key, config)
+    policy, policy_opt_state, policy_report = update_policy(learner, batch, rows, config)
+    baseline, baseline_opt_state, baseline_report = update_baseline(learner, batch, rows, config)
     learner = Learner(policy, baseline, policy_opt_state, baseline_opt_state)
     return observe(learner, rollout.obs), policy_report | baseline_report
 
 
 def values(
-    baseline: Baseline | None, rollout: Transition
-) -> tuple[Float[Array, "T N"], Float[Array, "T N"]] | tuple[None, None]:
-    """V of each observation of a rollout and of its true successor; None without a baseline."""
-    if baseline is None:
-        return None, None
-    of_rollout = jax.vmap(jax.vmap(baseline))
-    return of_rollout(rollout.obs), of_rollout(rollout.next_obs)
+    baseline: Baseline, rollout: Transition
+) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
+    """V of each observation of a rollout and of its true successor.
+
+    That of the successor is that of the next observation, but where the episode was cut and in the
+    last step. Behind a termination it is not needed, and says nothing.
+    """
+    shape = rollout.reward.shape
+    obs = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
+    value = jax.vmap(baseline)(obs).reshape(shape)
+    last = jax.vmap(baseline)(rollout.next_obs[-1])
+    following = jnp.concatenate([value[1:], last[None]])
+    cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
+    cut_value = jax.lax.platform_dependent(
+        cut.reshape(-1),
+        rollout.next_obs.reshape(obs.shape),
+        following.reshape(-1),
+        cpu=functools.partial(_value_where_cut, baseline),
+        default=lambda cut, next_obs, value: jnp.where(cut, jax.vmap(baseline)(next_obs), value),
+    )
+    return value, cut_value.reshape(shape)
+
+
+def _value_where_cut(
+    baseline: Baseline,
+    cut: Bool[Array, " rows"],
+    next_obs: Float[Array, "rows *obs"],
+    value: Float[Array, " rows"],
+) -> Float[Array, " rows"]:
+    """V of the observations behind a cut, which are few, in blocks of rows; else the given value.
+
+    For a CPU: on an accelerator the loop costs more than the values of all rows.
+    """
+    num_rows = len(cut)
+    size = min(num_rows, CUT_ROWS)
+    (found,) = jnp.nonzero(cut, size=num_rows + size, fill_value=num_rows)
+
+    def block(now):
+        start, value = now
+        rows = jax.lax.dynamic_slice(found, (start,), (size,))
+        of_cut = jax.vmap(baseline)(next_obs[jnp.minimum(rows, num_rows - 1)])
+        return start + size, value.at[rows].set(of_cut, mode="drop")
+
+    def is_left(now):
+        return now[0] < jnp.sum(cut)
+
+    return jax.lax.while_loop(is_left, block, (0, value))[1]
 
 
 def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate: Estimate) -> Batch:
@@ -103,25 +148,20 @@ def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate:
     )
 
 
-def shuffles(key: Key[Array, ""], epochs: int, config: Config) -> Int[Array, "steps rows"] | None:
+def minibatches(key: Key[Array, ""], config: Config) -> Int[Array, "epochs steps rows"] | None:
     """The rows of each minibatch: a permutation of the batch an epoch, cut into pieces.
 
     None where an epoch is one full batch, whose order makes no difference.
     """
     if config.num_minibatches == 1:
         return None
-
-    def epoch_rows(epoch):
-        epoch_key = jax.random.fold_in(key, epoch)
-        order = jax.random.permutation(epoch_key, config.env_steps_per_update)
-        return order.reshape(config.num_minibatches, -1)
-
-    rows = jax.vmap(epoch_rows)(jnp.arange(epochs))
-    return rows.reshape(epochs * config.num_minibatches, -1)
+    epochs = max(config.epochs, config.baseline_epochs)
+    rows = shuffles(key, epochs, config.env_steps_per_update)
+    return rows.reshape(epochs, config.num_minibatches, -1)
 
 
 def update_policy(
-    key: Key[Array, ""], learner: Learner, batch: Batch, config: Config
+    learner: Learner, batch: Batch, rows: Int[Array, "epochs steps rows"] | None, config: Config
 ) -> tuple[Any, PyTree, Report]:
     """`epochs` passes of the policy, up to the minibatch in which the KL exceeds `target_kl`."""
 
@@ -133,7 +173,6 @@ def update_policy(
         return ~(report["approx_kl"] > config.hyper.target_kl)
 
     optimizer, _ = optimizers(config)
-    rows = shuffles(key, config.epochs, config)
     policy, opt_state, report = fit(
         learner.policy,
         learner.policy_opt_state,
@@ -142,14 +181,14 @@ def update_policy(
         optimizer=optimizer,
         objective=objective,
         goes_on=goes_on,
-        num_steps=config.epochs * config.num_minibatches,
+        num_epochs=config.epochs,
     )
     report["policy_grad_norm"] = report.pop("grad_norm")
     return policy, opt_state, report
 
 
 def update_baseline(
-    key: Key[Array, ""], learner: Learner, batch: Batch, config: Config
+    learner: Learner, batch: Batch, rows: Int[Array, "epochs steps rows"] | None, config: Config
 ) -> tuple[Any, PyTree, Report]:
     """`baseline_epochs` passes of the baseline; nothing without a baseline."""
     if learner.baseline is None:
@@ -161,7 +200,6 @@ def update_baseline(
         return value_loss, {"value_loss": value_loss}
 
     _, optimizer = optimizers(config)
-    rows = shuffles(key, config.baseline_epochs, config)
     baseline, opt_state, report = fit(
         learner.baseline,
         learner.baseline_opt_state,
@@ -170,7 +208,7 @@ def update_baseline(
         optimizer=optimizer,
         objective=objective,
         goes_on=lambda report: jnp.array(True),
-        num_steps=config.baseline_epochs * config.num_minibatches,
+        num_epochs=config.baseline_epochs,
     )
     report["baseline_grad_norm"] = report.pop("grad_norm")
     fit_before = explained_variance(batch.value, batch.value_target, batch.weight)
@@ -226,14 +264,14 @@ def fit(
     network: Carried,
     opt_state: PyTree,
     batch: Batch,
-    rows: Int[Array, "steps rows"] | None,
+    rows: Int[Array, "epochs steps rows"] | None,
     *,
     optimizer: optax.GradientTransformation,
     objective: Callable[[Any, Batch], tuple[Float[Array, ""], Report]],
     goes_on: Callable[[Report], Bool[Array, ""]],
-    num_steps: int,
+    num_epochs: int,
 ) -> tuple[Carried, PyTree, Report]:
-    """Take `num_steps` gradient steps on the minibatches that `rows` name, or on the whole batch.
+    """Take gradient steps for `num_epochs` on the minibatches of `rows`, or on the whole batch.
 
     A step is taken while `goes_on` holds of the report before it, and where there is any weight.
 
@@ -258,7 +296,10 @@ def fit(
         return after, (report, taken)
 
     start = Fit(parameters(network), opt_state, jnp.array(False))
-    end, (reports, taken) = jax.lax.scan(step, start, rows, length=num_steps)
+    if rows is not None:
+        rows = rows[:num_epochs].reshape(-1, rows.shape[-1])
+    length = num_epochs if rows is None else len(rows)
+    end, (reports, taken) = jax.lax.scan(step, start, rows, length=length)
     count = jnp.sum(taken)
     report = jax.tree.map(lambda x: jnp.sum(jnp.where(taken, x, 0)) / count, reports)
     return with_parameters(network, end.parameters), end.opt_state, report
