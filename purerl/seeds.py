@@ -20,6 +20,8 @@ from purerl.streams import FIRST
 from purerl.train import TrainState, train
 from purerl.types import Metrics
 
+BLOCK_ENVS = 64  # environments that a CPU's core steps at once, where seeds have fewer
+
 
 def seed_keys(root: int | Array, seeds: int | Sequence[int] | np.ndarray) -> Key[Array, " seeds"]:
     """The keys of many seeds: `fold_in(root, id)` for each id.
@@ -72,14 +74,14 @@ def train_seeds(
 
     The same agents as `jax.vmap(train, (0, None))(keys, config)`, mapped as the platform likes
     best: seeds are spread over the devices; on each, an accelerator maps them with `vmap`, a CPU
-    one after another, where their arrays stay in the cache.
+    one block after another, where their arrays stay in the cache (see `block_size`).
 
     **Returns:** states and metrics with a leading axis `[seeds]`.
 
     **Raises:** `ValueError` where `keys` is not an array of typed keys `[seeds]`.
     """
     require_keys(keys)
-    return map_seeds(train, keys, config, devices=devices)
+    return map_seeds(train, keys, config, devices=devices, block=block_size(config))
 
 
 def require_keys(keys: Any) -> None:
@@ -133,30 +135,58 @@ def train_sweep(
     """
     require_keys(keys)
     agents, fixed = agents_of(keys, configs, axes)
-    out = map_seeds(train_agent, agents, fixed, devices=devices)
+    out = map_seeds(train_agent, agents, fixed, devices=devices, block=block_size(fixed))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), out)
 
 
 def map_seeds(
-    function: Callable[..., Any], batched: PyTree, *broadcast: Any, devices: Any = None
+    function: Callable[..., Any],
+    batched: PyTree,
+    *broadcast: Any,
+    devices: Sequence[Any] | None = None,
+    block: int = 1,
 ) -> Any:
     """Call `function(x, *broadcast)` for each entry x of a batch, compiled, on all local devices.
 
     **Arguments:** leaves of `batched` have a leading axis `[seeds]`; those of `broadcast` are the
     same for all. A number of seeds that the devices do not divide is padded with repeats of the
-    last, which are cut off again.
+    last, which are cut off again; where there are fewer seeds than devices, some stay idle. A CPU
+    computes up to `block` entries side by side, see `block_size`.
     """
-    mesh = seed_mesh(devices)
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
-    out = seed_program(function, mesh)(pad_seeds(batched, mesh.size), *broadcast)
-    return jax.tree.map(lambda leaf: leaf[:num_seeds], out)
+    mesh = seed_mesh(devices, num_seeds)
+    padded = pad_seeds(batched, mesh.size)
+    out = seed_program(function, mesh, block=block)(padded, *broadcast)
+    return out if num_seeds % mesh.size == 0 else _first(out, num_seeds)
 
 
-def seed_mesh(devices: Any = None) -> Mesh:
-    """A mesh with one axis, `seeds`, over the given devices or all local ones."""
+@functools.partial(jax.jit, static_argnums=1)
+def _first(tree: PyTree, count: int) -> PyTree:
+    """The first entries of all leaves, in one program.
+
+    Cut one by one, each sharded leaf would be a program that gathers from all devices; several at
+    once, started in no fixed order, wait for each other for ever.
+    """
+    return jax.tree.map(lambda leaf: leaf[:count], tree)
+
+
+def block_size(config: Config) -> int:
+    """How many seeds a CPU's core should compute side by side: as many as have 64 environments.
+
+    The operations of a few environments cost what it takes to start them, which more seeds share;
+    the products of many seeds are slower side by side than one after another.
+    """
+    return max(1, BLOCK_ENVS // config.num_envs)
+
+
+def seed_mesh(devices: Sequence[Any] | None = None, num_seeds: int | None = None) -> Mesh:
+    """A mesh with one axis, `seeds`, over the given devices or all local ones; no more than seeds.
+
+    A device without a seed of its own would compute another's once more.
+    """
     devices = jax.local_devices() if devices is None else devices
     # Auto axes: environments are not written for explicit ones.
-    return Mesh(np.asarray(devices), ("seeds",), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices)[:num_seeds], ("seeds",), axis_types=(AxisType.Auto,))
 
 
 def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
@@ -168,12 +198,18 @@ def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
 
 @functools.lru_cache(maxsize=32)
 def seed_program(
-    function: Callable[..., Any], mesh: Mesh, *, num_batched: int = 1, donate: bool = False
+    function: Callable[..., Any],
+    mesh: Mesh,
+    *,
+    num_batched: int = 1,
+    donate: bool = False,
+    block: int = 1,
 ) -> Any:
     """The compiled form of a function of one seed, for batches that divide the mesh.
 
     The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
-    `donate` gives away the first. Equal functions are one program, and the last few are kept.
+    `donate` gives away the first. A CPU takes `block` seeds at a time, or as many below that as
+    divide its share. Equal functions are one program, and the last few are kept.
     """
 
     def on_device(*args):
