@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ class Always:
         return self
 
     def mode(self):
-        return self.action
+        return jnp.asarray(self.action)
 
 
 def test_frames_go_from_the_first_state_to_the_last_with_the_return_before_each():

@@ -171,7 +171,8 @@ def _lines(axes: Axes, obs: Float[ndarray, "frames numbers"], config: Config) ->
     dots = axes.plot(np.zeros(obs.shape[1]), obs[0], "ko", markersize=3)[0]
     axes.set_xlabel("step")
     axes.set_ylabel("observation")
-    axes.legend(loc="upper right", fontsize=8)
+    axes.set_position((0.17, 0.25, 0.78, 0.65))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8)
     axes.grid(color="#dddddd", linewidth=0.6)
 
     def update(i: int) -> None:

@@ -16,7 +16,7 @@ from numpy import ndarray
 from purerl.experiment import files
 from purerl.experiment.compared import Compared
 from purerl.experiment.statistics import fill_forward, iqm, iqm_interval, known
-from purerl.experiment.words import short
+from purerl.experiment.words import short, with_minus
 
 COLOR = "#0b4f9c"
 SINGLE = "#a0a0a0"
@@ -206,7 +206,7 @@ def _finish(axes: Axes, title: str, target_return: float | None) -> None:
 
 
 def _target(line: Any, target_return: float) -> None:
-    label = f"target {target_return:g}".replace("-", "\N{MINUS SIGN}")  # as on the axes
+    label = f"target {with_minus(f'{target_return:g}')}"
     line(target_return, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=label, zorder=2.5)
 
 

@@ -66,7 +66,8 @@ def _successor(key: Array, state: Any, action: Any, reset: Any, config: Config) 
     space = config.env_spec.action_space
     if isinstance(space, envs.Box):
         action = jnp.clip(action, space.low, space.high)
-    return inner_step(step_key, state, action, config.env_params)[1]
+    params = jax.tree.map(jnp.asarray, config.env_params)
+    return inner_step(step_key, state, action, params)[1]
 
 
 def render_run(

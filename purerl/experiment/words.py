@@ -11,6 +11,11 @@ def short(number: float) -> str:
     return f"{number:.3g}"
 
 
+def with_minus(number: str) -> str:
+    """A number with the minus sign that figures have on their axes."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
 def ranges(ids: Sequence[int]) -> str:
     """All of some ascending ids, `0-3, 7` for 0, 1, 2, 3, 7."""
     runs: list[list[int]] = []
