@@ -108,7 +108,7 @@ def test_a_system_error_ends_with_one_line_that_names_the_file(finished, tmp_pat
         (("compare", "RUN", "--output", "figure.xyz"), "must end in .png, .pdf or .svg"),
         (("compare", "RUN", "RUN"), "is named twice"),
         (("compare", "nowhere"), "'nowhere' is not there"),
-        (("evaluate", "nowhere"), "cannot be written"),
+        (("evaluate", "nowhere"), "holds no checkpoint"),
         (("export", "nowhere", "--seed", "1"), "holds no checkpoint"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_the_commands_write(copy, tmp_path, call):
     code, _, err = call("export", copy, other, "--scores", scores)
     assert code == 0
     assert err.count("\n") == 1
-    assert err.startswith("purerl: warning: seeds 2 of ")
+    assert err.startswith(f"purerl: warning: {other}: seeds without a return: 2; ")
     assert np.isnan(np.load(scores)["ppo"][2, 0])
 
 

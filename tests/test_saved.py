@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from finished import SMALL, altered
 from interruptions import Interrupted, interrupt_after
+from test_run import Sick
 
 import purerl
 from purerl.experiment.exports import write_scores, write_table
 from purerl.experiment.saved import read_run, short_names
+from purerl.experiment.words import ranges
 
 
 @pytest.fixture
@@ -95,6 +97,12 @@ def test_damaged_results_are_refused(copy):
     assert "summary.json' is damaged" in refused(copy)
 
 
+def test_ids_are_all_named_in_ranges():
+    assert ranges([]) == ""
+    assert ranges([4]) == "4"
+    assert ranges([0, 1, 2, 3, 7, 9, 10]) == "0-3, 7, 9-10"
+
+
 def test_names_are_the_shortest_paths_that_differ(tmp_path):
     paths = [tmp_path / each for each in ("a/x", "b/x", "b/y", "c/b/z")]
     assert short_names(paths) == ["a/x", "b/x", "y", "z"]
@@ -173,5 +181,15 @@ def test_scores_are_as_rliable_takes_them(finished, tmp_path):
 
 def test_scores_that_are_missing_are_warned_of(finished, tmp_path):
     run = read_run(altered(finished, tmp_path / "sick", seed_0=None, seed_1=None, seed_3=None))
-    with pytest.warns(UserWarning, match=r"seeds 0-1, 3 of .*sick have no return"):
+    with pytest.warns(UserWarning, match=r"sick: seeds without a return: 0-1, 3; their"):
         write_scores([run], tmp_path / "scores.npz")
+
+
+def test_stop_on_nan_ends_the_run_and_names_the_seeds(tmp_path):
+    config = purerl.vpg(Sick(), **SMALL)
+    with pytest.raises(purerl.RunError, match=r"that stopped being finite: [0-9, ]+; saved"):
+        purerl.run(config, 8, tmp_path, stop_on_nan=True, progress=False)
+    assert "is not finished" in refused(tmp_path)
+    again = purerl.resume(tmp_path, config, progress=False)
+    assert again.resumed_at > 0
+    assert again.failed_seeds == read_run(tmp_path).failed_seeds != ()

@@ -64,7 +64,8 @@ def evaluate(options: cli.Evaluate) -> None:
     """`purerl evaluate`: many episodes of every seed, and what they come to."""
     kind = "sampled" if options.sampled else "greedy"
     path = options.output or options.run / f"evaluation_{kind}.json"
-    require_writable("output", path)
+    if options.run.is_dir():  # else there is no run to read either, which is told
+        require_writable("output", path)
     played = evaluate_run(
         options.run,
         episodes=options.episodes,
@@ -115,8 +116,6 @@ def export(options: cli.Export) -> None:
 
 def render(options: cli.Render) -> None:
     """`purerl render`: a GIF."""
-    if options.output is not None:
-        require_writable("output", options.output)
     path, episode_return, length = render_run(
         options.run,
         options.seed,

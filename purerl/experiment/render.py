@@ -12,6 +12,7 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import one_line, require_positive_int
 from purerl.config import Config
+from purerl.experiment.files import require_writable
 from purerl.experiment.film import make_film
 from purerl.experiment.policies import load_states, policy_of
 from purerl.seeds import seed_keys
@@ -98,6 +99,7 @@ def render_run(
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")
     plan, states, _ = load_states(directory, config, env)
+    require_writable("output", path)
     limit = plan.config.time_limit if max_steps is None else max_steps
     if limit is None:
         raise ValueError("max_steps is required: the environment has no time limit.")
