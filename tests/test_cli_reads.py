@@ -51,14 +51,14 @@ def call(monkeypatch, capsys):
         (("export", "RUN", "--scores", "no/where.npz"), "scores"),
         (("export", "RUN", "--seed", "1", "--output", "no/where.npz"), "output"),
         (("render", "RUN", "--output", "no/where.gif"), "output"),
-        (("render", "RUN", "--output", "folder"), "output"),
+        (("render", "RUN", "--output", "folder.gif"), "output"),
     ],
 )
 def test_a_file_that_cannot_be_written_ends_with_one_line_and_exit_code_2(
     command, name, finished, tmp_path, monkeypatch, call
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.gif").mkdir()
     code, out, err = call(*(finished if each == "RUN" else each for each in command))
     assert (code, out) == (2, "")
     assert err.count("\n") == 1

@@ -100,7 +100,7 @@ def write_scores(runs: Sequence[Saved], path: str | Path) -> None:
         without = sorted((*run.failed_seeds, *run.silent_seeds))
         if without:
             warnings.warn(
-                f"{run.directory}: seeds without a return: {ranges(without)}; their scores are NaN, "
-                f"and so is all that rliable makes of them.",
+                f"{run.directory}: seeds without a return: {ranges(without)}; their scores are "
+                f"NaN, and so is all that rliable makes of them.",
                 stacklevel=2,
             )
