@@ -1,5 +1,6 @@
 """Checks of single values, each with one line that names the value and what would do."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,3 +41,12 @@ def require_bool(name: str, value: Any) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} = {one_line(value)} must be True or False.")
+
+
+def require_seed(seed: Any, seed_ids: Sequence[int]) -> int:
+    """Refuse a seed that is not among those of a run; else its place among them."""
+    if seed not in seed_ids:
+        raise ValueError(
+            f"seed = {one_line(seed)} is not in this run; use one of {one_line(seed_ids)}."
+        )
+    return seed_ids.index(seed)

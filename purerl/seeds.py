@@ -219,7 +219,9 @@ def seed_program(
             return function(*each, *broadcast)
 
         if mesh.devices.flat[0].platform == "cpu":
-            return jax.lax.map(one, batched, batch_size=int(__import__('os').environ.get('BLK','0')) or None)
+            return jax.lax.map(
+                one, batched, batch_size=int(__import__("os").environ.get("BLK", "0")) or None
+            )
         return jax.vmap(one)(batched)
 
     def on_mesh(*args):

@@ -65,7 +65,9 @@ def update(
     **Returns:** the new learner, and its share of `Metrics` by name. A minibatch in which every
     transition has weight 0 changes nothing; where there is no other, the metrics are NaN.
     """
-    value, next_value = (None, None) if learner.baseline is None else values(learner.baseline, rollout)
+    value, next_value = (
+        (None, None) if learner.baseline is None else values(learner.baseline, rollout)
+    )
     estimate = jax.lax.stop_gradient(
         config.algorithm.estimate(rollout, value, next_value, config.hyper)
     )

@@ -43,3 +43,13 @@ def few_memory_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The directory of a finished run of 4 seeds, which tests leave as it is."""
+    from finished import train
+
+    directory = tmp_path_factory.mktemp("runs") / "vpg"
+    train(directory, evaluate_every=2)
+    return directory

@@ -1,97 +1,137 @@
-"""Finished runs, read back: comparisons, tables, scores, evaluations and pictures."""
+"""Finished runs, read back: what is read, what is refused, and files for other programs."""
 
 import csv
-import json
-from pathlib import Path
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from test_cli import purerl as command_line
+from finished import SMALL, altered
+from interruptions import Interrupted, interrupt_after
 from test_run import Sick
 
 import purerl
-from purerl.experiment.play import evaluate_run, render_run
-from purerl.experiment.plot import comparison, histogram
-from purerl.experiment.saved import compare_runs, read_run, write_scores, write_table
-
-SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
+from purerl.experiment.exports import write_scores, write_table
+from purerl.experiment.saved import read_run, short_names
+from purerl.experiment.words import ranges
 
 
-def train(directory, algo="vpg", env="CartPole-v1", seeds=4, **options: Any):
-    config = purerl.preset(env, algo, **SMALL)
-    how: Any = {"evaluation_episodes": 2, "progress": False, "target_return": 20.0}
-    return purerl.run(config, seeds, directory, **(how | options))
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished run that a test may spoil."""
+    return shutil.copytree(finished, tmp_path / "copy")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    train(root / "vpg", evaluate_every=2)
-    train(root / "ppo", "ppo", seeds=5)
-    return root
+def refused(directory):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        read_run(directory)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-def test_a_run_reads_back_as_it_was(runs):
-    again = purerl.resume(runs / "vpg", progress=False)
-    saved = read_run(runs / "vpg")
+def test_a_run_reads_back_as_it_was(copy):
+    again = purerl.resume(copy, progress=False)
+    saved = read_run(copy)
     assert (saved.env, saved.algo, saved.seed_ids) == ("CartPole-v1", "vpg", (0, 1, 2, 3))
+    assert saved.greedy
+    assert saved.failed_seeds == saved.silent_seeds == ()
     np.testing.assert_allclose(saved.returns, again.final_returns())
     np.testing.assert_array_equal(saved.arrays["entropy"], again.metrics.entropy)
 
 
-def test_an_unfinished_run_is_not_read(tmp_path):
-    with pytest.raises(ValueError, match="holds no finished run; finish it: purerl resume"):
-        read_run(tmp_path)
+def test_seeds_without_a_return_are_named(finished, tmp_path):
+    saved = read_run(altered(finished, tmp_path / "sick", seed_1=None, seed_3=None))
+    assert saved.failed_seeds == (1, 3)
+    assert saved.silent_seeds == ()
+    assert np.isnan(saved.returns[[1, 3]]).all()
+    saved.returns[0] = np.nan
+    assert saved.silent_seeds == (0,)
 
 
-def test_comparison_of_runs(runs):
-    vpg, ppo = compare_runs([runs / "vpg", runs / "ppo"])
-    assert vpg.improvement is None
-    assert ppo.improvement is not None
-    wins = np.mean([(x > y) + 0.5 * (x == y) for x in ppo.run.returns for y in vpg.run.returns])
-    assert float(ppo.improvement.value) == pytest.approx(wins)
-    assert float(ppo.mean.value) == pytest.approx(ppo.run.returns.mean())
-    assert float(ppo.median.value) == pytest.approx(np.median(ppo.run.returns))
-    assert ppo.solved == np.mean(ppo.run.returns >= 20)
-    assert len(comparison([vpg, ppo]).axes) == 2
+def test_a_result_from_before_a_longer_budget_is_not_read(copy, monkeypatch):
+    result = {name: (copy / name).read_bytes() for name in ("summary.json", "metrics.npz")}
+    interrupt_after(8, monkeypatch)
+    warned = pytest.warns(UserWarning, match="now fall to 0 over 12 updates")
+    with pytest.raises(Interrupted), warned:
+        purerl.resume(copy, total_steps=4 * 8 * 12, progress=False)
+    for name, content in result.items():
+        (copy / name).write_bytes(content)
+    assert f"is not finished; go on with it: purerl resume {copy}" in refused(copy)
 
 
-def test_runs_of_several_environments_are_not_compared(runs, tmp_path):
-    train(tmp_path, "vpg", "Acrobot-v1", evaluation_episodes=0)
-    with pytest.raises(ValueError, match="CartPole-v1 and Acrobot-v1 cannot be compared"):
-        compare_runs([runs / "vpg", tmp_path])
+def test_what_is_no_finished_run_is_refused_for_what_it_is(copy, tmp_path):
+    assert "is not there" in refused(tmp_path / "nowhere")
+    assert "holds no run" in refused(tmp_path)
+    (copy / "summary.json").unlink()
+    assert "is not finished; go on with it: purerl resume" in refused(copy)
+    (copy / "config.json").write_text("{}")
+    assert "config.json' is damaged" in refused(copy)
 
 
-def test_failed_seeds_are_counted_and_enter_no_mean(tmp_path):
-    config = purerl.vpg(Sick(), **SMALL)
-    result = purerl.run(config, 8, tmp_path, progress=False)
-    assert 0 < len(result.failed_seeds) < 8
-    (each,) = compare_runs([tmp_path])
-    assert each.num_failed == len(result.failed_seeds)
-    assert len(each.run.known) == 8 - each.num_failed
-    assert np.isfinite(each.mean.value)
+@pytest.mark.slow
+def test_a_sweep_is_no_run(tmp_path):
+    config = purerl.preset("CartPole-v1", "vpg", **SMALL)
+    sweep = purerl.sweep(config, discount=[0.9, 0.99])
+    purerl.run_sweep(sweep, 1, tmp_path, evaluation_episodes=0, progress=False)
+    assert "holds a sweep" in refused(tmp_path)
+
+
+def test_damaged_results_are_refused(copy):
+    path = copy / "metrics.npz"
+    sound = path.read_bytes()
+    flag, method = (bytearray(sound) for _ in range(2))
+    entry = sound.index(b"PK\x01\x02")  # of the first file in the archive's directory
+    flag[entry + 8] |= 1  # it is encrypted
+    method[entry + 10] = 99  # in a way that nobody knows
+    middle = bytearray(sound)
+    middle[len(sound) // 2] ^= 255
+    for data in (b"", b"nothing", sound[:-40], sound[: len(sound) // 2], flag, method, middle):
+        path.write_bytes(bytes(data))
+        assert f"metrics.npz' is damaged; remove it, and write it again: purerl resume {copy}" in (
+            refused(copy)
+        )
+    np.savez(path, something=np.zeros(3))
+    assert "metrics.npz' is damaged" in refused(copy)
+    path.write_bytes(sound)
+    (copy / "summary.json").write_text('{"seeds": [')
+    assert "summary.json' is damaged" in refused(copy)
+
+
+def test_ids_are_all_named_in_ranges():
+    assert ranges([]) == ""
+    assert ranges([4]) == "4"
+    assert ranges([0, 1, 2, 3, 7, 9, 10]) == "0-3, 7, 9-10"
+
+
+def test_names_are_the_shortest_paths_that_differ(tmp_path):
+    paths = [tmp_path / each for each in ("a/x", "b/x", "b/y", "c/b/z")]
+    assert short_names(paths) == ["a/x", "b/x", "y", "z"]
+    assert short_names([tmp_path / "a", tmp_path / "c/a"]) == [f"{tmp_path.name}/a", "c/a"]
+    with pytest.raises(ValueError, match="is named twice"):
+        short_names([tmp_path / "a", tmp_path / "b/../a"])
+
+
+def read_rows(path):
+    if path.suffix == ".parquet":
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    with open(path, newline="") as file:
+        rows: Any = list(csv.DictReader(file))
+    words = ("env", "algo")
+    return [
+        {k: float(v) if v else np.nan for k, v in row.items() if k not in words} for row in rows
+    ]
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_the_table_has_a_row_for_each_record_of_each_seed(name, runs, tmp_path):
-    run = read_run(runs / "vpg")
+def test_the_table_has_a_row_for_each_record_of_each_seed(name, finished, tmp_path):
+    run = read_run(finished)
     write_table(run, tmp_path / name)
-    if name.endswith(".csv"):
-        with open(tmp_path / name, newline="") as file:
-            rows: Any = list(csv.DictReader(file))
-        rows = [
-            {k: float(v) if v else np.nan for k, v in row.items() if k not in ("env", "algo")}
-            for row in rows
-        ]
-    else:
-        parquet = pytest.importorskip("pyarrow.parquet")
-        rows = parquet.read_table(tmp_path / name).to_pylist()
+    rows = read_rows(tmp_path / name)
     assert len(rows) == 4 * 6
     for row in rows:
         seed, record = int(row["seed"]), int(row["updates"]) - 1
         assert row["env_steps"] == row["updates"] * 32
+        assert row["failed_at"] == -1
         assert row["entropy"] == pytest.approx(float(run.arrays["entropy"][seed, record]))
         evaluated = record in (1, 3, 5)
         assert np.isfinite(row["greedy_return"]) == evaluated
@@ -100,114 +140,56 @@ def test_the_table_has_a_row_for_each_record_of_each_seed(name, runs, tmp_path):
             assert row["sampled_return"] == pytest.approx(float(played))
 
 
-def test_a_table_of_another_kind_is_refused(runs, tmp_path):
+def test_the_table_has_the_metrics_alone_and_says_when_a_seed_failed(finished, tmp_path):
+    run = read_run(altered(finished, tmp_path / "sick", seed_1=None))
+    # As many evaluations as records: `[seeds, evaluations]` is not taken for `[seeds, records]`.
+    run.arrays["greedy_num_unfinished"] = np.zeros((4, 6), int)
+    write_table(run, tmp_path / "table.csv")
+    rows = read_rows(tmp_path / "table.csv")
+    assert "greedy_num_unfinished" not in rows[0]
+    assert {(int(row["seed"]), row["failed_at"]) for row in rows} == {
+        (0, -1),
+        (1, 3),
+        (2, -1),
+        (3, -1),
+    }
+
+
+def test_a_table_of_another_kind_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
-        write_table(read_run(runs / "vpg"), tmp_path / "table.xlsx")
+        write_table(read_run(finished), tmp_path / "table.xlsx")
 
 
-def test_scores_are_as_rliable_takes_them(runs, tmp_path):
-    train(tmp_path / "acrobot", "vpg", "Acrobot-v1")
-    both = [read_run(runs / "vpg"), read_run(tmp_path / "acrobot")]
+def test_scores_are_as_rliable_takes_them(finished, tmp_path):
+    acrobot = altered(finished, tmp_path / "acrobot", env="Acrobot-v1", seed_2=-500.0)
+    both = [read_run(finished), read_run(acrobot)]
     write_scores(both, tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz") as scores:
         assert scores["envs"].tolist() == ["Acrobot-v1", "CartPole-v1"]
         assert scores["vpg"].shape == (4, 2)
+        assert scores["vpg"][2, 0] == -500
         np.testing.assert_allclose(scores["vpg"][:, 1], both[0].returns)
-    with pytest.raises(ValueError, match="scores of ppo lack Acrobot-v1"):
-        write_scores([*both, read_run(runs / "ppo")], tmp_path / "scores.npz")
-    with pytest.raises(ValueError, match="need one run for each environment"):
-        write_scores([both[0], both[0]], tmp_path / "scores.npz")
-
-
-def test_evaluation_of_a_saved_run(runs):
-    played = evaluate_run(runs / "vpg", episodes=300, seeds=[2, 0])
-    assert played.evaluation.episode_return.shape == (2, 512)
-    assert played.updates == 6
-    policy = purerl.load_policy(runs / "vpg", 2)
-    config = played.plan.config
-    import jax
-
-    number = jax.random.fold_in(purerl.seed_keys(0, [2])[0], 7)
-    greedy_key, _ = jax.random.split(number)
-    alone = purerl.evaluate(greedy_key, policy, config, num_episodes=256)
-    np.testing.assert_array_equal(
-        np.asarray(played.evaluation.episode_return)[0, :256], alone.episode_return
-    )
-    sampled = evaluate_run(runs / "vpg", episodes=10, sampled=True)
-    assert sampled.evaluation.episode_return.shape == (4, 10)
-    with pytest.raises(ValueError, match=r"seeds = \[9\] are not in this run"):
-        evaluate_run(runs / "vpg", seeds=[9])
-
-
-def test_the_blocks_of_an_evaluation_differ(runs):
-    returns = np.asarray(evaluate_run(runs / "vpg", episodes=512).evaluation.episode_return)
-    assert np.any(returns[:, :256] != returns[:, 256:])
-
-
-@pytest.mark.parametrize(
-    "env",
-    [
-        "CartPole-v1",
-        "BernoulliBandit-misc",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("Catch-bsuite", "Breakout-MinAtar", "Pong-misc")
-        ),
-    ],
-)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_episode_becomes_a_gif(env, tmp_path):
-    train(tmp_path, "ppo", env, seeds=1, evaluation_episodes=0)
-    path, total, length = render_run(tmp_path, 0, max_steps=12)
-    assert path == tmp_path / "seed_0.gif"
-    assert 0 < length <= 12
-    assert np.isfinite(total)
-    opened: Any = Image.open(path)
-    with opened as gif:
-        assert 1 <= gif.n_frames <= length
-        gif.seek(0)
-        assert np.asarray(gif.convert("RGB")).std() > 0
-
-
-def test_histogram_of_equal_and_of_missing_returns():
-    figure = histogram(np.array([500.0, 500.0, np.nan]), title="", xlabel="", target_return=475.0)
-    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 2  # type: ignore
-    histogram(np.array([np.nan]), title="", xlabel="", target_return=None)
-
-
-@pytest.mark.slow
-def test_the_command_line_on_runs(runs, tmp_path):
-    vpg, ppo = str(runs / "vpg"), str(runs / "ppo")
-    done = command_line("compare", vpg, ppo, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "P(beats first)" in done.stdout
-    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    done = command_line("evaluate", vpg, "--episodes", "8", "--sampled", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "sampled return, iqm over seeds" in done.stdout
-    written = json.loads((Path(vpg) / "evaluation_sampled.json").read_text())
-    assert written["episodes"] == 8
-    assert len(written["seeds"]) == 4
-    for args, said in (
-        (("export", vpg), "export what?"),
-        (("export", vpg, ppo, "--seed", "1"), "give one for --seed"),
-        (("render", vpg, "--seed", "77"), "seed = 77 is not in this run"),
-        (("compare", str(tmp_path)), "holds no finished run"),
-        (("resume", str(tmp_path)), "holds no run"),
-        (("evaluate", str(tmp_path)), "holds no checkpoint"),
-        (("train", "--memory-limit", "much"), "write 500MB or 1.5GB"),
+    ppo = read_run(altered(finished, tmp_path / "ppo", algo="ppo"))
+    for runs, line in (
+        ([*both, ppo], "scores of ppo lack Acrobot-v1"),
+        ([both[0], both[0]], "need one run for each environment"),
+        ([both[0], both[1]._replace(greedy=False)], "name runs of one kind"),
     ):
-        done = command_line(*args, cwd=tmp_path)
-        assert done.returncode == 2, (args, done.stderr)
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+        with pytest.raises(ValueError, match=line):
+            write_scores(runs, tmp_path / "scores.npz")
+
+
+def test_scores_that_are_missing_are_warned_of(finished, tmp_path):
+    run = read_run(altered(finished, tmp_path / "sick", seed_0=None, seed_1=None, seed_3=None))
+    with pytest.warns(UserWarning, match=r"sick: seeds without a return: 0-1, 3; their"):
+        write_scores([run], tmp_path / "scores.npz")
 
 
 def test_stop_on_nan_ends_the_run_and_names_the_seeds(tmp_path):
     config = purerl.vpg(Sick(), **SMALL)
     with pytest.raises(purerl.RunError, match=r"that stopped being finite: [0-9, ]+; saved"):
         purerl.run(config, 8, tmp_path, stop_on_nan=True, progress=False)
+    assert "is not finished" in refused(tmp_path)
     again = purerl.resume(tmp_path, config, progress=False)
     assert again.resumed_at > 0
-    assert again.failed_seeds
+    assert again.failed_seeds == read_run(tmp_path).failed_seeds != ()

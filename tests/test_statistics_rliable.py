@@ -43,12 +43,22 @@ def test_aggregates_and_stratified_intervals(ours, theirs, num_tasks, rliable):
     assert abs(float(mine.high) - high) < 0.1 * width
 
 
-def test_median_of_one_task(rliable):
-    _, metrics = rliable
-    x = scores(1, num_tasks=1)
-    # rliable's is the median over tasks of the means over seeds; ours is that of all scores.
-    assert float(score_interval(x, np.median).value) == pytest.approx(float(np.median(x)))
-    assert metrics.aggregate_median(x) == pytest.approx(float(score_interval(x, np.mean).value))
+def test_median_and_its_interval(rliable):
+    library, metrics = rliable
+    x = scores(1, num_seeds=31, num_tasks=1)
+
+    def median(x):
+        # rliable's is over tasks, of means over seeds: here each seed is a task of one seed.
+        return np.array([metrics.aggregate_median(x.T)])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        points, intervals = library.get_interval_estimates({"x": x}, median, reps=4000)
+    mine = score_interval(x, np.median, resamples=4000)
+    assert float(mine.value) == pytest.approx(float(points["x"][0]))
+    low, high = intervals["x"][:, 0]
+    assert abs(float(mine.low) - low) < 0.1 * (high - low)
+    assert abs(float(mine.high) - high) < 0.1 * (high - low)
 
 
 def test_probability_of_improvement(rliable):

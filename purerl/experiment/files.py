@@ -1,7 +1,10 @@
 """The files of a run directory, each written whole or not at all."""
 
+import contextlib
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,8 +28,38 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_whole(path, lambda file: np.savez(file, **everything))
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote, without pickle: nothing in it is executed.
+
+    **Raises:** `OSError` where it cannot be opened, `ValueError` where it is something else.
+    """
+    with open(path, "rb") as file:
+        try:
+            with np.load(file) as saved:
+                return dict(saved)
+        except Exception as error:  # numpy and zipfile raise a dozen kinds, OSError too
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path} is damaged: {reason}") from error
+
+
+def require_writable(name: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is computed for it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{name} = {str(path)!r} cannot be written: {error.strerror}; name another file."
+        ) from error
+
+
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file beside its place and move it there: a crash leaves what was there before."""
+    """Write a file beside its place and move it there: a crash leaves what was there before.
+
+    **Raises:** `OSError` that names the file.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as file:
@@ -34,8 +67,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -44,3 +44,15 @@ class Lock:
         traceback: TracebackType | None,
     ) -> None:
         os.close(self._file)  # which frees the lock
+
+
+def in_use(directory: Path) -> bool:
+    """Whether a process is at work on a run."""
+    try:
+        with open(directory / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # it has no lock file, or none that can be read
+    return False

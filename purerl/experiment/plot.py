@@ -1,6 +1,7 @@
 """Figures: learning curves over seeds, sweeps, comparisons, and how final returns spread."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +9,34 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from purerl.experiment.saved import Compared
-from purerl.experiment.statistics import fill_forward, iqm, iqm_interval
-from purerl.experiment.words import short
+from purerl.experiment import files
+from purerl.experiment.compared import Compared
+from purerl.experiment.statistics import fill_forward, iqm, iqm_interval, known
+from purerl.experiment.words import short, with_minus
 
-COLOR = "#3465a4"
-MUTED = "#666666"
+COLOR = "#0b4f9c"
+SINGLE = "#a0a0a0"
+MUTED = "#555555"
+# Okabe and Ito's, told apart by the colour-blind too; the runs beyond are dashed.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 COLORED = 8  # settings of a sweep that have a colour of their own
 POINTS = 200  # of a curve, at most: more cannot be seen, and each is bootstrapped
+TICK_LETTERS = 24  # of names that fit side by side below an axis
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, in the format that the name says."""
+    files.write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:]))
+
+
+def require_figure_name(name: str, path: Path) -> None:
+    """Refuse a name that says no format of a figure."""
+    if path.suffix[1:].lower() not in Figure().canvas.get_supported_filetypes():
+        raise ValueError(f"{name} = {str(path)!r} must end in .png, .pdf or .svg.")
 
 
 def learning_curve(
@@ -37,25 +55,27 @@ def learning_curve(
     num_seeds = len(curves)
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    for i, curve in enumerate(curves):
-        label = "single seeds" if i == 0 and num_seeds > 1 else None
-        axes.plot(env_steps, curve, color=COLOR, alpha=0.16, linewidth=0.6, label=label)
     complete = ~np.isnan(curves).any(axis=0)
     if num_seeds and complete.any():
         middle, low, high = iqm_interval(curves[:, complete])
         x = env_steps[complete]
         label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "1 seed"
-        axes.plot(x, middle, color=COLOR, linewidth=2, label=label)
+        axes.plot(x, middle, color=COLOR, linewidth=2, label=label, zorder=4)
         if num_seeds > 1:
-            axes.fill_between(
-                x, low, high, color=COLOR, alpha=0.3, linewidth=0, label="95% interval"
-            )
+            band: dict[str, Any] = {"color": COLOR, "alpha": 0.35, "linewidth": 0}
+            axes.fill_between(x, low, high, **band, label="95% interval", zorder=3)
+    if num_seeds > 1 or not complete.any():
+        thin: dict[str, Any] = {"color": SINGLE, "alpha": _alpha(num_seeds), "linewidth": 0.6}
+        for i, curve in enumerate(curves):
+            axes.plot(env_steps, curve, **thin, label=None if i else "single seeds")
     _finish(axes, title, target_return)
-    if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(loc="best", frameon=False, fontsize=9)
-        for handle in legend.get_lines():
-            handle.set_alpha(1)
+    _legend(figure, axes)
     return figure
+
+
+def _alpha(num_seeds: int) -> float:
+    """How opaque the line of one seed is among so many."""
+    return float(np.clip(3.5 / np.sqrt(max(1, num_seeds)), 0.3, 0.9))
 
 
 def sweep_curves(
@@ -97,82 +117,111 @@ def comparison(compared: Sequence[Compared]) -> Figure:
     Each curve is the IQM over seeds with its 95% interval; at the right the IQM of the final
     returns, and a dot for each seed.
     """
-    figure = Figure(figsize=(10, 4.4), dpi=160, layout="constrained")
-    axes, ends = figure.subplots(1, 2, width_ratios=(2, 1))
-    colors = colormaps["viridis"](np.linspace(0, 0.85, len(compared)))
+    figure = Figure(figsize=(10, 4.6), dpi=160, layout="constrained")
+    axes, ends = figure.subplots(1, 2, width_ratios=(2, 1), sharey=True)
     spread = np.random.default_rng(0)
-    for i, (each, color) in enumerate(zip(compared, colors, strict=True)):
-        run, alive = each.run, each.run.arrays["failed_at"] < 0
-        env_steps = run.arrays["record_updates"] * float(run.env_steps_per_update)
-        returns = np.asarray(run.arrays["episode_return"][alive], float)
-        x, curves = thinned(env_steps, fill_forward(returns))
-        complete = ~np.isnan(curves).any(axis=0)
-        label = f"{run.directory.name} ({len(curves)} seeds)"
-        if complete.any():
-            middle, low, high = iqm_interval(curves[:, complete])
-            axes.plot(x[complete], middle, color=color, linewidth=2, label=label)
-            axes.fill_between(x[complete], low, high, color=color, alpha=0.25, linewidth=0)
-        place = i + spread.uniform(-0.18, 0.18, len(run.known))
-        ends.plot(place, run.known, ".", color=color, alpha=0.35, markersize=5)
-        value, low, high = (float(np.asarray(bound)) for bound in each.iqm)
+    for i, each in enumerate(compared):
+        color, dashes = PALETTE[i % len(PALETTE)], "--" if i >= len(PALETTE) else "-"
+        _compared_curve(axes, each, {"color": color, "linestyle": dashes})
+        returns = known(each.run.returns)
+        place = i + spread.uniform(-0.2, 0.2, len(returns))
+        ends.plot(place, returns, ".", color=color, alpha=0.45, markersize=6, markeredgewidth=0)
+        value, low, high = (float(np.asarray(bound)) for bound in each.figures.iqm)
         whiskers = np.nan_to_num([[value - low], [high - value]])
-        ends.errorbar([i], [value], whiskers, fmt="_", color=color, markersize=22, capsize=5)
-    _finish(axes, compared[0].run.env, compared[0].run.target_return)
-    axes.legend(loc="best", frameon=False, fontsize=9)
-    names = [each.run.directory.name for each in compared]
-    ends.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=9)
+        ends.errorbar(
+            [i + 0.34], [value], whiskers, fmt="o", color=color, markersize=5, capsize=3, zorder=4
+        )
+    first = compared[0].run
+    same_target = len({each.run.target_return for each in compared}) == 1
+    target = first.target_return if same_target else None
+    _finish(axes, first.env, target)
+    _legend(figure, axes, Patch(color=MUTED, alpha=0.3, linewidth=0, label="95% interval"))
+    names = [each.name for each in compared]
+    long = sum(map(len, names)) > TICK_LETTERS
+    slant: dict[str, Any] = {"rotation": 20, "ha": "right"} if long else {}
+    ends.set_xticks(range(len(names)), names, fontsize=9, **slant)
     ends.set_xlim(-0.6, len(names) - 0.4)
-    ends.set_title("final return, IQM [95%]", loc="left", fontsize=11)
-    ends.grid(axis="y", color="#dddddd", linewidth=0.6)
-    ends.spines[["top", "right"]].set_visible(False)
+    if target is not None:
+        _target(ends.axhline, target)
+    ends.set_ylabel(first.kind)
+    ends.set_title("at the end: seeds, IQM [95% interval]", loc="left", fontsize=11)
+    ends.tick_params(labelleft=True)
+    _grid(ends, "y")
     return figure
+
+
+def _compared_curve(axes: Axes, each: Compared, style: dict[str, Any]) -> None:
+    run, alive = each.run, each.run.arrays["failed_at"] < 0
+    env_steps = run.arrays["record_updates"] * float(run.env_steps_per_update)
+    returns = np.asarray(run.arrays["episode_return"][alive], float)
+    x, curves = thinned(env_steps, fill_forward(returns))
+    complete = ~np.isnan(curves).any(axis=0)
+    if complete.any():
+        middle, low, high = iqm_interval(curves[:, complete])
+        label = f"{each.name}, IQM of {len(curves)} seeds"
+        axes.plot(x[complete], middle, linewidth=2, label=label, zorder=4, **style)
+        band: dict[str, Any] = {"color": style["color"], "alpha": 0.3, "linewidth": 0}
+        axes.fill_between(x[complete], low, high, zorder=3, **band)
 
 
 def histogram(
     returns: Float[ndarray, " seeds"], *, title: str, xlabel: str, target_return: float | None
 ) -> Figure:
-    """How the returns of the seeds are spread, with their IQM; NaN are left out."""
-    known = returns[~np.isnan(returns)]
+    """How the returns of the seeds are spread, a tick for each, and their IQM."""
+    found = known(returns)
     figure = Figure(figsize=(7.2, 3.4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    if known.size:
-        spread = max(float(np.ptp(known)), 1e-3 * max(1.0, float(np.abs(known).max())))
-        middle = (known.max() + known.min()) / 2
+    if found.size:
+        spread = max(float(np.ptp(found)), 5e-2 * max(1.0, float(np.abs(found).max())))
+        middle = (found.max() + found.min()) / 2
         bounds = (middle - 0.55 * spread, middle + 0.55 * spread)
-        axes.hist(known, bins=24, range=bounds, color=COLOR, alpha=0.75)
-        axes.axvline(float(iqm(known)), color="black", linewidth=1.4, label="IQM")
+        bins = int(np.clip(2 * np.sqrt(found.size), 5, 24)) | 1  # odd: equal seeds are one, central
+        bars: dict[str, Any] = {"color": COLOR, "alpha": 0.6, "edgecolor": "white"}
+        axes.hist(found, bins=bins, range=bounds, **bars)
+        ticks: dict[str, Any] = {"color": "black", "markersize": 9, "alpha": _alpha(found.size)}
+        ticks["transform"] = axes.get_xaxis_transform()
+        axes.plot(found, np.full(found.size, 0.025), "|", **ticks, label="single seeds")
+        axes.axvline(float(iqm(found)), color="black", linewidth=1.6, label="IQM")
     if target_return is not None:
-        style: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
-        axes.axvline(target_return, **style, label=f"target {target_return:g}")
+        _target(axes.axvline, target_return)
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("seeds")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", frameon=False, fontsize=9)
+    _grid(axes, "y")
+    _legend(figure, axes)
     return figure
 
 
 def _finish(axes: Axes, title: str, target_return: float | None) -> None:
     """What every figure of returns has: target, labels and grid."""
     if target_return is not None:
-        axes.axhline(
-            target_return,
-            color=MUTED,
-            linewidth=1,
-            linestyle=(0, (4, 3)),
-            label=f"target {target_return:g}",
-        )
+        _target(axes.axhline, target_return)
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("environment steps of one seed")
     axes.set_ylabel("episode return (sampled actions)")
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     axes.margins(x=0.01)
-    axes.grid(color="#dddddd", linewidth=0.6)
+    _grid(axes, "both")
+
+
+def _target(line: Any, target_return: float) -> None:
+    label = f"target {with_minus(f'{target_return:g}')}"
+    line(target_return, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=label, zorder=2.5)
+
+
+def _grid(axes: Axes, which: Any) -> None:
+    axes.grid(axis=which, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, axes: Axes, *more: Any) -> None:
+    """A legend below the axes, where it covers nothing."""
+    handles = [*axes.get_legend_handles_labels()[0], *more]
+    if handles:
+        place: Any = "outside lower center"
+        figure.legend(handles=handles, loc=place, ncols=4, frameon=False, fontsize=8.5)
 
 
 def thinned(

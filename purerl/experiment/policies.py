@@ -4,7 +4,6 @@ The file is NumPy's npz, read without pickle: nothing in it is executed.
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,22 @@ import numpy as np
 
 import purerl
 from purerl.carried import Carried, carried
+from purerl.checks import require_seed
 from purerl.config import Config
 from purerl.envs import Box, Discrete, Space
 from purerl.experiment import files
-from purerl.experiment.checkpoints import newest, restore
+from purerl.experiment.checkpoints import CHECKPOINTS, MANIFEST, newest, restore
 from purerl.experiment.describe import describe
 from purerl.experiment.header import env_name
+from purerl.experiment.lock import in_use
 from purerl.experiment.rebuild import NotNamedError, rebuild_plug
 from purerl.experiment.resume import plan_of, read_header
 from purerl.experiment.run import Plan
 from purerl.running import no_stats
 from purerl.seeds import seed_keys
 from purerl.train import TrainState, init
+
+ATTEMPTS = 3  # to read a checkpoint that is not removed meanwhile
 
 
 def save_policy(path: str | Path, policy: Carried, config: Config) -> None:
@@ -60,20 +63,17 @@ def load_policy(path: str | Path, seed: int | None = None, config: Config | None
     path = Path(path)
     if path.is_dir():
         plan, states, _ = load_states(path, config)
-        if seed is None or seed not in plan.seed_ids:
-            raise ValueError(f"seed = {seed} is not in this run; use one of {plan.seed_ids}.")
-        index = plan.seed_ids.index(seed)
-        return jax.tree.map(lambda leaf: leaf[index], states.learner.policy)
+        return policy_of(plan, states, seed)
     try:
-        with open(path, "rb") as file, np.load(file) as saved:
-            arrays = dict(saved)
+        arrays = files.read_arrays(path)
         header = json.loads(arrays["header"].tobytes())
         obs_space = _space(header["obs_space"], arrays, "obs")
         action_space = _space(header["action_space"], arrays, "action")
     except FileNotFoundError:
         raise ValueError(f"path = {str(path)!r} is not there.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path = {str(path)!r} is no policy, or damaged: {error}.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"path = {str(path)!r} is no policy, or damaged: {reason}.") from error
     try:
         factory = rebuild_plug("policy", header["policy"]) if config is None else config.policy
     except NotNamedError as error:
@@ -98,11 +98,7 @@ def _rebuilt(
         if (
             value is None
             or count != len(leaves)
-            or (value.shape, value.dtype)
-            != (
-                leaf.shape,
-                leaf.dtype,
-            )
+            or (value.shape, value.dtype) != (leaf.shape, leaf.dtype)
         ):
             raise ValueError(
                 f"the weights do not fit the network: {count} arrays, not {len(leaves)}, or of "
@@ -116,21 +112,41 @@ def load_states(
 ) -> tuple[Plan, TrainState, int]:
     """The plan of a run, the states of all its agents in its newest checkpoint, and its updates.
 
+    The run may be training meanwhile: where it removes the checkpoint that is being read, the next
+    is taken.
+
     **Raises:** `ValueError` where there is none, or `config` is needed.
     """
-    updates = newest(directory)
-    if updates is None:
-        raise ValueError(
-            f"{str(directory)!r} holds no checkpoint; train first: purerl train --directory "
-            f"{directory}"
-        )
-    plan = plan_of(read_header(directory, updates), config, env)
+    training = in_use(directory)
+    for _ in range(ATTEMPTS):
+        updates = newest(directory, warn=not training)  # the one being written is no damage
+        if updates is None:
+            break
+        try:
+            plan = plan_of(read_header(directory, updates), config, env)
+            return plan, restore(directory, updates, _state_shapes(plan)), updates
+        except Exception:
+            if (directory / CHECKPOINTS / str(updates) / MANIFEST).exists():
+                raise  # nobody has removed it: it is something else
+    raise ValueError(
+        f"{str(directory)!r} holds no checkpoint; train first: purerl train --directory {directory}"
+    )
 
+
+def _state_shapes(plan: Plan) -> TrainState:
     def states() -> TrainState:
-        keys = seed_keys(plan.root, plan.seed_ids)
-        return jax.vmap(init, (0, None))(keys, plan.config)
+        return jax.vmap(init, (0, None))(seed_keys(plan.root, plan.seed_ids), plan.config)
 
-    return plan, restore(directory, updates, jax.eval_shape(states)), updates
+    return jax.eval_shape(states)
+
+
+def policy_of(plan: Plan, states: TrainState, seed: int | None) -> Carried:
+    """The policy of one seed.
+
+    **Raises:** `ValueError` where the run has no such seed.
+    """
+    index = require_seed(seed, plan.seed_ids)
+    return jax.tree.map(lambda leaf: leaf[index], states.learner.policy)
 
 
 def _described(space: Space) -> dict[str, Any]:

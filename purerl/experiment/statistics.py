@@ -22,6 +22,30 @@ class Interval(NamedTuple):
 NOTHING = Interval(*[np.array(np.nan)] * 3)
 
 
+class OverSeeds(NamedTuple):
+    """The three figures of a return over seeds."""
+
+    iqm: Interval
+    mean: Interval
+    median: Interval
+
+
+def over_seeds(returns: Float[ndarray, " seeds"]) -> OverSeeds:
+    """The figures of the seeds that have a return."""
+    scores = known(returns)[:, None]
+    return OverSeeds(*(score_interval(scores, each) for each in (iqm, np.mean, np.median)))
+
+
+def known(returns: Float[ndarray, " seeds"]) -> Float[ndarray, " known"]:
+    """The returns of the seeds that have one; it is NaN for the others."""
+    return returns[~np.isnan(returns)]
+
+
+def share_at(returns: Float[ndarray, " seeds"], target: float | None) -> float | None:
+    """The share of all seeds that reach a return; None without one."""
+    return None if target is None else float(np.mean(returns >= target))
+
+
 def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
     """The interquartile mean over an axis, that of seeds: the mean of the middle half.
 

@@ -1,5 +1,7 @@
 """Numbers in words, for tables, displays and axes."""
 
+from collections.abc import Sequence
+
 
 def short(number: float) -> str:
     """`1.23 M` for 1,230,000."""
@@ -7,3 +9,19 @@ def short(number: float) -> str:
         if abs(number) >= unit:
             return f"{number / unit:.3g}{suffix}"
     return f"{number:.3g}"
+
+
+def with_minus(number: str) -> str:
+    """A number with the minus sign that figures have on their axes."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def ranges(ids: Sequence[int]) -> str:
+    """All of some ascending ids, `0-3, 7` for 0, 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for each in ids:
+        if runs and each == runs[-1][-1] + 1:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,121 @@
+"""The options that several commands share, as the command line shows them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """What is trained. A setting that is not given is the preset's, or the algorithm's default."""
+
+    env: str = "CartPole-v1"
+    """Environment: a name that `purerl envs` lists, or the import path package.module:Name."""
+    algo: Literal["vpg", "ppo", "a2c", "reinforce"] = "vpg"
+    """Algorithm."""
+    total_steps: int | None = None
+    """Environment steps of one seed, rounded up to whole updates."""
+    num_envs: int | None = None
+    """Environments in one agent's rollout."""
+    rollout_length: int | None = None
+    """Steps of each environment in one rollout."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of both networks."""
+    policy_learning_rate: float | None = None
+    """Learning rate of the policy's optimiser."""
+    baseline_learning_rate: float | None = None
+    """Learning rate of the baseline's optimiser."""
+    discount: float | None = None
+    """Discount γ."""
+    gae_lambda: float | None = None
+    """λ of the generalised advantages."""
+    clip_eps: float | None = None
+    """How far PPO's probability ratio, or a clipped value, may move."""
+    clip_value: bool | None = None
+    """Whether the baseline's loss is clipped too."""
+    entropy_coef: float | None = None
+    """Weight of the entropy bonus."""
+    max_grad_norm: float | None = None
+    """Global norm to which gradients are clipped."""
+    target_kl: float | None = None
+    """KL at which the policy's epochs on a rollout stop early."""
+    epochs: int | None = None
+    """Passes of the policy over each rollout."""
+    baseline_epochs: int | None = None
+    """Passes of the baseline over each rollout."""
+    num_minibatches: int | None = None
+    """Minibatches in a pass; must divide num_envs * rollout_length."""
+    normalize_advantage: bool | None = None
+    """Whether advantages are normalised within the minibatch."""
+    normalize_obs: bool | None = None
+    """Whether observations are normalised with their running statistics."""
+    normalize_reward: bool | None = None
+    """Whether rewards are divided by the running spread of the return."""
+    anneal: tuple[str, ...] | None = None
+    """Hyperparameters that fall linearly to 0 over the run."""
+    std_from_obs: bool | None = None
+    """Whether the network gives a Gaussian policy's standard deviation too."""
+    squash: bool | None = None
+    """Whether tanh squeezes a Gaussian policy between the bounds."""
+    log_every: int | None = None
+    """Updates that one record of metrics covers; must divide the updates."""
+
+    def settings(self) -> dict[str, Any]:
+        """What was given of the settings that `preset` takes."""
+        from purerl.factories import Settings
+
+        given = {name: getattr(self, name, None) for name in get_type_hints(Settings)}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How it is trained."""
+
+    root: int = 0
+    """Root key from which every seed's key is derived."""
+    directory: Path | None = None
+    """Run directory; by default under runs/, named after environment and algorithm."""
+    target_return: float | None = None
+    """Greedy return that counts as solved; known for some environments."""
+    evaluation_episodes: int = 32
+    """Greedy episodes of each seed after training; 0 for none."""
+    updates_per_chunk: int | None = None
+    """Updates in one compiled call; must divide the updates."""
+    seed_batch: int | None = None
+    """Seeds trained at once; by default all, or as many as fit into memory."""
+    memory_limit: str | None = None
+    """Memory that may be used on each device, such as 4GB; by default what is free."""
+
+    def options(self, env: str) -> dict[str, Any]:
+        """The arguments of `run` and `run_sweep`."""
+        from purerl.experiment.memory import parse_bytes
+        from purerl.presets import TARGETS
+
+        target = TARGETS.get(env) if self.target_return is None else self.target_return
+        limit = None if self.memory_limit is None else parse_bytes(self.memory_limit)
+        return dataclasses.asdict(self) | {"target_return": target, "memory_limit": limit}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """What is kept of a run while it trains, and when it stops."""
+
+    checkpoint_every: int | None = None
+    """Updates from one checkpoint to the next; by default about a minute."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept, the newest."""
+    stop_on_nan: bool = False
+    """End the run where a seed stops being finite, instead of leaving that seed behind."""
+    log: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] = ()
+    """Loggers."""
+    log_seeds: bool = False
+    """Log the numbers of single seeds too."""
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of `run` and `resume`."""
+        from purerl.experiment.loggers import make_logger
+
+        given = dataclasses.asdict(self)
+        names, per_seed = given.pop("log"), given.pop("log_seeds")
+        return given | {"hooks": [make_logger(name, per_seed=per_seed) for name in names]}
