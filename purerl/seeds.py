@@ -218,11 +218,15 @@ def seed_program(
         def one(each):
             return function(*each, *broadcast)
 
+        share = jax.tree.leaves(batched)[0].shape[0]
+        size = share
         if mesh.devices.flat[0].platform == "cpu":
-            return jax.lax.map(
-                one, batched, batch_size=int(__import__("os").environ.get("BLK", "0")) or None
-            )
-        return jax.vmap(one)(batched)
+            size = max(each for each in range(1, min(block, share) + 1) if share % each == 0)
+        if size == 1:
+            return jax.lax.map(one, batched)
+        if size == share:
+            return jax.vmap(one)(batched)
+        return jax.lax.map(one, batched, batch_size=size)
 
     def on_mesh(*args):
         specs = tuple(P("seeds") if i < num_batched else P() for i in range(len(args)))

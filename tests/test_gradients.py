@@ -166,7 +166,7 @@ def fit_baseline(key, learner, config):
     value, next_value = values(learner.baseline, rollout)
     estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
     batch = make_batch(rollout, value, estimate)
-    baseline, baseline_opt_state, _ = update_baseline(UPDATE_KEY, learner, batch, config)
+    baseline, baseline_opt_state, _ = update_baseline(learner, batch, None, config)
     return Learner(learner.policy, baseline, learner.policy_opt_state, baseline_opt_state)
 
 

@@ -18,7 +18,7 @@ from purerl.carried import parameters, with_parameters
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.rollout import collect
 from purerl.types import Estimate
-from purerl.update import make_batch, policy_objective, shuffles, update, values
+from purerl.update import make_batch, minibatches, policy_objective, update, values
 
 SMALL: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 3}
 HYPER = purerl.ppo(Probe()).hyper
@@ -89,7 +89,7 @@ def test_ppo_without_clipping_takes_the_first_step_of_a2c():
 
 
 def orders(key, config):
-    rows = shuffles(key, config.epochs, config)
+    rows = minibatches(key, config)
     return np.asarray(rows).reshape(config.epochs, config.env_steps_per_update)
 
 
@@ -112,7 +112,7 @@ def test_seeds_and_updates_are_shuffled_differently():
 
 
 def test_a_full_batch_is_not_shuffled():
-    assert shuffles(jax.random.key(0), 4, purerl.vpg(Probe(), **SMALL)) is None
+    assert minibatches(jax.random.key(0), purerl.vpg(Probe(), **SMALL)) is None
 
 
 def by_hand(learner, rollout, config, key):
@@ -131,7 +131,7 @@ def by_hand(learner, rollout, config, key):
         )
     )
     steps = 0
-    for rows in np.asarray(shuffles(key, config.epochs, config)):
+    for rows in orders(key, config).reshape(config.epochs * config.num_minibatches, -1):
         gradient, report = slope(current, rows)
         if float(report["approx_kl"]) > float(config.hyper.target_kl):
             break
