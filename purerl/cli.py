@@ -89,7 +89,8 @@ class How:
     evaluation_episodes: int = 32
     """Greedy episodes of each seed after training; 0 for none."""
     updates_per_chunk: int | None = None
-    """Updates in one compiled call; must divide the updates."""
+    """Updates in one compiled call; must divide the updates. Checkpoints and signals wait for
+    it."""
     seed_batch: int | None = None
     """Seeds trained at once; by default all, or as many as fit into memory."""
     memory_limit: str | None = None
@@ -110,7 +111,7 @@ class Keep:
     """What is kept of a run while it trains, and when it stops."""
 
     checkpoint_every: int | None = None
-    """Updates from one checkpoint to the next; by default about a minute."""
+    """Updates from one checkpoint to the next; by default the chunks that begin within a minute."""
     keep_checkpoints: int = 2
     """Checkpoints that are kept, the newest."""
     stop_on_nan: bool = False
@@ -153,10 +154,14 @@ class Resume:
     """Import path of the environment, where it is your own."""
     total_steps: int | None = None
     """Another budget; annealed hyperparameters then fall over the new one."""
+    seed_batch: int | None = None
+    """Seeds trained at once, where fewer fit than before; needs --force, as the result may
+    change."""
     memory_limit: str | None = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
     force: bool = False
-    """Go on although a version or the machine differs, which may change the result."""
+    """Go on although a version or the machine differs, which may change the result; where no
+    checkpoint is sound, lose them and start from zero."""
 
 
 @dataclasses.dataclass(frozen=True)
