@@ -163,13 +163,16 @@ def events(path):
 def test_tensorboard_writes_event_files(tmp_path, monkeypatch):
     from interruptions import Interrupted, interrupt_after
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         interrupt_after(8, patch)
-        run(tmp_path, [purerl.TensorBoard(per_seed=True)], checkpoint_every=4)
+        with pytest.raises(Interrupted):
+            run(tmp_path, [purerl.TensorBoard(per_seed=True)], checkpoint_every=4)
     (first,) = (tmp_path / "tensorboard").iterdir()
-    env, how = Probe("match", limit=True, length=0), {"progress": False}
+    env = Probe("match", limit=True, length=0)
     time.sleep(1.1)  # a file is named by its second
-    result = purerl.resume(tmp_path, env=env, hooks=[purerl.TensorBoard(per_seed=True)], **how)
+    result = purerl.resume(
+        tmp_path, env=env, hooks=[purerl.TensorBoard(per_seed=True)], progress=False
+    )
     (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
     before, _ = events(first)
     values, purged = events(second)

@@ -137,7 +137,7 @@ def test_out_of_memory_is_told_wherever_it_happens():
     with pytest.raises(RunError, match="one a device: use fewer num_envs"):
         next(chunks.train_chunks(prepared._replace(init=starved, seed_batch=2)))
     much = prepared._replace(init=starved, memory=10**18)  # more than there is
-    with pytest.raises(RunError, match="--seed-batch 2$"):
+    with pytest.raises(RunError, match=r"--seed-batch 2$"):
         next(chunks.train_chunks(much))
 
 

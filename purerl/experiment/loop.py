@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 from numpy import ndarray
 
@@ -15,13 +13,13 @@ from purerl.experiment.chunks import Standing, failed_at, join, play_episodes, t
 from purerl.experiment.conduct import Conduct, Plan
 from purerl.experiment.display import Display
 from purerl.experiment.errors import RunError, Stopped
-from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.hooks import Hooks
 from purerl.experiment.programs import Programs
 from purerl.experiment.records import Records
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals
+from purerl.experiment.telling import make_chunk, past_chunk
 from purerl.train import TrainState
-from purerl.types import Metrics
 
 SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint_every` says
 
@@ -133,56 +131,12 @@ class Loop:
 
     def _tell(self, now: Standing, greedy: Evaluation | None, sampled: Evaluation | None) -> None:
         """Tell the hooks of a chunk and of the episodes that were played after it."""
-        if not self.hooks:
-            return
-        returns = (None if each is None else _mean_return(each) for each in (greedy, sampled))
-        updates = self._record_updates(now.updates)
-        self._send(now.updates, now.metrics, now.failed_at, updates, *returns)
+        if self.hooks:
+            what = (now.updates, now.metrics, self._record_updates(now.updates), now.failed_at)
+            self.hooks.send(make_chunk(self.plan, self.directory, *what, greedy, sampled))
 
     def _tell_the_past(self, states: list[TrainState]) -> None:
         """Tell the hooks of everything that was recorded before this process."""
-        if not self.hooks:
-            return
-        played, returns = self.records.evaluations(), (None, None)
-        if played is not None and played.updates[-1] == self.start:
-            last = (jax.tree.map(lambda leaf: leaf[:, -1], each) for each in played[1:])
-            returns = tuple(None if each is None else _mean_return(each) for each in last)
-        failed, updates = failed_at(self.programs, states), self.records.updates()
-        self._send(self.start, self.records.metrics(), failed, updates, *returns)
-
-    def _send(
-        self,
-        updates: int,
-        metrics: Metrics,
-        failed: ndarray,
-        record_updates: ndarray,
-        greedy_return: ndarray | None,
-        sampled_return: ndarray | None,
-    ) -> None:
-        per_update = self.plan.config.env_steps_per_update
-        chunk = Chunk(
-            directory=self.directory,
-            updates=updates,
-            env_steps=updates * per_update,
-            seed_ids=self.plan.seed_ids,
-            metrics=metrics,
-            failed_at=failed,
-            record_updates=record_updates,
-            record_env_steps=record_updates * per_update,
-            greedy_return=greedy_return,
-            sampled_return=sampled_return,
-        )
-        self.hooks.send(jax.tree.map(_read_only, chunk))
-
-
-def _mean_return(played: Evaluation) -> ndarray:
-    return np.asarray(played.episode_return).mean(axis=-1)
-
-
-def _read_only(leaf: Any) -> Any:
-    """An array that one hook cannot change for the others, nor for the run's own records."""
-    if not isinstance(leaf, np.ndarray):
-        return leaf
-    view = leaf.view()
-    view.flags.writeable = False
-    return view
+        if self.hooks:
+            failed = failed_at(self.programs, states)
+            self.hooks.send(past_chunk(self.plan, self.directory, self.start, self.records, failed))

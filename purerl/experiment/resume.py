@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
@@ -25,13 +27,14 @@ from purerl.experiment.header import (
     machine_of,
     surroundings,
 )
-from purerl.experiment.hooks import Chunk
+from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.lock import Lock
 from purerl.experiment.rebuild import NotNamedError, rebuild_config
 from purerl.experiment.records import Records
 from purerl.experiment.result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run, write_run, written
 from purerl.experiment.signed import DamagedError, read_signed, write_signed
+from purerl.experiment.telling import past_chunk
 from purerl.train import TrainState
 
 
@@ -96,8 +99,19 @@ def resume(
         records = restore_records(directory, start)
         states = restore(directory, start, plan.state_shapes())
         if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
+            _tell_all(plan, conduct, directory, states, records)
             return _load(plan, directory, states, records)
         return complete(plan, conduct, directory, start, (states, records))
+
+
+def _tell_all(
+    plan: Plan, conduct: Conduct, directory: Path, states: TrainState, records: Records
+) -> None:
+    """Tell the hooks of a run that is finished: they may not have heard of its end."""
+    with Hooks(conduct.hooks) as hooks:
+        if hooks:
+            failed = np.asarray(states.failed_at)
+            hooks.send(past_chunk(plan, directory, plan.config.num_updates, records, failed))
 
 
 def _load(plan: Plan, directory: Path, states: TrainState, records: Records) -> Run:
