@@ -100,7 +100,7 @@ def resume(
         states = restore(directory, start, plan.state_shapes())
         if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
             _tell_all(plan, conduct, directory, states, records)
-            return _load(plan, directory, states, records)
+            return _load(header, plan, directory, states, records)
         return complete(plan, conduct, directory, start, (states, records))
 
 
@@ -114,7 +114,9 @@ def _tell_all(
             hooks.send(past_chunk(plan, directory, plan.config.num_updates, records, failed))
 
 
-def _load(plan: Plan, directory: Path, states: TrainState, records: Records) -> Run:
+def _load(
+    header: dict[str, Any], plan: Plan, directory: Path, states: TrainState, records: Records
+) -> Run:
     """A run that is trained and evaluated; its result is written where it is missing."""
     start = plan.config.num_updates
     summary = read_summary(directory, plan.config)
@@ -122,8 +124,9 @@ def _load(plan: Plan, directory: Path, states: TrainState, records: Records) -> 
         times = Times(**summary["times"])
         return make_run(plan, directory, states, records, times, summary["resumed_at"])
     result = make_run(plan, directory, states, records, Times(0.0, 0.0, 0.0), start)
-    with written(f"{directory} cannot be written"):
-        write_signed(directory / files.HEADER, plan.header())
+    if header["config"]["num_updates"] != start:  # a budget that is cut to where the run stands
+        with written(f"{directory} cannot be written"):
+            write_signed(directory / files.HEADER, plan.header())
     write_run(result, records)
     return result
 
