@@ -254,7 +254,7 @@ def test_a_full_disk_ends_with_a_line_alone(when, small_disk, tmp_path):
     line = {"checkpoint": "the checkpoint of update ", "result": "the result could not be written"}
     assert line[when] in err.decode()
     assert "the disk is full" in err.decode()
-    assert "Traceback" not in err.decode()
+    assert "Traceback" not in err.decode(), err.decode()
     assert "ERROR:absl" not in err.decode()
     filler.unlink()
     again = command("resume", str(run), cwd=tmp_path, cache=cache)

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -145,11 +147,26 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Let orbax not print the traceback of an error that it also raises."""
+    """Let orbax not print the tracebacks of an error that it also raises.
+
+    After a failure its other writes come back to an event loop that is closed, for a while: what
+    they print is left out from then on.
+    """
     logger = logging.getLogger("absl")
-    before = logger.level
+    level, hook = logger.level, sys.excepthook
+
+    def shows(kind: Any, error: BaseException, traceback: Any) -> None:
+        if str(error) != "Event loop is closed" or _is_main_thread():
+            hook(kind, error, traceback)
+
     logger.setLevel(logging.CRITICAL + 1)
+    sys.excepthook = shows
     try:
         yield
+        sys.excepthook = hook
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
