@@ -39,10 +39,14 @@ class Resume:
     """Import path of the environment, where it is your own."""
     total_steps: int | None = None
     """Another budget; annealed hyperparameters then fall over the new one."""
+    seed_batch: int | None = None
+    """Seeds trained at once, where fewer fit than before; needs --force, as the result may
+    change."""
     memory_limit: str | None = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
     force: bool = False
-    """Go on although a version or the machine differs, which may change the result."""
+    """Go on although a version or the machine differs, which may change the result; where no
+    checkpoint is sound, lose them and start from zero."""
 
 
 @dataclasses.dataclass(frozen=True)

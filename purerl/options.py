@@ -81,7 +81,8 @@ class How:
     evaluation_episodes: int = 32
     """Greedy episodes of each seed after training; 0 for none."""
     updates_per_chunk: int | None = None
-    """Updates in one compiled call; must divide the updates."""
+    """Updates in one compiled call; must divide the updates. Checkpoints and signals wait for
+    it."""
     seed_batch: int | None = None
     """Seeds trained at once; by default all, or as many as fit into memory."""
     memory_limit: str | None = None
@@ -102,7 +103,7 @@ class Keep:
     """What is kept of a run while it trains, and when it stops."""
 
     checkpoint_every: int | None = None
-    """Updates from one checkpoint to the next; by default about a minute."""
+    """Updates from one checkpoint to the next; by default the chunks that begin within a minute."""
     keep_checkpoints: int = 2
     """Checkpoints that are kept, the newest."""
     stop_on_nan: bool = False

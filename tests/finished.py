@@ -1,6 +1,5 @@
 """Runs that are finished, for the tests of what reads them."""
 
-import json
 import shutil
 from typing import Any
 
@@ -28,7 +27,7 @@ def altered(source, directory, *, env="CartPole-v1", algo="vpg", greedy=True, **
     header = read_signed(directory / files.HEADER)
     header["config"]["algorithm"]["name"] = algo
     write_signed(directory / files.HEADER, header | {"env": env})
-    summary = json.loads((directory / files.SUMMARY).read_text())
+    summary = read_signed(directory / files.SUMMARY)
     arrays = files.read_arrays(directory / files.METRICS)
     for name, value in returns.items():
         seed = int(name.removeprefix("seed_"))
@@ -37,5 +36,5 @@ def altered(source, directory, *, env="CartPole-v1", algo="vpg", greedy=True, **
         if value is None:
             arrays["episode_return"][seed, 3:] = np.nan
     files.write_arrays(directory / files.METRICS, arrays)
-    files.write_json(directory / files.SUMMARY, summary | {"greedy": greedy})
+    write_signed(directory / files.SUMMARY, summary | {"greedy": greedy})
     return directory

@@ -1,6 +1,6 @@
 """Runs that end before their end."""
 
-from purerl.experiment.run import Loop
+from purerl.experiment.loop import Loop
 
 
 class Interrupted(Exception):

@@ -1,5 +1,6 @@
 """Hooks and loggers: they see everything, and nothing that they do stops a run."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ from test_run import Sick
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import lines
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
@@ -56,15 +58,52 @@ def test_a_slow_hook_does_not_hold_up_training_and_misses_nothing(tmp_path):
     assert trained == seen == [4, 8, 12]
 
 
+def test_a_hook_that_never_returns_holds_up_nothing_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr("purerl.experiment.hooks.PATIENCE", 0.5)
+    never, finished = threading.Event(), []
+
+    def stuck(chunk):
+        never.wait(120)
+
+    def watching(chunk):
+        if chunk.updates == 12:
+            while not (tmp_path / "summary.json").exists():
+                time.sleep(0.01)
+            finished.append(chunk)
+
+    def slow(chunk):
+        time.sleep(0.3)
+        finished.append(chunk)
+
+    with pytest.warns(UserWarning, match="the hook stuck has not come back .* 4 calls") as told:
+        run(tmp_path, [stuck, watching, slow])
+    never.set()
+    assert len(told) == 1
+    assert len(finished) == 4  # slow ones lose nothing
+    with Lock(tmp_path):
+        pass
+
+
+def test_a_logger_serves_a_second_run(tmp_path):
+    logger = purerl.JsonLines()
+    for name in ("a", "b"):
+        run(tmp_path / name, [logger])
+        assert len((tmp_path / name / "metrics.jsonl").read_text().splitlines()) == 6
+
+
 def test_a_chunk_holds_copies_and_says_when(tmp_path):
     chunks = []
-    run(tmp_path, [chunks.append], evaluate_every=8, evaluation_episodes=2)
+    result = run(tmp_path, [chunks.append], evaluate_every=8, evaluation_episodes=2)
+    for place, chunk in enumerate(chunks):  # nothing that came later has changed them
+        records = slice(2 * place, 2 * place + 2)
+        np.testing.assert_array_equal(chunk.metrics.entropy, result.metrics.entropy[:, records])
     first = chunks[0]
     assert first.directory == tmp_path
     np.testing.assert_array_equal(first.record_updates, [2, 4])
     np.testing.assert_array_equal(first.record_env_steps, [64, 128])
     assert first.metrics.entropy.shape == (3, 2)
-    first.metrics.entropy[:] = 0  # free to write to
+    with pytest.raises(ValueError, match="read-only"):  # it is the other hooks' too
+        first.metrics.entropy[:] = 0
     assert [chunk.greedy_return is not None for chunk in chunks] == [False, True, True]
     assert chunks[1].greedy_return.shape == chunks[1].sampled_return.shape == (3,)
 
@@ -104,31 +143,60 @@ def test_json_lines_are_whole_after_a_resume(tmp_path):
     assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_writes_event_files(tmp_path):
-    result = run(tmp_path, [purerl.TensorBoard(per_seed=True)])
+def events(path):
+    """The scalars of an event file, by name and step, and the step from which it purges."""
     from tensorboardX.proto import event_pb2
 
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    data, values = path.read_bytes(), {}
+    data, values, purged = path.read_bytes(), {}, None
     while data:  # length, its checksum, the event, its checksum
         size = int.from_bytes(data[:8], "little")
         event: Any = event_pb2.Event.FromString(data[12 : 12 + size])  # pyright: ignore
+        if event.session_log.status == event_pb2.SessionLog.START:  # pyright: ignore
+            purged = event.step
         for value in event.summary.value:
             values[value.tag, event.step] = value.simple_value
         data = data[16 + size :]
+    return values, purged
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_writes_event_files(tmp_path, monkeypatch):
+    from interruptions import Interrupted, interrupt_after
+
+    with monkeypatch.context() as patch:
+        interrupt_after(8, patch)
+        with pytest.raises(Interrupted):
+            run(tmp_path, [purerl.TensorBoard(per_seed=True)], checkpoint_every=4)
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    env = Probe("match", limit=True, length=0)
+    time.sleep(1.1)  # a file is named by its second
+    result = purerl.resume(
+        tmp_path, env=env, hooks=[purerl.TensorBoard(per_seed=True)], progress=False
+    )
+    (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
+    before, _ = events(first)
+    values, purged = events(second)
+    assert purged == 0  # what the first says is not shown a second time
+    assert before.items() <= values.items()
+    assert {step for _, step in values} == {64, 128, 192, 256, 320, 384}
     assert values["entropy/seed_1", 384] == pytest.approx(float(result.metrics.entropy[1, -1]))
-    assert ("episode_return", 64) in values
 
 
 @pytest.mark.slow
-def test_weights_and_biases_works_offline(tmp_path, monkeypatch):
+def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run(tmp_path, [purerl.WeightsAndBiases(mode="offline")])
-    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    assert b"episode_return" in written.read_bytes()
+        run(tmp_path / "a", [purerl.WeightsAndBiases(mode="offline")])
+        time.sleep(1.1)  # a folder is named by its second
+        config = purerl.vpg(Probe("match", limit=True, length=0), log_every=2, **SMALL)
+        longer = dataclasses.replace(config, num_updates=16)
+        hooks = [purerl.WeightsAndBiases(mode="offline")]
+        purerl.resume(tmp_path / "a", longer, hooks=hooks, force=True, progress=False)
+    (known,) = tmp_path.glob("a/wandb_id.txt")
+    written = list(tmp_path.glob("a/wandb/offline-run-*/run-*.wandb"))
+    assert [path.name for path in written] == [f"run-{known.read_text()}.wandb"] * 2
+    assert all(b"episode_return" in path.read_bytes() for path in written)
 
 
 def test_a_logger_whose_package_is_missing_says_what_to_install(monkeypatch):
@@ -142,11 +210,11 @@ def test_a_logger_whose_package_is_missing_says_what_to_install(monkeypatch):
 def test_a_run_that_dies_waits_for_its_hooks_only_so_long(tmp_path, monkeypatch):
     from interruptions import Interrupted, interrupt_after
 
-    monkeypatch.setattr("purerl.experiment.run.PATIENCE", 0.5)
+    monkeypatch.setattr("purerl.experiment.hooks.PATIENCE", 0.5)
     interrupt_after(8, monkeypatch)
     never = threading.Event()
     start = time.monotonic()
-    with pytest.raises(Interrupted):
+    with pytest.warns(UserWarning, match="hook <lambda> has not"), pytest.raises(Interrupted):
         run(tmp_path, [lambda chunk: never.wait(120)])
     assert time.monotonic() - start < 60
     never.set()

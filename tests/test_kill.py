@@ -1,5 +1,6 @@
 """Processes that are killed, stopped by signals or starved of disk, and go on."""
 
+import contextlib
 import os
 import random
 import signal
@@ -129,9 +130,11 @@ def command(*args, cwd, cache):
     return subprocess.Popen(args, cwd=cwd, env=environment(cache), stdout=pipe, stderr=pipe)
 
 
-def wait_for(path, process):
+def wait_for(directory, process):
+    """Until everything is compiled and training begins: the header then says of how many seeds."""
+    path = directory / "config.json"
     start = time.monotonic()
-    while not path.exists():
+    while not path.exists() or '"seed_batch": 2' not in path.read_text():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() - start < 120
         time.sleep(0.01)
@@ -148,7 +151,7 @@ def test_a_signal_finishes_the_chunk_saves_and_says_how_to_go_on(sent, code, tmp
     cache = tmp_path / "cache"
     args = ("--total-steps", "6400000", "--updates-per-chunk", "200", "--directory", "run")
     process = command("train", *TINY, *args, cwd=tmp_path, cache=cache)
-    wait_for(tmp_path / "run/config.json", process)
+    wait_for(tmp_path / "run", process)
     time.sleep(0.5)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
@@ -164,11 +167,106 @@ def test_a_signal_finishes_the_chunk_saves_and_says_how_to_go_on(sent, code, tmp
     assert f"update {last}" in out.decode()
 
 
+@pytest.mark.slow
+def test_a_signal_while_it_compiles_leaves_a_run_that_goes_on(tmp_path):
+    args = ("--total-steps", "6400", "--directory", "run")
+    process = command("train", *TINY, *args, cwd=tmp_path, cache=tmp_path / "cache")
+    while not (tmp_path / "run/config.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err.decode()
+    assert err.decode() == "purerl: stopped before training; to go on: purerl resume run\n"
+    again = command("resume", "run", cwd=tmp_path, cache=tmp_path / "cache")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err.decode()
+
+
+@pytest.mark.slow
+def test_two_processes_in_one_directory_at_once_are_refused(tmp_path):
+    args = ("--total-steps", "640000000", "--updates-per-chunk", "200", "--directory", "run")
+    first = command("train", *TINY, *args, cwd=tmp_path, cache=tmp_path / "cache")
+    wait_for(tmp_path / "run", first)
+    second = command("train", *TINY, *args, cwd=tmp_path, cache=tmp_path / "cache")
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert "'run' is in use by another run" in err.decode()
+    assert err.decode().count("\n") == 1
+    first.kill()
+    first.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_a_directory_without_write_permission_is_refused_in_a_line(tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o555)
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        if parent != Path("/tmp"):
+            parent.chmod(0o755)
+    code = f"""
+import os, sys, pathlib
+from purerl.experiment.lock import Lock
+os.setuid(65534)
+try:
+    Lock(pathlib.Path({str(directory)!r})).__enter__()
+except ValueError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cannot be written: Permission denied" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 600 kB, where root may make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    args = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
+    if os.getuid() or subprocess.run(args, capture_output=True).returncode:
+        pytest.skip("only root can mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["checkpoint", "result"])
+def test_a_full_disk_ends_with_a_line_alone(when, small_disk, tmp_path):
+    run, cache = small_disk / "run", tmp_path / "cache"
+    args = ("--total-steps", "6400", "--checkpoint-every", "5", "--updates-per-chunk", "5")
+    first = command("train", *TINY, *args, "--directory", str(run), cwd=tmp_path, cache=cache)
+    _, err = first.communicate(timeout=120)
+    if when == "result":
+        assert first.returncode == 0, err.decode()
+        (run / "summary.json").unlink()
+    filler = small_disk / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    if when == "checkpoint":  # room for the header, but not for the states
+        os.truncate(filler, filler.stat().st_size - 16_384)
+    more = ("--total-steps", "9600") if when == "checkpoint" else ()
+    again = command("resume", str(run), *more, cwd=tmp_path, cache=cache)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 1, err.decode()
+    line = {"checkpoint": "the checkpoint of update ", "result": "the result could not be written"}
+    assert line[when] in err.decode()
+    assert "the disk is full" in err.decode()
+    assert "Traceback" not in err.decode(), err.decode()
+    assert "ERROR:absl" not in err.decode()
+    filler.unlink()
+    again = command("resume", str(run), cwd=tmp_path, cache=cache)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err.decode()
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path):
     # One chunk that would take minutes.
     args = ("--total-steps", "640000000", "--updates-per-chunk", "10000000", "--directory", "run")
     process = command("train", *TINY, *args, cwd=tmp_path, cache=tmp_path / "cache")
-    wait_for(tmp_path / "run/config.json", process)
+    wait_for(tmp_path / "run", process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     time.sleep(1)

@@ -9,7 +9,7 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import programs
+from purerl.experiment import chunks, programs
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import parse_bytes, show_bytes
 from purerl.seeds import seed_keys
@@ -22,13 +22,13 @@ def config(num_updates=6, **settings):
     return purerl.vpg(env, total_steps=32 * num_updates, **(SMALL | settings))
 
 
-def compiled(num_seeds, limit=None, batch=None, num_updates=6):
+def compiled(num_seeds, limit=None, batch=None, num_updates=6, episodes=0):
     return programs.compile_programs(
         seed_keys(0, num_seeds),
         config(num_updates),
         None,
         chunk_updates=2,
-        episodes=0,
+        episodes=episodes,
         seed_batch=batch,
         memory_limit=limit,
     )
@@ -74,7 +74,7 @@ def test_batches_advance_one_chunk_each_in_turn():
         calls.append(jax.random.key_data(agents.key)[0].tolist())
         return chunk(state, agents, fixed)
 
-    for _ in programs.train_chunks(prepared._replace(chunk=counted)):
+    for _ in chunks.train_chunks(prepared._replace(chunk=counted)):
         pass
     assert len(calls) == 9
     assert calls[:3] == calls[3:6] == calls[6:]
@@ -109,7 +109,36 @@ def test_out_of_memory_says_how_many_seeds_to_try():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*--seed-batch 32"):
-        next(programs.train_chunks(prepared._replace(chunk=starved)))
+        next(chunks.train_chunks(prepared._replace(chunk=starved)))
+
+
+def test_pages_of_files_are_memory_that_is_there(tmp_path):
+    from purerl.experiment.memory import _left_in_cgroup
+
+    for name, text in (
+        ("memory.max", "1000\n"),
+        ("memory.current", "900\n"),
+        ("memory.stat", "anon 100\ninactive_file 500\nactive_file 300\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert _left_in_cgroup(tmp_path) == 600
+
+
+def test_out_of_memory_is_told_wherever_it_happens():
+    def starved(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    prepared = compiled(64, episodes=2)
+    begun = next(chunks.train_chunks(prepared))
+    with pytest.raises(RunError, match="--seed-batch 32"):
+        chunks.play_episodes(prepared._replace(evaluate=starved), begun.states, 2)
+    with pytest.raises(RunError, match="--seed-batch 32"):
+        next(chunks.train_chunks(prepared._replace(init=starved)))
+    with pytest.raises(RunError, match="one a device: use fewer num_envs"):
+        next(chunks.train_chunks(prepared._replace(init=starved, seed_batch=2)))
+    much = prepared._replace(init=starved, memory=10**18)  # more than there is
+    with pytest.raises(RunError, match=r"--seed-batch 2$"):
+        next(chunks.train_chunks(much))
 
 
 def test_memory_does_not_grow_with_the_length_of_a_run(tmp_path):

@@ -1,5 +1,7 @@
 """A run that stops and goes on ends bitwise as one that never stopped."""
 
+import dataclasses
+import errno
 import json
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax._src.test_util as jtu
 import numpy as np
 import pytest
 from interruptions import Interrupted, interrupt_after
@@ -16,6 +19,8 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment import checkpoints, header
+from purerl.experiment.chunks import play_episodes
+from purerl.experiment.errors import RunError
 from purerl.experiment.lock import Lock
 from purerl.experiment.signed import write_signed
 
@@ -103,14 +108,67 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_from_zero(
     assert_same(again, straight)
 
 
-def test_a_finished_run_is_loaded(straight):
-    again = purerl.resume(straight.directory, progress=False)
+def test_a_finished_run_is_loaded_and_left_as_it_is(straight, monkeypatch):
+    before = {p: p.read_bytes() for p in straight.directory.rglob("*") if p.is_file()}
+    with jtu.count_jit_and_pmap_lowerings() as lowerings, monkeypatch.context() as elsewhere:
+        other = header.surroundings() | {"cores": 64}  # nothing is left to compute there
+        elsewhere.setattr("purerl.experiment.resume.surroundings", lambda: other)
+        again = purerl.resume(straight.directory, progress=False)
+    assert lowerings() == 0
     assert_same(again, straight)
+    assert again.summary() == straight.summary()
+    assert before == {p: p.read_bytes() for p in straight.directory.rglob("*") if p.is_file()}
+
+
+def test_a_missing_result_is_written(stopped, straight):
+    purerl.resume(stopped, **GO_ON)
+    for name in ("summary.json", "metrics.npz"):
+        (stopped / name).unlink()
+    assert_same(purerl.resume(stopped, progress=False), straight)
+    assert (stopped / "summary.json").exists()
+
+
+def test_what_trains_is_not_finished(stopped, monkeypatch):
+    purerl.resume(stopped, **GO_ON)
+    interrupt_after(26, monkeypatch)
+    with pytest.warns(UserWarning, match="fall to 0"):  # noqa: SIM117
+        with pytest.raises(Interrupted):
+            purerl.resume(stopped, total_steps=4 * 8 * 36, **GO_ON)
+    assert not {"summary.json", "metrics.npz"} & {path.name for path in stopped.iterdir()}
+
+
+def test_a_budget_cut_to_where_a_run_stands_is_evaluated_there(stopped):
+    with pytest.warns(UserWarning, match="fall to 0"):
+        short = purerl.resume(stopped, total_steps=4 * 8 * 12, **GO_ON)
+    assert short.evaluations is not None
+    np.testing.assert_array_equal(short.evaluations.updates, [8, 12])
+    assert short.evaluation is not None
+    assert json.loads((stopped / "summary.json").read_text())["num_updates"] == 12
+    assert_same(purerl.resume(stopped, **GO_ON), short)  # what was played is kept
+
+
+def test_a_result_without_its_last_evaluation_has_none(straight):
+    longer = dataclasses.replace(straight.config, num_updates=48)
+    assert dataclasses.replace(straight, config=longer).evaluation is None
+
+
+def test_episodes_are_played_after_the_state_is_saved(tmp_path, monkeypatch, straight):
+    def fails(programs, states, updates):
+        if updates == 24:
+            raise RunError("out of memory")
+        return play_episodes(programs, states, updates)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("purerl.experiment.loop.play_episodes", fails)
+        with pytest.raises(RunError):
+            start(tmp_path)
+    again = purerl.resume(tmp_path, **GO_ON)
     assert again.resumed_at == 24
+    assert_same(again, straight)
 
 
 def test_an_unfinished_run_is_not_started_anew(stopped):
-    with pytest.raises(ValueError, match=r"stopped at update 12 of 24; go on with purerl resume"):
+    with pytest.raises(ValueError, match=r"has stopped at update 12 of 24; .* goes on"):
         start(stopped)
     assert found(stopped) == [8, 12]
 
@@ -143,7 +201,7 @@ def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
         shutil.copytree(stopped, copy)
         damage(copy / "checkpoints/12" / name, how)
         with pytest.warns(UserWarning, match="checkpoint of update 12 .* is passed over"):
-            assert checkpoints.newest(copy) == 8
+            assert checkpoints.newest_whole(copy) == 8
         shutil.rmtree(copy)
 
 
@@ -151,7 +209,17 @@ def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
 def test_damaged_records_are_found(how, stopped):
     damage(stopped / "records/000000008-000000012.npz", how)
     with pytest.warns(UserWarning, match="000000008-000000012.npz is not as it was written"):
-        assert checkpoints.newest(stopped) == 8
+        assert checkpoints.newest_whole(stopped) == 8
+    assert checkpoints.newest(stopped) == 12  # whose states are sound
+
+
+def test_a_file_that_cannot_be_read_is_damage(stopped, monkeypatch):
+    def unreadable(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("purerl.experiment.checkpoints.sha256", unreadable)
+    with pytest.raises(ValueError, match=r"none is sound: of update 12, .* cannot be read: Input"):
+        purerl.resume(stopped, **GO_ON)
 
 
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(stopped, straight):
@@ -162,11 +230,13 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(stopped, straight):
     assert_same(again, straight)
 
 
-def test_with_every_checkpoint_damaged_a_run_starts_from_zero(stopped, straight):
-    for updates in (8, 12):
-        damage(stopped / f"checkpoints/{updates}/manifest.json", "flipped")
+def test_with_nothing_sound_a_run_starts_from_zero_only_when_forced(stopped, straight):
+    damage(stopped / "records/000000000-000000004.npz", "flipped")  # which all checkpoints need
+    with pytest.raises(ValueError, match=r"none is sound: of update 12, .*000000004.npz is not as"):
+        purerl.resume(stopped, **GO_ON)
+    assert found(stopped) == [8, 12]
     with pytest.warns(UserWarning, match="is passed over"):
-        again = purerl.resume(stopped, **GO_ON)
+        again = purerl.resume(stopped, force=True, **GO_ON)
     assert again.resumed_at == 0
     assert_same(again, straight)
 
@@ -195,7 +265,7 @@ def test_another_config_says_what_differs_and_needs_force(stopped):
         purerl.resume(stopped, other, **GO_ON)
     with pytest.raises(ValueError, match="states of this run do not fit the config"):
         purerl.resume(stopped, config(hidden=(16,)), force=True, **GO_ON)
-    with pytest.warns(UserWarning, match="not the same as before: discount"):
+    with pytest.warns(UserWarning, match="not the same as before: hyper.discount"):
         forced = purerl.resume(stopped, other, force=True, **GO_ON)
     assert forced.resumed_at == 12
 
@@ -204,7 +274,7 @@ def test_another_version_device_or_core_count_needs_force(stopped, straight, mon
     here = header.surroundings()
     other = here | {"cores": 64, "versions": here["versions"] | {"jax": "9.9", "python": "3.99"}}
     monkeypatch.setattr("purerl.experiment.resume.surroundings", lambda: other)
-    with pytest.raises(ValueError, match=r"jax: .*, now 9.9; cores: \d+, now 64") as error:
+    with pytest.raises(ValueError, match=r"versions.jax: .*, now 9.9; cores: \d+, now 64") as error:
         purerl.resume(stopped, **GO_ON)
     assert "\n" not in str(error.value)
     assert "3.99" not in str(error.value)  # Python's own version changes no result
@@ -237,10 +307,76 @@ def test_an_environment_of_ones_own_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="env of this run is not purerl's or gymnax's own"):
         purerl.resume(tmp_path, **GO_ON)
-    with pytest.raises(ValueError, match="env of this run is not"):
-        purerl.resume(tmp_path, env=Probe("last"), **GO_ON)
+    changed = Probe("last", limit=True, length=0)
+    with pytest.raises(ValueError, match=r"env.reward: match, now last.*use --force"):
+        purerl.resume(tmp_path, env=changed, **GO_ON)
     assert purerl.resume(tmp_path, env=own.env, **GO_ON).resumed_at == 4
-    assert purerl.resume(tmp_path, own, progress=False).resumed_at == 8
+    assert purerl.resume(tmp_path, own, progress=False).resumed_at == 4  # of what has ended it
+
+
+def test_what_cannot_go_on_is_refused_when_forced_too(stopped):
+    for other, line in (
+        (config(log_every=2), "log_every = 2 was 1 before"),
+        (config(total_steps=4 * 8 * 25), "num_updates = 25 is not divisible by the 2 .* = 832"),
+        (config(total_steps=4 * 8 * 6), "num_updates = 6 is less than the 12 that are trained"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            purerl.resume(stopped, other, force=True, **GO_ON)
+    assert found(stopped) == [8, 12]
+
+
+def test_another_seed_batch_needs_force(stopped):
+    with pytest.raises(ValueError, match=r"seed_batch: 3, now 2\. The result could change"):
+        purerl.resume(stopped, seed_batch=2, **GO_ON)
+    with pytest.warns(UserWarning, match="seed_batch: 3, now 2"):
+        again = purerl.resume(stopped, seed_batch=2, force=True, **GO_ON)
+    assert again.metrics.entropy.shape == (3, 24)
+
+
+def test_what_dies_while_it_compiles_can_be_resumed(tmp_path, monkeypatch, straight):
+    def dies(*args, **how):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr("purerl.experiment.run.compile_programs", dies)
+        with pytest.raises(Interrupted):
+            start(tmp_path)
+    assert_same(purerl.resume(tmp_path, **GO_ON), straight)
+
+
+def test_what_is_refused_while_it_compiles_leaves_the_directory_free(tmp_path):
+    with pytest.raises(ValueError, match="memory_limit = 1 kB on each device is less"):
+        purerl.run(config(), 3, tmp_path, memory_limit=1000, progress=False)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_damaged_header_without_a_checkpoint_says_that_nothing_can_be_restored(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="nothing can be restored; remove") as error:
+        purerl.resume(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lock_that_fails_says_why(tmp_path, monkeypatch):
+    def fails(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fails)
+    with pytest.raises(ValueError, match="cannot be locked: No locks available"), Lock(tmp_path):
+        pass
+
+
+def test_keys_come_back_with_their_implementation(tmp_path):
+    from purerl.experiment.records import Records
+    from purerl.experiment.saving import Checkpoints
+
+    states = {"key": jax.random.split(jax.random.key(0, impl="rbg"), 2)}
+    saving = Checkpoints(tmp_path, {}, 0)
+    saving.save(1, states, Records())
+    saving.close()
+    like = jax.eval_shape(lambda: states)
+    assert_bitwise_equal(checkpoints.restore(tmp_path, 1, like), states)
+    assert checkpoints.restore(tmp_path, 1, like)["key"].dtype == states["key"].dtype
 
 
 def test_no_run_to_go_on_with(tmp_path):

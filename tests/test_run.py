@@ -1,12 +1,13 @@
 import dataclasses
 import json
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from interruptions import Interrupted, interrupt_after
 from probes import Probe, ProbeParams
+from trees import assert_bitwise_equal
 
 import purerl
 
@@ -96,24 +97,35 @@ def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
 def test_directory_of_another_config_is_refused_and_left_as_it_was(tmp_path):
     run(small(), 2, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for other in ((small(discount=0.5), 2), (small(), 3)):
-        with pytest.raises(ValueError, match="holds another run") as error:
+    others = {
+        r"config.hyper.discount: 0.99\d*, now 0.5;": (small(discount=0.5), 2),
+        r"seeds: \[0, 1\], now \[0, 1, 2\];": (small(), 3),
+    }
+    for told, other in others.items():
+        with pytest.raises(ValueError, match=f"holds another run, which differs: {told}") as error:
             run(*other, tmp_path)
         assert "\n" not in str(error.value)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    run(small(), 2, tmp_path)  # the same config is run anew
+
+
+def test_a_finished_run_is_not_trained_anew_unasked(tmp_path):
+    run(small(), 2, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ValueError, match=r"is finished; purerl resume .* loads it; remove"
+    ) as error:
+        run(small(), 2, tmp_path)
+    assert "\n" not in str(error.value)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_default_directories_of_two_configs_do_not_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = run(small(), 1, None)
     second = run(small(discount=0.5), 1, None)
-    again = run(small(), 1, None)
-    assert [str(r.directory) for r in (first, second, again)] == [
-        "runs/Probe-vpg",
-        "runs/Probe-vpg-2",
-        "runs/Probe-vpg",
-    ]
+    assert [str(r.directory) for r in (first, second)] == ["runs/Probe-vpg", "runs/Probe-vpg-2"]
+    with pytest.raises(ValueError, match="the run in runs/Probe-vpg is finished"):
+        run(small(), 1, None)
 
 
 def test_directory_that_cannot_be_made_is_refused(tmp_path):
@@ -131,14 +143,52 @@ def test_hooks_see_every_record_once(tmp_path):
     np.testing.assert_array_equal(seen, result.metrics.entropy)
 
 
-def test_an_interrupted_second_run_leaves_the_result_of_the_first(tmp_path, monkeypatch):
-    run(small(), 2, tmp_path, updates_per_chunk=4)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    interrupt_after(4, monkeypatch)
-    with pytest.raises(Interrupted):
-        run(small(), 2, tmp_path, updates_per_chunk=4)
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert after == before
+def test_the_time_of_a_run_is_that_of_training_alone(tmp_path):
+    env = Probe("match", limit=True, length=0)
+    config = purerl.vpg(env, num_envs=1, rollout_length=2, total_steps=4, hidden=(1,))
+    result = run(config, 2, tmp_path, evaluation_episodes=200_000)
+    assert 0 < result.times.run < result.times.evaluate
+    assert result.summary().steps_per_second == pytest.approx(2 * 4 / result.times.run)
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(tmp_path, without_type_checks):
+    how: Any = {"root": np.int64(3), "target_return": np.float32(4.5), "seed_batch": np.int32(2)}
+    result = run(small(), 2, tmp_path, **how, updates_per_chunk=np.int64(4))
+    assert purerl.resume(tmp_path, small(), progress=False).summary() == result.summary()
+    with pytest.raises(ValueError, match=r"root = 0.5 must be an int"):
+        run(small(), 2, tmp_path / "x", root=cast(Any, 0.5))
+
+
+def test_an_environment_with_an_empty_array_in_its_state_is_saved(tmp_path):
+    config = purerl.vpg(cast(Any, Empty()), **SMALL)
+    result = run(config, 2, tmp_path)
+    again = purerl.resume(tmp_path, config, progress=False)
+    assert_bitwise_equal(again.states, result.states)
+
+
+def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tmp_path):
+    config = small(total_steps=4 * 8 * 120)
+    for name in ("evaluate_every", "checkpoint_every"):
+        line = rf"{name} = 6 is not a multiple of the 4 updates .* use 4 or 8, or upd.* = 3\."
+        with pytest.raises(ValueError, match=line):
+            run(config, 1, tmp_path, **{name: 6})
+    assert not list(tmp_path.iterdir())
+    run(config, 1, tmp_path, evaluate_every=8, checkpoint_every=40)
+    assert json.loads((tmp_path / "config.json").read_text())["updates_per_chunk"] == 4
+
+
+def test_without_an_interval_a_checkpoint_is_written_with_the_chunk_that_is_late(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("purerl.experiment.loop.SAVE_AFTER", 0.0)
+    run(small(), 2, tmp_path / "often", updates_per_chunk=4)
+    monkeypatch.setattr("purerl.experiment.loop.SAVE_AFTER", 1000.0)
+    run(small(), 2, tmp_path / "seldom", updates_per_chunk=4)
+    found = {name: (tmp_path / name / "records").iterdir() for name in ("often", "seldom")}
+    names = {name: sorted(path.name[:9] for path in each) for name, each in found.items()}
+    # The last is the evaluation after training.
+    assert names["often"] == ["000000000", "000000004", "000000008", "000000012"]
+    assert names["seldom"] == ["000000000", "000000012"]
 
 
 def test_seeds_in_which_no_episode_ended_are_named(tmp_path):
@@ -227,6 +277,26 @@ class Ageing(Probe):
     def reset(self, key, params):
         obs, state = super().reset(key, params)
         return obs, state._replace(time=jax.random.randint(key, (), 0, self.length))
+
+
+class WithEmpty(NamedTuple):
+    probe: Any
+    nothing: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Empty(Probe):
+    """A probe that carries an array without entries."""
+
+    def reset(self, key, params):
+        obs, state = Probe("match", limit=True, length=0).reset(key, params)
+        return obs, WithEmpty(state, jnp.zeros((0, 3)))
+
+    def step(self, key, state, action, params):
+        obs, probe, *rest = Probe("match", limit=True, length=0).step(
+            key, state.probe, action, params
+        )
+        return obs, WithEmpty(probe, state.nothing), *rest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,15 +47,17 @@ def train(options: cli.Train) -> None:
 def go_on(options: cli.Resume) -> None:
     """`purerl resume`: through `purerl.resume`."""
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
+    env, import_seconds = own_env(options.env), time.perf_counter() - cli.START
     result = resume(
         options.run,
-        env=own_env(options.env),
+        env=env,
         total_steps=options.total_steps,
         force=options.force,
+        seed_batch=options.seed_batch,
         memory_limit=limit,
         **options.keep.options(),
     )
-    show_result(result, time.perf_counter() - cli.START - sum(result.times))
+    show_result(result, import_seconds)
 
 
 def own_env(path: str | None) -> Any:

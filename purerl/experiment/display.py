@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from purerl.experiment.programs import Standing
+from purerl.experiment.chunks import Standing
 from purerl.experiment.statistics import Interval, fill_forward, iqm
 from purerl.experiment.words import short
 
@@ -45,7 +45,8 @@ class Display:
         self.live = Live(Group(self.progress, self.status), console=console)
 
     def __enter__(self) -> "Display":
-        self.live.start()
+        if self.live.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(
@@ -54,12 +55,16 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self.live.is_started:
+            return
         self.live.stop()
         if not self.live.console.is_terminal:
             self.live.console.line()  # a terminal's line is ended by rich itself
 
     def training(self, updates: int = 0) -> None:
         """Say that compiling is over; the estimate of what is left starts from here."""
+        if not self.live.is_started:  # off a terminal, nothing is shown of a run that is refused
+            self.live.start()
         self.progress.reset(self.task, description="training", completed=updates)
 
     def update(self, now: Standing, steps_per_second: float, failed_seeds: Sequence[Any]) -> None:
@@ -70,7 +75,8 @@ class Display:
         known = self.latest[~np.isnan(self.latest) & ~failed]
         parts = [f"{short(steps_per_second)} env steps/s"]
         if known.size:
-            over = "seeds" if known.size == failed.size else f"{known.size} seeds"
+            number = f"{known.size} seed{'s' * (known.size > 1)}"
+            over = "seeds" if known.size == failed.size > 1 else number
             parts.append(f"return, IQM over {over} {iqm(known):.1f}")
         if self.target_return is not None:
             parts.append(f"solved {np.sum(known >= self.target_return)}/{failed.size}")

@@ -18,7 +18,7 @@ SUMMARY = "summary.json"
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON; numbers that are not finite become null."""
-    text = json.dumps(_finite(value), indent=2) + "\n"
+    text = json.dumps(plain_numbers(value), indent=2) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
 
@@ -75,11 +75,18 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         raise
 
 
-def _finite(value: Any) -> Any:
+def is_full(error: Exception) -> bool:
+    """Whether a write has failed for want of room."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return full or "No space left" in str(error) or "File too large" in str(error)
+
+
+def plain_numbers(value: Any) -> Any:
+    """A value for JSON: NumPy's numbers as Python's, null for those that are not finite."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: plain_numbers(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [plain_numbers(each) for each in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _finite(value.tolist())
+        return plain_numbers(value.tolist())
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,10 +1,11 @@
 """The header of a run directory: what determines the run, and where it was computed."""
 
+import json
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -15,11 +16,18 @@ from purerl.experiment.cores import count_cores
 from purerl.experiment.describe import PACKAGES, describe, digest, fingerprint, shapes
 from purerl.experiment.signed import DamagedError, read_signed
 
-# Flags that change what is computed, or in which order.
-FLAGS = ("XLA_FLAGS", "JAX_DEFAULT_PRNG_IMPL", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
+# Settings of jax that change what is computed, or in which order; besides these, XLA_FLAGS.
+FLAGS = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_enable_x64",
+    "jax_threefry_partitionable",
+)
+MOST = 6  # differences that are told
 
 
 def make_header(
+    kind: Literal["run", "sweep"],
     config: Config,
     root: int,
     seed_ids: tuple[int, ...],
@@ -32,6 +40,7 @@ def make_header(
     say, such as the length of a chunk.
     """
     return {
+        "kind": kind,
         "fingerprint": fingerprint(config, one),
         "shapes": digest(shapes(config if one is None else one)),
         "env": env_name(config),
@@ -59,7 +68,10 @@ def surroundings() -> dict[str, Any]:
             "count": jax.device_count(),
         },
         "cores": count_cores(),
-        "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
+        "flags": {
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+            **{name: getattr(jax.config, name) for name in FLAGS},
+        },
     }
 
 
@@ -69,16 +81,22 @@ def machine_of(header: dict[str, Any]) -> dict[str, Any]:
     return {"versions": versions, **{name: header[name] for name in ("device", "cores", "flags")}}
 
 
-def differences(header: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What differs between two values of a header, each as `jax: 0.10.2, now 0.11.0`."""
-    found = []
+def differences(header: dict[str, Any], other: dict[str, Any], within: str = "") -> list[str]:
+    """What differs between two values of a header, each as `device.count: 2, now 1`."""
+    found: list[str] = []
     for name in dict.fromkeys((*header, *other)):
         before, after = header.get(name), other.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after)
+            found += differences(before, after, f"{within}{name}.")
         elif before != after:
-            found.append(f"{name}: {_short(before)}, now {_short(after)}")
+            found.append(f"{within}{name}: {_short(before)}, now {_short(after)}")
     return found
+
+
+def list_differences(found: list[str]) -> str:
+    """Differences in one line."""
+    more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
+    return "; ".join(found[:MOST] + more)
 
 
 def _short(value: Any) -> str:
@@ -92,13 +110,14 @@ def same_run(header: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def default_directory(config: Config, header: dict[str, Any], suffix: str = "") -> Path:
-    """`runs/ENV-ALGORITHM`, numbered from 2 on where another run lives there."""
+    """`runs/ENV-ALGORITHM`, numbered from 2 on where another run or a finished one is there."""
     name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
     number = 1
     while True:
         directory = Path("runs") / (name if number == 1 else f"{name}-{number}")
         found = find_header(directory)
-        if found is None or same_run(found, header):
+        is_finished = (directory / files.SUMMARY).exists()
+        if found is None or (same_run(found, header) and not is_finished):
             return directory
         number += 1
 
@@ -124,9 +143,17 @@ def require_same_run(directory: Path, header: dict[str, Any]) -> None:
     **Raises:** `ValueError` where it does.
     """
     found = find_header(directory)
-    if found is not None and not same_run(found, header):
-        raise ValueError(
-            f"directory = {str(directory)!r} holds another run "
-            f"(of config {found.get('fingerprint', 'unreadable')}, not {header['fingerprint']}, "
-            f"or of other seeds); name another directory."
-        )
+    if found is None or same_run(found, header):
+        return
+    named = f"directory = {str(directory)!r} holds another run"
+    if not found:
+        raise ValueError(f"{named}, whose {files.HEADER} is damaged; name another directory.")
+    parts = ("kind", "root", "seeds", "config")
+    before, now = ({name: each.get(name) for name in parts} for each in (found, as_json(header)))
+    told = list_differences(differences(before, now)) or "the code of its functions"
+    raise ValueError(f"{named}, which differs: {told}; name another directory.")
+
+
+def as_json(value: Any) -> Any:
+    """A value as it is read back from JSON."""
+    return json.loads(json.dumps(files.plain_numbers(value)))

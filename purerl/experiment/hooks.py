@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +16,11 @@ from numpy import ndarray
 from purerl.experiment.statistics import iqm
 from purerl.types import Metrics
 
-PATIENCE = 10.0  # seconds that a run which was stopped waits for its hooks
+PATIENCE = 30.0  # seconds that a hook may take for its next call, once the run has ended
 
 
 class Chunk(NamedTuple):
-    """What a hook is given after each chunk: copies on the host, free to keep."""
+    """What a hook is given after each chunk: on the host, free to keep, not to be written to."""
 
     directory: Path
     updates: int
@@ -65,50 +66,75 @@ class Hooks:
 
     A hook that raises is warned of once and called again with the next chunk; one that is slow
     falls behind, while training goes on. A hook may have a method `close`, called at the end.
+    The end of the `with` waits for each as long as it gets on, and gives up, with a warning, where
+    one call takes longer than `PATIENCE`.
     """
 
     def __init__(self, hooks: Sequence[Callable[[Chunk], Any]]):
-        self._queues: list[queue.SimpleQueue[Chunk | None]] = [queue.SimpleQueue() for _ in hooks]
-        self._threads = [
-            threading.Thread(target=_serve, args=pair, daemon=True)
-            for pair in zip(hooks, self._queues, strict=True)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._served = [Served(hook) for hook in hooks]
 
-    def send(self, chunk: Chunk) -> None:
+    def __bool__(self) -> bool:
+        return bool(self._served)
+
+    def __enter__(self) -> "Hooks":
+        for served in self._served:
+            served.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.send(None)
+        now = time.monotonic()
+        for served in self._served:
+            served.wait(now)
+
+    def send(self, chunk: Chunk | None) -> None:
         """Hand a chunk to every hook."""
-        for waiting in self._queues:
-            waiting.put(chunk)
-
-    def close(self, patience: float | None = None) -> None:
-        """Wait until every hook has seen every chunk, or for `patience` seconds."""
-        for waiting in self._queues:
-            waiting.put(None)
-        start = time.monotonic()
-        for thread in self._threads:
-            left = None if patience is None else max(0.0, start + patience - time.monotonic())
-            thread.join(left)
+        for served in self._served:
+            served.waiting.put(chunk)
 
 
-def _serve(hook: Callable[[Chunk], Any], waiting: "queue.SimpleQueue[Chunk | None]") -> None:
-    """Call one hook until the end; the first error is told, and none stops anything."""
-    name = getattr(hook, "__name__", type(hook).__name__)
-    told = False
+class Served(threading.Thread):
+    """Calls one hook until the end; the first error is told, and none stops anything."""
 
-    def attempt(function: Callable[..., Any], *args: Any) -> None:
-        nonlocal told
+    def __init__(self, hook: Callable[[Chunk], Any]):
+        super().__init__(daemon=True)
+        self.hook = hook
+        self.called = getattr(hook, "__name__", type(hook).__name__)
+        self.waiting: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self.got_on = time.monotonic()
+        self.told = False
+
+    def run(self) -> None:
+        while (chunk := self.waiting.get()) is not None:
+            self._attempt(self.hook, chunk)
+        self._attempt(getattr(self.hook, "close", lambda: None))
+
+    def wait(self, since: float) -> None:
+        """Wait until it has ended, or for `PATIENCE` seconds in which it has not got on."""
+        while self.is_alive() and time.monotonic() - max(since, self.got_on) < PATIENCE:
+            self.join(0.05)
+        if self.is_alive():
+            warnings.warn(
+                f"the hook {self.called} has not come back for {PATIENCE:g} seconds and is left "
+                f"behind; {self.waiting.qsize() + 1} calls of it are lost. The run's own records "
+                f"are complete.",
+                stacklevel=4,
+            )
+
+    def _attempt(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             function(*args)
         except Exception as error:
-            if not told:
+            if not self.told:
                 warnings.warn(
-                    f"the hook {name} failed: {type(error).__name__}: {error}; training goes on, "
-                    f"and the run's own records are complete.",
+                    f"the hook {self.called} failed: {type(error).__name__}: {error}; training "
+                    f"goes on, and the run's own records are complete.",
                     stacklevel=1,
                 )
-            told = True
-
-    while (chunk := waiting.get()) is not None:
-        attempt(hook, chunk)
-    attempt(getattr(hook, "close", lambda: None))
+            self.told = True
+        self.got_on = time.monotonic()

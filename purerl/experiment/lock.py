@@ -29,12 +29,16 @@ class Lock:
             ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(self._file)
+            named = f"directory = {str(self.directory)!r}"
+            if isinstance(error, BlockingIOError):
+                raise ValueError(
+                    f"{named} is in use by another run; wait for it, or name another directory."
+                ) from None
             raise ValueError(
-                f"directory = {str(self.directory)!r} is in use by another run; wait for it, or "
-                f"name another directory."
-            ) from None
+                f"{named} cannot be locked: {error.strerror}; name another."
+            ) from error
         return self
 
     def __exit__(

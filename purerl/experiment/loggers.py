@@ -16,6 +16,7 @@ from purerl.experiment.hooks import Chunk
 from purerl.experiment.statistics import iqm
 
 LOG = "metrics.jsonl"
+RUN_ID = "wandb_id.txt"
 
 
 def lines(chunk: Chunk, *, per_seed: bool = False) -> list[dict[str, Any]]:
@@ -77,6 +78,7 @@ class JsonLines:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
 
 
 class TensorBoard:
@@ -104,10 +106,14 @@ class TensorBoard:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
 
 class WeightsAndBiases:
     """Logs to Weights & Biases, or into `wandb/` of the run directory where it is offline.
+
+    Its run's id is kept in the directory: after a resume the same run goes on. That has the records
+    up to there already, so that only those after its last step are new to it.
 
     **Arguments:** `settings` go to `wandb.init`, such as `project` or `mode="offline"`.
     """
@@ -124,7 +130,11 @@ class WeightsAndBiases:
 
             config = json.loads((chunk.directory / "config.json").read_text())
             usual = {"project": "purerl", "name": chunk.directory.name, "dir": str(chunk.directory)}
+            known = chunk.directory / RUN_ID
+            if known.exists():
+                usual |= {"id": known.read_text(), "resume": "allow"}
             self._run = wandb.init(config=config, **{**usual, **self.settings})
+            known.write_text(self._run.id)
         for line in lines(chunk, per_seed=self.per_seed):
             known = {name: value for name, value in line.items() if value is not None}
             self._run.log(known, step=line["env_steps"])
@@ -132,6 +142,7 @@ class WeightsAndBiases:
     def close(self) -> None:
         if self._run is not None:
             self._run.finish()
+            self._run = None
 
 
 def make_logger(name: str, *, per_seed: bool = False) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SHARE = 0.9  # of the memory that is there: the rest is for what other programs come to need
@@ -20,6 +21,11 @@ def needed(compiled: Any) -> int:
         + memory.generated_code_size_in_bytes
         - memory.alias_size_in_bytes
     )
+
+
+def size_of(shapes: PyTree) -> int:
+    """Bytes of all arrays of a pytree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def available(device: Any) -> int | None:
@@ -63,11 +69,13 @@ def _free_memory() -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def _left_in_cgroup() -> int | None:
-    folder = Path("/sys/fs/cgroup")
+def _left_in_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
-        used = (folder / "memory.current").read_text()
+        used = int((folder / "memory.current").read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except OSError:
         return None
-    return None if limit == "max" else max(0, int(limit) - int(used))
+    # Pages of files that nobody reads are counted as used, but given up where memory is wanted.
+    used -= int(counts.get("inactive_file", 0))
+    return None if limit == "max" else max(0, int(limit) - used)

@@ -24,8 +24,7 @@ from purerl.experiment.rebuild import NotNamedError, rebuild_plug
 from purerl.experiment.resume import plan_of, read_header
 from purerl.experiment.run import Plan
 from purerl.running import no_stats
-from purerl.seeds import seed_keys
-from purerl.train import TrainState, init
+from purerl.train import TrainState
 
 ATTEMPTS = 3  # to read a checkpoint that is not removed meanwhile
 
@@ -124,20 +123,13 @@ def load_states(
             break
         try:
             plan = plan_of(read_header(directory, updates), config, env)
-            return plan, restore(directory, updates, _state_shapes(plan)), updates
+            return plan, restore(directory, updates, plan.state_shapes()), updates
         except Exception:
             if (directory / CHECKPOINTS / str(updates) / MANIFEST).exists():
                 raise  # nobody has removed it: it is something else
     raise ValueError(
         f"{str(directory)!r} holds no checkpoint; train first: purerl train --directory {directory}"
     )
-
-
-def _state_shapes(plan: Plan) -> TrainState:
-    def states() -> TrainState:
-        return jax.vmap(init, (0, None))(seed_keys(plan.root, plan.seed_ids), plan.config)
-
-    return jax.eval_shape(states)
 
 
 def policy_of(plan: Plan, states: TrainState, seed: int | None) -> Carried:

@@ -30,7 +30,7 @@ class NotNamedError(Exception):
 def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) -> Config:
     """The config that `describe` has told.
 
-    **Arguments:** `env` is given where the environment is the user's own.
+    **Arguments:** `env` is given where the environment is the user's own, and is taken as it is.
 
     **Raises:** `NotNamedError` where something is not purerl's or gymnax's.
     """
@@ -38,8 +38,8 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
         if env_name not in env_names():
             raise NotNamedError("env")
         env = make_env(env_name)[0]
-    if describe(env) != described["env"]:
-        raise NotNamedError("env")
+        if describe(env) != described["env"]:
+            raise NotNamedError("env")
     fields = {field.name: described[field.name] for field in dataclasses.fields(Config)}
     fields["hyper"] = Hyperparams(
         **{

@@ -34,6 +34,7 @@ class Records:
 
     def __init__(self):
         self._pieces: list[dict[str, ndarray]] = []
+        self._num_saved = 0
 
     def append(self, piece: Mapping[str, ndarray]) -> None:
         """Add what was recorded between two moments."""
@@ -64,17 +65,14 @@ class Records:
         """The updates trained at the end of each record."""
         return self.arrays()[UPDATES]
 
-    def between(self, start: int, stop: int) -> dict[str, ndarray]:
-        """What was recorded after `start` updates and until `stop`."""
-        arrays = _joined([piece for piece in self._pieces if _touches(piece, start, stop)])
+    def unsaved(self) -> dict[str, ndarray]:
+        """What was recorded since this was last asked for."""
+        pieces, self._num_saved = self._pieces[self._num_saved :], len(self._pieces)
+        return _joined(pieces)
 
-        def chosen(name: str, array: ndarray) -> ndarray:
-            evaluated = name == EVALUATED or name.startswith(("greedy_", "sampled_"))
-            updates = arrays[EVALUATED if evaluated else UPDATES]
-            which = (updates > start) & (updates <= stop)
-            return array[which] if array is updates else array[:, which]
-
-        return {name: chosen(name, array) for name, array in arrays.items()}
+    def is_evaluated(self, updates: int) -> bool:
+        """Whether an evaluation after so many updates is there."""
+        return any(updates in piece.get(EVALUATED, ()) for piece in self._pieces)
 
     def metrics(self) -> Metrics:
         """All metrics, `[seeds, records]`."""
@@ -98,11 +96,6 @@ def _joined(pieces: list[dict[str, ndarray]]) -> dict[str, ndarray]:
         parts = [piece[name] for piece in pieces if name in piece]
         joined[name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
     return joined
-
-
-def _touches(piece: dict[str, ndarray], start: int, stop: int) -> bool:
-    times = np.concatenate([piece[name] for name in (UPDATES, EVALUATED) if name in piece])
-    return bool(np.any((times > start) & (times <= stop)))
 
 
 def _evaluation(arrays: Mapping[str, ndarray], prefix: str) -> Evaluation | None:

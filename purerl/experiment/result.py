@@ -2,28 +2,32 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from purerl.carried import Carried
+from purerl.checks import require_seed
 from purerl.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
+from purerl.experiment.describe import fingerprint
 from purerl.experiment.header import env_name
-from purerl.experiment.plot import histogram, learning_curve
+from purerl.experiment.plot import histogram, learning_curve, save_figure
 from purerl.experiment.records import Evaluations, Records
+from purerl.experiment.signed import DamagedError, read_signed, write_signed
 from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm_interval
 from purerl.train import TrainState
 from purerl.types import Metrics
 
 
 class Times(NamedTuple):
-    """Wall time in seconds, of this process."""
+    """Wall time in seconds, of the process that has ended the run."""
 
     compile: float
     run: float
@@ -57,7 +61,8 @@ class Summary(NamedTuple):
 class Run:
     """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`.
 
-    `resumed_at` are the updates after which this process went on, 0 where it began.
+    `times` and `resumed_at`, the updates after which it went on, 0 where it began, are those of the
+    process that has ended the run.
     """
 
     config: Config
@@ -75,6 +80,8 @@ class Run:
         """The greedy episodes after training, `[seeds, episodes]`; None where none were played."""
         if self.evaluations is None:
             return None
+        if self.evaluations.updates[-1] != self.config.num_updates:
+            return None
         return jax.tree.map(lambda leaf: leaf[:, -1], self.evaluations.greedy)
 
     @property
@@ -88,10 +95,8 @@ class Run:
 
     def policy(self, seed: int) -> Carried:
         """The trained policy of a seed id: `run.policy(3)(obs)` is a distribution over actions."""
-        if seed not in self.seed_ids:
-            raise ValueError(f"seed = {seed} is not in this run; use one of {self.seed_ids}.")
-        index = self.seed_ids.index(seed)
-        return jax.tree.map(lambda leaf: leaf[index], self.states.learner.policy)
+        index = require_seed(seed, self.seed_ids)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.states.learner.policy)
 
     def final_returns(self) -> Float[ndarray, " seeds"]:
         """A return for each seed: greedy mean, or last in training; NaN where the seed failed."""
@@ -138,7 +143,7 @@ class Run:
             title=self._title(),
             target_return=self.target_return,
         )
-        figure.savefig(self.directory / "learning_curve.png" if path is None else path)
+        save_figure(figure, self.directory / "learning_curve.png" if path is None else Path(path))
         return figure
 
     def plot_returns(self, path: str | Path | None = None) -> Figure:
@@ -150,7 +155,7 @@ class Run:
             xlabel=f"{kind} of a seed",
             target_return=self.target_return,
         )
-        figure.savefig(self.directory / "returns.png" if path is None else path)
+        save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
         return figure
 
     def _title(self) -> str:
@@ -159,22 +164,41 @@ class Run:
 
 
 def write_result(result: Run, records: Records) -> None:
-    """Write a run's metrics, summary and figure into its directory."""
+    """Write a run's metrics, figures and summary into its directory.
+
+    The summary comes last: where it is there, the run is finished.
+    """
     seed_ids = np.asarray(result.seed_ids)
     failed_at = np.asarray(result.states.failed_at)
     arrays = records.arrays() | {"seed_ids": seed_ids, "failed_at": failed_at}
     files.write_arrays(result.directory / files.METRICS, arrays)
+    result.plot()
+    result.plot_returns()
     summary = result.summary()
     returns = result.final_returns()
     seeds = [
         {"seed": seed, "episode_return": float(value), "failed_at": int(failed)}
         for seed, value, failed in zip(result.seed_ids, returns, failed_at, strict=True)
     ]
-    written = summary._asdict() | {
+    told = summary._asdict() | {
         "episode_return": summary.episode_return._asdict(),
         "times": summary.times._asdict(),
         "seeds": seeds,
+        "resumed_at": result.resumed_at,
+        **_result_of(result.config),
     }
-    files.write_json(result.directory / files.SUMMARY, written)
-    result.plot()
-    result.plot_returns()
+    write_signed(result.directory / files.SUMMARY, told)
+
+
+def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
+    """What `write_result` has told of a run; None where it has not, or of another config."""
+    try:
+        summary = read_signed(directory / files.SUMMARY)
+    except (FileNotFoundError, DamagedError):
+        return None
+    of_config = _result_of(config).items() <= summary.items()
+    return summary if of_config and (directory / files.METRICS).exists() else None
+
+
+def _result_of(config: Config) -> dict[str, Any]:
+    return {"fingerprint": fingerprint(config), "num_updates": config.num_updates}

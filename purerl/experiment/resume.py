@@ -1,28 +1,40 @@
 """Going on with a run from its newest checkpoint, exactly as if it had not stopped."""
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 
-from purerl.checks import require_divisor, require_positive_int
+from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
-from purerl.experiment.checkpoints import header_of, newest, restore, restore_records
+from purerl.experiment.checkpoints import (
+    has_checkpoints,
+    header_of,
+    newest_whole,
+    restore,
+    restore_records,
+)
+from purerl.experiment.conduct import Conduct, Plan, check_plan
 from purerl.experiment.describe import describe, digest, shapes
-from purerl.experiment.header import differences, machine_of, surroundings
-from purerl.experiment.hooks import Chunk
+from purerl.experiment.header import (
+    as_json,
+    differences,
+    list_differences,
+    machine_of,
+    surroundings,
+)
+from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.lock import Lock
-from purerl.experiment.programs import Programs, divide
 from purerl.experiment.rebuild import NotNamedError, rebuild_config
 from purerl.experiment.records import Records
-from purerl.experiment.result import Run
-from purerl.experiment.run import Conduct, Plan, carry_out, check_plan
-from purerl.experiment.signed import DamagedError, read_signed
+from purerl.experiment.result import Run, Times, read_summary
+from purerl.experiment.run import complete, make_run, write_run, written
+from purerl.experiment.signed import DamagedError, read_signed, write_signed
+from purerl.experiment.telling import past_chunk
 from purerl.train import TrainState
 
 
@@ -33,6 +45,7 @@ def resume(
     env: Any = None,
     total_steps: int | None = None,
     force: bool = False,
+    seed_batch: int | None = None,
     memory_limit: int | None = None,
     checkpoint_every: int | None = None,
     keep_checkpoints: int = 2,
@@ -43,7 +56,8 @@ def resume(
     """Go on with a run from its newest sound checkpoint, or from the start where it has none.
 
     On the same machine with the same versions the result is bitwise that of a run which was never
-    interrupted: states and metrics. A finished run is loaded, and its results are written again.
+    interrupted: states and metrics. A finished run is loaded, on any machine; where its result is
+    missing, that is written.
 
     **Arguments:**
 
@@ -51,52 +65,85 @@ def resume(
       `env` is enough where it is the environment alone.
     - `total_steps`: another budget. Annealed hyperparameters then fall over the new one.
     - `force`: go on although the config, a version or the machine differs, which may change the
-      result.
+      result; start from zero, and lose them, where no checkpoint is sound.
+    - `seed_batch`: seeds trained at once, where fewer fit than before; it may change the result.
     - The others are those of `purerl.run`; hooks are first called with all records so far.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
     differs and `force` is not given.
     """
     directory = Path(directory)
-    if not (directory / files.HEADER).exists() and newest(directory, warn=False) is None:
+    if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
         raise ValueError(
             f"directory = {str(directory)!r} holds no run; start one with purerl train."
         )
+    conduct = Conduct(
+        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress
+    )
     with Lock(directory):
-        start = newest(directory)
+        start = newest_whole(directory, force=force) or 0
         header = read_header(directory, start)
         plan = plan_of(header, config, env)
         if total_steps is not None:
-            plan = dataclasses.replace(plan, config=_with_budget(plan, total_steps, start or 0))
-        _require_the_same(header, plan, force=force, with_budget=total_steps is not None)
-        conduct = Conduct(
-            checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress
-        )
+            plan = dataclasses.replace(plan, config=_with_budget(plan, total_steps, start))
+        if seed_batch is not None:
+            plan = dataclasses.replace(plan, seed_batch=seed_batch)
         check_plan(plan, conduct)
-        if checkpoint_every is not None:
-            require_positive_int("checkpoint_every", checkpoint_every)
-            chunk = plan.updates_per_chunk
-            require_divisor("updates_per_chunk", chunk, "checkpoint_every", checkpoint_every)
-        if start is None:
-            return carry_out(plan, conduct, directory)
+        _require_going_on(header, plan, start)
+        trained = start == plan.config.num_updates
+        _require_the_same(
+            header, plan, force=force, with_budget=total_steps is not None, trained=trained
+        )
+        if not start:
+            return complete(plan, conduct, directory)
+        records = restore_records(directory, start)
+        states = restore(directory, start, plan.state_shapes())
+        if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
+            _tell_all(plan, conduct, directory, states, records)
+            return _load(header, plan, directory, states, records)
+        return complete(plan, conduct, directory, start, (states, records))
 
-        def restored(programs: Programs) -> tuple[list[TrainState], Records]:
-            states = restore(directory, start, shapes_of(programs))
-            return divide(programs, states), restore_records(directory, start)
 
-        return carry_out(plan, conduct, directory, start, restored)
+def _tell_all(
+    plan: Plan, conduct: Conduct, directory: Path, states: TrainState, records: Records
+) -> None:
+    """Tell the hooks of a run that is finished: they may not have heard of its end."""
+    with Hooks(conduct.hooks) as hooks:
+        if hooks:
+            failed = np.asarray(states.failed_at)
+            hooks.send(past_chunk(plan, directory, plan.config.num_updates, records, failed))
 
 
-def read_header(directory: Path, start: int | None) -> dict[str, Any]:
-    """The header, or where it is damaged the copy that the newest checkpoint has."""
+def _load(
+    header: dict[str, Any], plan: Plan, directory: Path, states: TrainState, records: Records
+) -> Run:
+    """A run that is trained and evaluated; its result is written where it is missing."""
+    start = plan.config.num_updates
+    summary = read_summary(directory, plan.config)
+    if summary is not None:
+        times = Times(**summary["times"])
+        return make_run(plan, directory, states, records, times, summary["resumed_at"])
+    result = make_run(plan, directory, states, records, Times(0.0, 0.0, 0.0), start)
+    if header["config"]["num_updates"] != start:  # a budget that is cut to where the run stands
+        with written(f"{directory} cannot be written"):
+            write_signed(directory / files.HEADER, plan.header())
+    write_run(result, records)
+    return result
+
+
+def read_header(directory: Path, start: int) -> dict[str, Any]:
+    """The header, or where it is damaged the copy that the checkpoint of update `start` has."""
+    path = directory / files.HEADER
     try:
-        return read_signed(directory / files.HEADER)
+        return read_signed(path)
     except (FileNotFoundError, DamagedError) as error:
-        if start is None:
-            raise ValueError(f"{directory / files.HEADER} is damaged: {error}.") from error
+        if not start:
+            raise ValueError(
+                f"{path} is damaged, and there is no checkpoint to take it from: nothing can be "
+                f"restored; remove {directory}, or name another directory."
+            ) from error
         warnings.warn(
-            f"{directory / files.HEADER} is damaged; the copy in the checkpoint of update {start} "
-            f"is used.",
+            f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
             stacklevel=3,
         )
         return header_of(directory, start)
@@ -107,7 +154,7 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
 
     **Raises:** `ValueError` where it holds something of the user's own, and `config` is not given.
     """
-    if "seeds" not in header or "evaluation_episodes" not in header or "seed_batch" not in header:
+    if header.get("kind") != "run":
         raise ValueError("this directory holds a sweep, not a run of one config.")
     if config is None:
         try:
@@ -121,15 +168,6 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
     names = {field.name for field in dataclasses.fields(Plan)} - {"config", "seed_ids"}
     told = {name: header[name] for name in names}
     return Plan(config=config, seed_ids=tuple(header["seeds"]), **told)
-
-
-def shapes_of(programs: Programs) -> TrainState:
-    """The shapes of the states of all agents, without padding."""
-
-    def shape(leaf: Any) -> Any:
-        return jax.ShapeDtypeStruct((programs.num_agents, *leaf.shape[1:]), leaf.dtype)
-
-    return jax.tree.map(shape, programs.state)
 
 
 def _with_budget(plan: Plan, total_steps: int, start: int) -> Config:
@@ -154,27 +192,51 @@ def _with_budget(plan: Plan, total_steps: int, start: int) -> Config:
     return dataclasses.replace(config, num_updates=num_updates)
 
 
+def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
+    """Refuse a config with which the run cannot go on from where it stands, forced or not."""
+    config, chunk = plan.config, plan.updates_per_chunk
+    if config.log_every != header["config"]["log_every"]:
+        raise ValueError(
+            f"log_every = {config.log_every} was {header['config']['log_every']} before: records "
+            f"would be of two kinds. Start another run for it."
+        )
+    if config.num_updates % chunk:
+        longer = -(-config.num_updates // chunk) * chunk * config.env_steps_per_update
+        raise ValueError(
+            f"num_updates = {config.num_updates} is not divisible by the {chunk} updates of this "
+            f"run's chunks; use total_steps = {longer}."
+        )
+    if config.num_updates < start:
+        raise ValueError(
+            f"num_updates = {config.num_updates} is less than the {start} that are trained "
+            f"already; use {start} or more."
+        )
+
+
 def _require_the_same(
-    header: dict[str, Any], plan: Plan, *, force: bool, with_budget: bool
+    header: dict[str, Any], plan: Plan, *, force: bool, with_budget: bool, trained: bool
 ) -> None:
     """Refuse to go on where the result could change, unless forced to.
 
-    Another config of the same shapes can be forced; with other shapes the states do not fit.
+    Another config of the same shapes can be forced; with other shapes the states do not fit. Where
+    nothing is left to train, the machine changes nothing.
     """
-    now = json.loads(json.dumps(describe(plan.config)))
-    before = dict(header["config"])
+    now, before = as_json(describe(plan.config)), dict(header["config"])
     if with_budget:
         before["num_updates"] = now["num_updates"]
     changed = differences(before, now)
-    changed += differences(machine_of(header), machine_of(surroundings()))
+    if not trained:
+        changed += differences(machine_of(header), machine_of(surroundings()))
+        if header["seed_batch"] not in (None, plan.seed_batch):
+            changed.append(f"seed_batch: {header['seed_batch']}, now {plan.seed_batch}")
     if header["shapes"] != digest(shapes(plan.config)):
         raise ValueError(
-            f"the states of this run do not fit the config: {'; '.join(changed)}. "
+            f"the states of this run do not fit the config: {list_differences(changed)}. "
             f"Start another run for it."
         )
     if not changed:
         return
-    told = f"not the same as before: {'; '.join(changed)}"
+    told = f"not the same as before: {list_differences(changed)}"
     if not force:
         raise ValueError(f"{told}. The result could change; to go on all the same, use --force.")
     warnings.warn(f"{told}.", stacklevel=3)

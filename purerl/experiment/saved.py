@@ -1,6 +1,5 @@
 """Finished runs, read from their directories without building anything."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from numpy import ndarray
 from purerl.experiment import files
 from purerl.experiment.header import find_header
 from purerl.experiment.records import UPDATES
+from purerl.experiment.signed import DamagedError, read_signed
 
 
 class Saved(NamedTuple):
@@ -61,7 +61,7 @@ def read_run(directory: str | Path) -> Saved:
         raise ValueError(f"{str(directory)!r} {what}; name the directory of a run.")
     if not header:
         raise _damaged(directory / files.HEADER, directory)
-    if "target_return" not in header:
+    if header["kind"] == "sweep":
         raise ValueError(f"{str(directory)!r} holds a sweep; name the directory of a run.")
     config = header["config"]
     summary, arrays = _read_result(directory)
@@ -85,17 +85,16 @@ def _read_result(directory: Path) -> tuple[dict[str, Any], dict[str, ndarray]]:
     """The summary and the arrays that a run leaves when it is finished."""
     try:
         arrays = files.read_arrays(directory / files.METRICS)
-        text = (directory / files.SUMMARY).read_bytes()
+        summary = read_signed(directory / files.SUMMARY)
     except FileNotFoundError:
         raise _unfinished(directory) from None
+    except DamagedError as error:
+        raise _damaged(directory / files.SUMMARY, directory) from error
     except ValueError as error:
         raise _damaged(directory / files.METRICS, directory) from error
     if UPDATES not in arrays or "failed_at" not in arrays:
         raise _damaged(directory / files.METRICS, directory)
-    try:
-        return json.loads(text), arrays
-    except ValueError as error:
-        raise _damaged(directory / files.SUMMARY, directory) from error
+    return summary, arrays
 
 
 def _unfinished(directory: Path) -> ValueError:

@@ -14,7 +14,8 @@ class DamagedError(Exception):
 
 def write_signed(path: Path, content: dict[str, Any]) -> None:
     """Write JSON with the SHA-256 of its content."""
-    files.write_whole(path, lambda file: file.write(_text(content).encode()))
+    text = _text(files.plain_numbers(content))
+    files.write_whole(path, lambda file: file.write(text.encode()))
 
 
 def read_signed(path: Path) -> dict[str, Any]:

@@ -15,18 +15,15 @@ from numpy import ndarray
 from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
+from purerl.experiment.chunks import play_episodes, train_chunks
+from purerl.experiment.conduct import choose_chunk
 from purerl.experiment.display import Display
 from purerl.experiment.header import default_directory, env_name, make_header, require_same_run
 from purerl.experiment.lock import Lock
-from purerl.experiment.plot import sweep_curves
-from purerl.experiment.programs import (
-    compile_programs,
-    play_episodes,
-    train_chunks,
-)
+from purerl.experiment.plot import save_figure, sweep_curves
+from purerl.experiment.programs import compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Times
-from purerl.experiment.run import choose_chunk
 from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm, iqm_interval
 from purerl.seeds import seed_ids, seed_keys
@@ -97,7 +94,7 @@ class Sweep:
             f"{num_seeds} seeds each",
             target_return=self.target_return,
         )
-        figure.savefig(self.directory / "sweep.png" if path is None else path)
+        save_figure(figure, self.directory / "sweep.png" if path is None else Path(path))
         return figure
 
     def _label(self, setting: int) -> str:
@@ -132,6 +129,7 @@ def run_sweep(
     values = swept_values(configs, axes)
     num_settings = len(next(iter(values.values())))
     header = make_header(
+        "sweep",
         configs,
         root,
         ids,

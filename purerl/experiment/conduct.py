@@ -1,0 +1,133 @@
+"""A run, decided: what its bits depend on, and how it is carried out."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from purerl.checks import divisors, one_line, require_divisor, require_positive_int
+from purerl.config import Config
+from purerl.experiment.header import make_header
+from purerl.experiment.hooks import Chunk
+from purerl.seeds import is_root, seed_keys
+from purerl.train import TrainState, init
+
+CHUNKS = 30  # of a run, about, unless `updates_per_chunk` says
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run, decided: what its bits depend on besides the machine. Its header says it again."""
+
+    config: Config
+    root: int
+    seed_ids: tuple[int, ...]
+    updates_per_chunk: int
+    seed_batch: int | None
+    evaluation_episodes: int
+    evaluate_every: int | None
+    target_return: float | None
+
+    def header(self) -> dict[str, Any]:
+        """What a run directory says of this run and of the machine."""
+        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return make_header(
+            "run", told.pop("config"), told.pop("root"), told.pop("seed_ids"), **told
+        )
+
+    @property
+    def plays(self) -> bool:
+        """Whether episodes are played to evaluate: some are asked for, and they end."""
+        return bool(self.evaluation_episodes) and self.config.time_limit is not None
+
+    def is_evaluated(self, updates: int) -> bool:
+        """Whether episodes are to be played after so many updates."""
+        due = self.evaluate_every is not None and updates % self.evaluate_every == 0
+        return self.plays and (due or updates == self.config.num_updates)
+
+    def state_shapes(self) -> TrainState:
+        """Shapes and dtypes of the states of all agents."""
+
+        def states() -> TrainState:
+            keys = seed_keys(self.root, self.seed_ids)
+            return jax.vmap(init, (0, None))(keys, self.config)
+
+        return jax.eval_shape(states)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conduct:
+    """How a run is carried out; another conduct comes to the same result."""
+
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    memory_limit: int | None = None
+    stop_on_nan: bool = False
+    hooks: Sequence[Callable[[Chunk], Any]] = ()
+    progress: bool = True
+
+
+def check_plan(plan: Plan, conduct: Conduct) -> None:
+    """Refuse counts that are none, intervals that end within a chunk, and what has no effect."""
+    if not is_root(plan.root):
+        raise ValueError(f"root = {one_line(plan.root)} must be an int from 0 to 2**32 - 1.")
+    if plan.evaluation_episodes:
+        require_positive_int("evaluation_episodes", plan.evaluation_episodes)
+    for name, value in (("seed_batch", plan.seed_batch), ("memory_limit", conduct.memory_limit)):
+        if value is not None:
+            require_positive_int(name, value)
+    intervals = {
+        "evaluate_every": plan.evaluate_every,
+        "checkpoint_every": conduct.checkpoint_every,
+    }
+    _require_whole_chunks(
+        plan, {name: each for name, each in intervals.items() if each is not None}
+    )
+    if plan.evaluate_every and not plan.plays:
+        raise ValueError(
+            f"evaluate_every = {plan.evaluate_every} has no effect without evaluation_episodes, "
+            f"or without a time limit; leave it out."
+        )
+    require_positive_int("keep_checkpoints", conduct.keep_checkpoints)
+    if conduct.keep_checkpoints < 2:
+        raise ValueError(
+            "keep_checkpoints = 1 must be at least 2: one is whole while another is written."
+        )
+
+
+def _require_whole_chunks(plan: Plan, intervals: dict[str, int]) -> None:
+    """Refuse intervals that are no multiple of the chunk, between which nothing happens."""
+    config, chunk = plan.config, plan.updates_per_chunk
+    for name, interval in intervals.items():
+        require_positive_int(name, interval)
+    fitting = math.gcd(config.num_updates, *intervals.values())
+    shorter = [d for d in divisors(fitting) if d % config.log_every == 0 and d <= chunk]
+    for name, interval in intervals.items():
+        if interval % chunk:
+            near = max(1, interval // chunk) * chunk
+            other = f", or updates_per_chunk = {shorter[-1]}" if shorter else ""
+            raise ValueError(
+                f"{name} = {interval} is not a multiple of the {chunk} updates of a chunk; "
+                f"use {near} or {near + chunk}{other}."
+            )
+
+
+def choose_chunk(config: Config, updates_per_chunk: int | None) -> int:
+    """The updates of one chunk, checked; by default about a thirtieth of all.
+
+    It depends on nothing but the config: another chunk is another program, with other bits.
+    """
+    if updates_per_chunk is None:
+        # The divisor that makes the number of chunks nearest to 30, in ratio.
+        records = min(
+            divisors(config.num_records),
+            key=lambda d: abs(np.log(config.num_records / d / CHUNKS)),
+        )
+        return records * config.log_every
+    require_positive_int("updates_per_chunk", updates_per_chunk)
+    require_divisor("updates_per_chunk", updates_per_chunk, "num_updates", config.num_updates)
+    require_divisor("log_every", config.log_every, "updates_per_chunk", updates_per_chunk)
+    return int(updates_per_chunk)

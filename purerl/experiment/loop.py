@@ -1,0 +1,142 @@
+"""What happens between the chunks of a run: records, checkpoints, episodes, hooks, display."""
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from purerl.evaluate import Evaluation
+from purerl.experiment.chunks import Standing, failed_at, join, play_episodes, train_chunks
+from purerl.experiment.conduct import Conduct, Plan
+from purerl.experiment.display import Display
+from purerl.experiment.errors import RunError, Stopped
+from purerl.experiment.hooks import Hooks
+from purerl.experiment.programs import Programs
+from purerl.experiment.records import Records
+from purerl.experiment.saving import Checkpoints
+from purerl.experiment.signals import Signals
+from purerl.experiment.telling import make_chunk, past_chunk
+from purerl.train import TrainState
+
+SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint_every` says
+
+
+@dataclasses.dataclass
+class Loop:
+    """Trains to the end, and tells everybody between chunks."""
+
+    plan: Plan
+    conduct: Conduct
+    programs: Programs
+    directory: Path
+    display: Display
+    checkpoints: Checkpoints
+    records: Records
+    hooks: Hooks
+    signals: Signals
+    start: int
+    seconds: float = 0.0
+    """Of training."""
+    evaluation_seconds: float = 0.0
+    saved: float = 0.0
+    """When the last checkpoint was begun."""
+
+    def train(self, states: list[TrainState] | None) -> TrainState:
+        """The states of all agents after training, on the host.
+
+        The result of a chunk is saved before episodes are played with it: those can be played
+        again, from what was saved.
+        """
+        try:
+            states = self._train(states)
+            self.checkpoints.close()
+        except BaseException:
+            with contextlib.suppress(RunError):  # what ended the run is told, not this
+                self.checkpoints.close()
+            raise
+        return join(self.programs, states)
+
+    def _train(self, states: list[TrainState] | None) -> list[TrainState]:
+        self.saved = time.monotonic()
+        self.display.training(self.start)
+        if self.start:
+            assert states is not None
+            self._play(self.start, states)  # where the run ended before they were
+            self._tell_the_past(states)
+        for now in train_chunks(self.programs, self.start, states):
+            states, self.seconds = now.states, now.seconds
+            self._record(now)
+            self._show(now)
+            end = self._reason_to_stop(now)
+            if end or self._is_due(now):
+                self.checkpoints.save(now.updates, join(self.programs, states), self.records)
+                self.saved = time.monotonic()
+            if end:
+                self._tell(now, None, None)
+                self.checkpoints.close()
+                raise end
+            self._tell(now, *self._play(now.updates, states))
+        assert states is not None
+        return states
+
+    def _record(self, now: Standing) -> None:
+        """Keep the metrics of a chunk."""
+        self.records.add_metrics(now.metrics, self._record_updates(now.updates))
+
+    def _record_updates(self, updates: int) -> ndarray:
+        every = self.plan.config.log_every
+        return np.arange(updates - self.plan.updates_per_chunk + every, updates + 1, every)
+
+    def _play(
+        self, updates: int, states: list[TrainState]
+    ) -> tuple[Evaluation | None, Evaluation | None]:
+        """Play and keep the episodes that are due, unless they were played already."""
+        if not self.plan.is_evaluated(updates) or self.records.is_evaluated(updates):
+            return None, None
+        begin = time.perf_counter()
+        greedy, sampled = play_episodes(self.programs, states, updates)
+        self.records.add_evaluation(updates, greedy, sampled)
+        self.evaluation_seconds += time.perf_counter() - begin
+        if updates == self.plan.config.num_updates:
+            self.checkpoints.add(self.records)
+        return greedy, sampled
+
+    def _is_due(self, now: Standing) -> bool:
+        every = self.conduct.checkpoint_every
+        late = time.monotonic() - self.saved > SAVE_AFTER
+        due = late if every is None else not now.updates % every
+        return due or now.updates == self.plan.config.num_updates
+
+    def _reason_to_stop(self, now: Standing) -> BaseException | None:
+        where = f"at update {now.updates} of {self.plan.config.num_updates}"
+        go_on = f"saved; to go on: purerl resume {self.directory}"
+        failed = self._failed_seeds(now.failed_at)
+        if self.conduct.stop_on_nan and failed:
+            names = ", ".join(map(str, failed))
+            return RunError(f"stopped {where}: seeds that stopped being finite: {names}; {go_on}")
+        if self.signals.received is not None and now.updates < self.plan.config.num_updates:
+            return Stopped(f"stopped {where}, {go_on}", self.signals.received)
+        return None
+
+    def _failed_seeds(self, failed: ndarray) -> list[int]:
+        return [seed for seed, at in zip(self.plan.seed_ids, failed, strict=True) if at >= 0]
+
+    def _show(self, now: Standing) -> None:
+        env_steps = (now.updates - self.start) * self.plan.config.env_steps_per_update
+        per_second = env_steps * len(self.plan.seed_ids) / now.seconds
+        self.display.update(now, per_second, self._failed_seeds(now.failed_at))
+
+    def _tell(self, now: Standing, greedy: Evaluation | None, sampled: Evaluation | None) -> None:
+        """Tell the hooks of a chunk and of the episodes that were played after it."""
+        if self.hooks:
+            what = (now.updates, now.metrics, self._record_updates(now.updates), now.failed_at)
+            self.hooks.send(make_chunk(self.plan, self.directory, *what, greedy, sampled))
+
+    def _tell_the_past(self, states: list[TrainState]) -> None:
+        """Tell the hooks of everything that was recorded before this process."""
+        if self.hooks:
+            failed = failed_at(self.programs, states)
+            self.hooks.send(past_chunk(self.plan, self.directory, self.start, self.records, failed))

@@ -1,0 +1,172 @@
+"""Checkpoints of a run, written in the background while it trains."""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from purerl.experiment import files
+from purerl.experiment.checkpoints import (
+    CHECKPOINTS,
+    MANIFEST,
+    RECORDS,
+    files_of,
+    newest,
+    orbax,
+    plain,
+    read_manifest,
+)
+from purerl.experiment.errors import RunError
+from purerl.experiment.records import Records
+from purerl.experiment.signed import sha256, write_signed
+
+
+class Checkpoints:
+    """Saves the states of a run and what it has recorded, in the background.
+
+    **Arguments:** `keep` checkpoints are kept, the newest; at least 2, so that one is whole while
+    another is written.
+    """
+
+    def __init__(self, directory: Path, header: dict[str, Any], start: int, *, keep: int = 2):
+        self.directory = directory
+        self.header = header
+        self.last = start
+        self.keep = keep
+        self._segments = read_manifest(directory, start)["records"] if start else {}
+        self._manager: Any = None
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def save(self, updates: int, states: PyTree, records: Records) -> None:
+        """Save the states after so many updates, and what was recorded since the last time.
+
+        Returns when the states are copied; they are written meanwhile.
+
+        **Raises:** `RunError` where the checkpoint before this could not be written.
+        """
+        if updates == self.last:
+            return
+        self.wait()
+        name = f"{RECORDS}/{self.last:09d}-{updates:09d}.npz"
+        write = (updates, plain(states), name, records.unsaved())
+        self.last = updates
+        self._writing = self._writer.submit(self._write, *write)
+
+    def add(self, records: Records) -> None:
+        """Add to the last checkpoint what was recorded since.
+
+        **Raises:** `RunError` where it could not be written.
+        """
+        self.wait()
+        name = f"{RECORDS}/{self.last:09d}-{self.last:09d}.npz"
+        try:
+            segments = self._write_records(name, records.unsaved())
+            manifest = read_manifest(self.directory, self.last)
+            manifest |= {"records": segments, "header": self.header}
+            write_signed(self.directory / CHECKPOINTS / str(self.last) / MANIFEST, manifest)
+        except Exception as error:
+            raise self._failed(self.last, error) from error
+
+    def wait(self) -> None:
+        """Wait for what is being written.
+
+        **Raises:** `RunError` where it could not be.
+        """
+        if self._writing is None:
+            return
+        try:
+            self._writing.result()
+        except Exception as error:
+            raise self._failed(self.last, error) from error
+
+    def close(self) -> None:
+        """Wait for what is being written, and let go."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            if self._manager is not None:
+                # Of a failed save, which `wait` has told.
+                with contextlib.suppress(Exception), _quiet():
+                    self._manager.close()
+
+    def _write(
+        self, updates: int, states: PyTree, name: str, recorded: dict[str, np.ndarray]
+    ) -> None:
+        """Write records, then states, then the manifest: with that the checkpoint counts."""
+        segments = self._write_records(name, recorded)
+        with _quiet():
+            self._write_states(updates, states)
+        step = self.directory / CHECKPOINTS / str(updates)
+        manifest = {
+            "updates": updates,
+            "header": self.header,
+            "records": segments,
+            "files": {each: sha256(step / each) for each in files_of(step)},
+        }
+        write_signed(step / MANIFEST, manifest)
+
+    def _write_records(self, name: str, recorded: dict[str, np.ndarray]) -> dict[str, str]:
+        """Write a segment of records, and return the hashes of all."""
+        path = self.directory / name
+        path.parent.mkdir(exist_ok=True)
+        files.write_arrays(path, recorded)
+        self._segments = {**self._segments, name: sha256(path)}
+        return self._segments
+
+    def _write_states(self, updates: int, states: PyTree) -> None:
+        ocp = orbax()
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self.keep, cleanup_tmp_directories=True
+            )
+            checkpoints = (self.directory / CHECKPOINTS).absolute()
+            self._manager = ocp.CheckpointManager(checkpoints, options=options)
+        self._manager.save(updates, args=ocp.args.StandardSave(states))
+        self._manager.wait_until_finished()
+
+    def _failed(self, updates: int, error: Exception) -> RunError:
+        full = files.is_full(error)
+        reason = "the disk is full" if full else (str(error).splitlines() or [repr(error)])[0]
+        last = newest(self.directory, warn=False)
+        kept = "there is none before it" if last is None else f"that of update {last} stands"
+        then = "make room and go on" if full else "go on"
+        return RunError(
+            f"the checkpoint of update {updates} could not be written: {reason}; {kept}. "
+            f"To {then}: purerl resume {self.directory}"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let orbax not print the tracebacks of an error that it also raises.
+
+    After a failure its other writes come back to an event loop that is closed, for a while: what
+    they print is left out from then on.
+    """
+    logger = logging.getLogger("absl")
+    level, hook = logger.level, sys.excepthook
+
+    def shows(kind: Any, error: BaseException, traceback: Any) -> None:
+        if str(error) != "Event loop is closed" or _is_main_thread():
+            hook(kind, error, traceback)
+
+    logger.setLevel(logging.CRITICAL + 1)
+    sys.excepthook = shows
+    try:
+        yield
+        sys.excepthook = hook
+    finally:
+        logger.setLevel(level)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
