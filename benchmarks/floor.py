@@ -68,14 +68,15 @@ def flops_per_step(
 ) -> dict[str, int]:
     """FLOPs of the networks per env step, by phase.
 
-    `rollout`: the policy forward. `values`: the baseline forward, of the observation and of its
-    successor. `policy update`: forward and backward in each of `epochs` passes. `baseline update`:
-    the same in each of `baseline_epochs`. REINFORCE has no baseline.
+    `rollout`: the policy forward. `values`: the baseline forward, once: a successor is the next
+    observation, but where an episode was cut. `policy update`: forward and backward in each of
+    `epochs` passes. `baseline update`: the same in each of `baseline_epochs`. REINFORCE has no
+    baseline.
     """
     has_baseline = algo != "reinforce"
     return {
         "rollout": forward_flops(policy),
-        "values": 2 * forward_flops(baseline) * has_baseline,
+        "values": forward_flops(baseline) * has_baseline,
         "policy update": epochs * gradient_flops(policy),
         "baseline update": baseline_epochs * gradient_flops(baseline) * has_baseline,
     }

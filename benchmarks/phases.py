@@ -34,8 +34,8 @@ from surroundings import surroundings
 import purerl
 from purerl.experiment.cores import use_all_cores
 from purerl.rollout import collect
-from purerl.seeds import map_seeds, seed_mesh, seed_program
-from purerl.update import make_batch, update_baseline, update_policy, values
+from purerl.seeds import block_size, map_seeds, seed_mesh, seed_program
+from purerl.update import make_batch, minibatches, update_baseline, update_policy, values
 
 TOP = Path(__file__).resolve().parents[1]
 PHASES = ("rollout", "estimate", "policy update", "baseline update")
@@ -56,12 +56,12 @@ def estimate(state: Any, transitions: Any, config: Any) -> Any:
 
 def policy_update(state: Any, batch: Any, config: Any) -> Any:
     """The policy after its epochs."""
-    return update_policy(state.key, state.learner, batch, config)
+    return update_policy(state.learner, batch, minibatches(state.key, config), config)
 
 
 def baseline_update(state: Any, batch: Any, config: Any) -> Any:
     """The baseline after its epochs."""
-    return update_baseline(state.key, state.learner, batch, config)
+    return update_baseline(state.learner, batch, minibatches(state.key, config), config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,8 @@ def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]
     mesh = seed_mesh()
 
     def mapped(function: Callable[..., Any], *batched: Any) -> Callable[[], Any]:
-        program = seed_program(function, mesh, num_batched=len(batched))
+        block = block_size(config)
+        program = seed_program(function, mesh, num_batched=len(batched), block=block)
         return lambda: jax.block_until_ready(program(*batched, config))
 
     state = mapped(purerl.init, keys)()

@@ -185,10 +185,12 @@ def main(args: list[str] | None = None) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     from purerl.experiment import commands
+    from purerl.experiment.cache import use_compilation_cache
     from purerl.experiment.cores import use_all_cores
     from purerl.experiment.errors import RunError, Stopped
 
     use_all_cores()
+    use_compilation_cache()
     sys.path.insert(0, os.getcwd())  # --env package.module:Name means the user's own
     warnings.showwarning = _show_warning
     try:

@@ -10,17 +10,17 @@ ROOT = Path(__file__).parent.parent / "purerl"
 # Every room of the pure half; a file that is in none of them fails, so that it is given a place.
 ROOMS = (
     ("types",),
-    ("returns", "distributions", "envs", "layers", "streams", "checks"),
+    ("returns", "distributions", "envs", "layers", "streams", "checks", "ahead", "shuffle"),
     ("networks", "losses", "optimizers", "running"),
     ("algorithms", "carried"),
-    ("plugs",),
+    ("plugs", "fit"),
     ("config",),
     ("factories", "sweep", "anneal", "rollout", "update"),
     ("presets", "train"),
     ("seeds", "evaluate"),
 )
 LAYER = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
-HOST = ("experiment", "cli", "__main__")
+HOST = ("experiment", "cli", "options", "__main__")
 # `import purerl` re-exports both halves, lazily.
 EXEMPT = "__init__"
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # it imports scipy.stats, half a second, where that is first used
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats
 
 BATCH = 2**22  # numbers that are resampled at once: 32 MB
 
@@ -51,7 +51,7 @@ def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
 
     Agarwal et al. (2021), arXiv:2108.13264.
     """
-    return np.asarray(stats.trim_mean(x, 0.25, axis=axis))
+    return np.asarray(scipy.stats.trim_mean(x, 0.25, axis=axis))
 
 
 def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -> Interval:
@@ -106,7 +106,7 @@ def probability_of_improvement(
         each = []
         for ours, theirs in zip(parts[:num_tasks], parts[num_tasks:], strict=True):
             ours, theirs = np.moveaxis(ours, axis, -1), np.moveaxis(theirs, axis, -1)
-            count = stats.mannwhitneyu(ours, theirs, axis=-1, method="asymptotic").statistic
+            count = scipy.stats.mannwhitneyu(ours, theirs, axis=-1, method="asymptotic").statistic
             each.append(count / (ours.shape[-1] * theirs.shape[-1]))
         return np.mean(each, axis=0)
 
@@ -120,7 +120,7 @@ def _bootstrapped(
     if min(len(sample) for sample in samples) < 2:
         nothing = np.full_like(value, np.nan)
         return Interval(value, nothing, nothing)
-    bounds = stats.bootstrap(
+    bounds = scipy.stats.bootstrap(
         samples,
         statistic,
         n_resamples=resamples,
