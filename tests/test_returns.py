@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from purerl import returns
 from purerl.returns import gae, reward_to_go
 
 T, N = 7, 2
@@ -187,3 +188,17 @@ def test_integer_rewards_are_discounted_as_floats():
     wanted = gae(ones.astype(jnp.float32), zero, zero, never, never, 0.99, 0.95)
     np.testing.assert_array_equal(found, wanted)
     assert float(found[0]) > 4
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_accelerator_s_rounds_are_the_steps_of_a_cpu(reverse):
+    rng = np.random.default_rng(0)
+    term = rng.normal(size=(37, 5)).astype(np.float32)
+    decay = np.where(rng.random((37, 5)) < 0.2, 0, 0.9).astype(np.float32)
+    cut = np.argwhere(decay[:, 0] == 0)[1, 0]
+    term[cut + (1 if reverse else -1), 0] = np.nan  # behind a cut: it must not leak
+    term, decay = jnp.asarray(term), jnp.asarray(decay)
+    steps = returns._step_by_step(term, decay, reverse=reverse)
+    rounds = returns._in_rounds(term, decay, reverse=reverse)
+    assert np.isfinite(steps[cut, 0])
+    np.testing.assert_allclose(rounds, steps, rtol=1e-5, atol=1e-5)
