@@ -19,15 +19,17 @@ class Algorithm(NamedTuple):
     """A policy-gradient algorithm: hashable, and equal to another made of the same functions.
 
     - `estimate(rollout, value, next_value, hyper) -> Estimate`, over a rollout `[T, N]`;
-    - `policy_loss(log_prob, old_log_prob, advantage, weight, hyper) -> scalar`;
-    - `value_loss(value, old_value, value_target, weight, hyper) -> scalar`, or None where there is
-      no baseline: `estimate` then gets None for both values.
+    - `policy_loss(log_prob, old_log_prob, advantage, hyper) -> [batch]`, of each transition;
+    - `value_loss(value, old_value, value_target, hyper) -> [batch]`, or None where there is no
+      baseline: `estimate` then gets None for both values.
+
+    Losses are averaged with the weights of the estimate.
     """
 
     name: str
     estimate: Callable[..., Estimate]
-    policy_loss: Callable[..., Float[Array, ""]]
-    value_loss: Callable[..., Float[Array, ""]] | None
+    policy_loss: Callable[..., Float[Array, " batch"]]
+    value_loss: Callable[..., Float[Array, " batch"]] | None
 
     @property
     def has_baseline(self) -> bool:

@@ -7,11 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
+from purerl.blocks import sum_rows
 from purerl.carried import Carried, parameters, with_parameters
+from purerl.losses import weighted_sum
 
 Report = dict[str, Float[Array, ""]]
+RowReport = dict[str, Float[Array, " batch"]]
 
 
 class Batch(eqx.Module):
@@ -32,6 +36,9 @@ class Fit(eqx.Module):
     parameters: PyTree
     opt_state: PyTree
     stopped: Bool[Array, ""]
+    num_taken: Int[Array, ""]
+    total: Float[Array, " metrics"]
+    """The sum of the reports of all steps taken, in one array: each would be a kernel else."""
 
 
 def fit(
@@ -41,39 +48,76 @@ def fit(
     rows: Int[Array, "epochs steps rows"] | None,
     *,
     optimizer: optax.GradientTransformation,
-    objective: Callable[[Any, Batch], tuple[Float[Array, ""], Report]],
+    objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
     goes_on: Callable[[Report], Bool[Array, ""]],
     num_epochs: int,
+    prepare: Callable[[Batch], Batch] | None = None,
 ) -> tuple[Carried, PyTree, Report]:
     """Take gradient steps for `num_epochs` on the minibatches of `rows`, or on the whole batch.
 
-    A step is taken while `goes_on` holds of the report before it, and where there is any weight.
+    The objective and what is reported are of each row; their weighted means count. A step is taken
+    while `goes_on` holds of the report before it, and where there is any weight. `prepare` is done
+    to each minibatch first.
 
     **Returns:** the network, the state of its optimiser, and the report: means over the steps
     taken, NaN where there were none.
     """
+    names = sorted(jax.eval_shape(objective, network, batch)[1])
 
     def step(now, rows):
         minibatch = batch if rows is None else jax.tree.map(lambda x: x[rows], batch)
-
-        def loss(parameters):
-            return objective(with_parameters(network, parameters), minibatch)
-
-        gradient, report = jax.grad(loss, has_aux=True)(now.parameters)
-        report = report | {"grad_norm": optax.tree.norm(gradient)}
-        stopped = now.stopped | ~goes_on(report)
+        minibatch = minibatch if prepare is None else prepare(minibatch)
+        gradient, means = mean_gradient(now.parameters, network, minibatch, objective)
+        stopped = now.stopped | ~goes_on(dict(zip(names, means, strict=True)))
         taken = ~stopped & jnp.any(minibatch.weight > 0)
         change, opt_state = optimizer.update(gradient, now.opt_state, now.parameters)
-        stepped = Fit(eqx.apply_updates(now.parameters, change), opt_state, stopped)
-        kept = Fit(now.parameters, now.opt_state, stopped)
-        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, kept)
-        return after, (report, taken)
+        grad_norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
+        stepped = Fit(
+            parameters=eqx.apply_updates(now.parameters, change),
+            opt_state=opt_state,
+            stopped=stopped,
+            num_taken=now.num_taken + 1,
+            total=now.total + jnp.append(means, grad_norm),
+        )
+        kept = eqx.tree_at(lambda fit: fit.stopped, now, stopped)
+        return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, kept), None
 
-    start = Fit(parameters(network), opt_state, jnp.array(False))
+    start = Fit(
+        parameters=parameters(network),
+        opt_state=opt_state,
+        stopped=jnp.array(False),
+        num_taken=jnp.int32(0),
+        total=jnp.zeros(len(names) + 1),
+    )
     if rows is not None:
         rows = rows[:num_epochs].reshape(-1, rows.shape[-1])
     length = num_epochs if rows is None else len(rows)
-    end, (reports, taken) = jax.lax.scan(step, start, rows, length=length)
-    count = jnp.sum(taken)
-    report = jax.tree.map(lambda x: jnp.sum(jnp.where(taken, x, 0)) / count, reports)
+    end, _ = jax.lax.scan(step, start, rows, length=length)
+    means = end.total / end.num_taken
+    report = dict(zip([*names, "grad_norm"], means, strict=True))
     return with_parameters(network, end.parameters), end.opt_state, report
+
+
+def mean_gradient(
+    parameters: PyTree,
+    network: Carried,
+    batch: Batch,
+    objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
+) -> tuple[PyTree, Float[Array, " report"]]:
+    """The gradient of the objective's weighted mean over a batch, and the means of the report.
+
+    Both are one vector where they are added up: an operation for all parameters, not for each.
+    """
+    mass = jnp.sum(batch.weight)
+    share = batch.weight / jnp.where(mass > 0, mass, 1)
+
+    def of_rows(rows):
+        def total(parameters):
+            of_each = objective(with_parameters(network, parameters), rows)
+            return jax.tree.map(lambda x: weighted_sum(x, rows.weight), of_each)
+
+        gradient, report = jax.grad(total, has_aux=True)(parameters)
+        return ravel_pytree(gradient)[0], jnp.stack([report[name] for name in sorted(report)])
+
+    gradient, means = sum_rows(of_rows, eqx.tree_at(lambda batch: batch.weight, batch, share))
+    return ravel_pytree(parameters)[1](gradient), means

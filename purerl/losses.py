@@ -1,6 +1,7 @@
-"""Losses of one agent: weighted means over its transitions. Advantages and targets are constants.
+"""Losses of transitions, and the weighted means over them. Advantages and targets are constants.
 
-A policy loss has the signature of `score_function_loss`, a value loss that of `squared_error`.
+A policy loss has the signature of `score_function_loss`, a value loss that of `squared_error`; what
+an agent's gradient is taken of is their weighted mean.
 """
 
 import jax.numpy as jnp
@@ -11,85 +12,89 @@ from purerl.types import Hyperparams
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
     """`Σ weight · x / Σ weight`: blind to x where its weight is 0; 0 where every weight is 0."""
-    # where, not the product alone: 0 · NaN is NaN.
-    total = jnp.sum(jnp.where(weight > 0, weight * x, 0))
     mass = jnp.sum(weight)
-    return total / jnp.where(mass > 0, mass, 1)
+    return weighted_sum(x, weight) / jnp.where(mass > 0, mass, 1)
+
+
+def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
+    """`Σ weight · x`: blind to x where its weight is 0."""
+    # where, not the product alone: 0 · NaN is NaN.
+    return jnp.sum(jnp.where(weight > 0, weight * x, 0))
 
 
 def normalize(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
     """`(x − mean) / (std + 1e-8)`, with the weighted mean and standard deviation of one agent."""
-    x = _centered(x, weight)
-    return x / (jnp.sqrt(weighted_mean(x**2, weight)) + 1e-8)
+    centered, variance = _centered(x, weight)
+    return centered / (jnp.sqrt(variance) + 1e-8)
 
 
-def _centered(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x − mean`, the mean taken out twice: once leaves a rounding error behind.
+def _centered(
+    x: Float[Array, "..."], weight: Float[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, ""]]:
+    """`x − mean` and its variance, the mean taken out twice: once leaves a rounding error behind.
 
     Of a constant, that error is all there is, and dividing by its own size would make it ±1.
     """
     x = x - weighted_mean(x, weight)
-    return x - weighted_mean(x, weight)
+    rest = weighted_mean(x, weight)
+    # Of numbers about 0: the difference of the squares loses nothing.
+    variance = weighted_mean(x**2, weight) - rest**2
+    return x - rest, jnp.maximum(variance, 0)
 
 
 def score_function_loss(
     log_prob: Float[Array, " batch"],
     old_log_prob: Float[Array, " batch"],
     advantage: Float[Array, " batch"],
-    weight: Float[Array, " batch"],
     hyper: Hyperparams,
-) -> Float[Array, ""]:
-    """`−mean(log π(a|s) · Â)`: its gradient is the policy gradient's estimate, negated.
+) -> Float[Array, " batch"]:
+    """`−log π(a|s) · Â`: the gradient of its mean is the policy gradient's estimate, negated.
 
     Williams (1992), "Simple statistical gradient-following algorithms for connectionist
     reinforcement learning".
     """
     del old_log_prob, hyper
-    return -weighted_mean(log_prob * advantage, weight)
+    return -log_prob * advantage
 
 
 def clipped_surrogate(
     log_prob: Float[Array, " batch"],
     old_log_prob: Float[Array, " batch"],
     advantage: Float[Array, " batch"],
-    weight: Float[Array, " batch"],
     hyper: Hyperparams,
-) -> Float[Array, ""]:
-    """`−mean(min(r · Â, clip(r, 1 − ε, 1 + ε) · Â))` with `r = π(a|s) / π_old(a|s)`, ε `clip_eps`.
+) -> Float[Array, " batch"]:
+    """`−min(r · Â, clip(r, 1 − ε, 1 + ε) · Â)` with `r = π(a|s) / π_old(a|s)` and ε `clip_eps`.
 
     Schulman et al. (2017), "Proximal policy optimization algorithms", arXiv:1707.06347.
     """
     ratio = jnp.exp(log_prob - old_log_prob)
     clipped = jnp.clip(ratio, 1 - hyper.clip_eps, 1 + hyper.clip_eps)
-    return -weighted_mean(jnp.minimum(ratio * advantage, clipped * advantage), weight)
+    return -jnp.minimum(ratio * advantage, clipped * advantage)
 
 
 def squared_error(
     value: Float[Array, " batch"],
     old_value: Float[Array, " batch"],
     value_target: Float[Array, " batch"],
-    weight: Float[Array, " batch"],
     hyper: Hyperparams,
-) -> Float[Array, ""]:
-    """`mean((V(s) − target)²)`."""
+) -> Float[Array, " batch"]:
+    """`(V(s) − target)²`."""
     del old_value, hyper
-    return weighted_mean((value - value_target) ** 2, weight)
+    return (value - value_target) ** 2
 
 
 def clipped_squared_error(
     value: Float[Array, " batch"],
     old_value: Float[Array, " batch"],
     value_target: Float[Array, " batch"],
-    weight: Float[Array, " batch"],
     hyper: Hyperparams,
-) -> Float[Array, ""]:
-    """`mean(max((V − target)², (V_old + clip(V − V_old, −ε, ε) − target)²))`, ε being `clip_eps`.
+) -> Float[Array, " batch"]:
+    """`max((V − target)², (V_old + clip(V − V_old, −ε, ε) − target)²)`, ε being `clip_eps`.
 
     The larger of two errors: V's, and that of V kept within ε of what it was for the rollout.
     """
     near = old_value + jnp.clip(value - old_value, -hyper.clip_eps, hyper.clip_eps)
-    error = jnp.maximum((value - value_target) ** 2, (near - value_target) ** 2)
-    return weighted_mean(error, weight)
+    return jnp.maximum((value - value_target) ** 2, (near - value_target) ** 2)
 
 
 def explained_variance(
@@ -99,10 +104,7 @@ def explained_variance(
 
     NaN where the targets do not vary by more than the rounding error of their sums.
     """
-
-    def variance(x):
-        return weighted_mean(_centered(x, weight) ** 2, weight)
-
-    spread = variance(value_target)
+    _, spread = _centered(value_target, weight)
+    _, unexplained = _centered(value_target - value, weight)
     rounding = jnp.finfo(value_target.dtype).eps ** 2 * weighted_mean(value_target**2, weight)
-    return jnp.where(spread > rounding, 1 - variance(value_target - value) / spread, jnp.nan)
+    return jnp.where(spread > rounding, 1 - unexplained / spread, jnp.nan)

@@ -9,7 +9,10 @@ from jaxtyping import Float
 def clipped_adam(
     learning_rate: Float[Any, ""] | float, max_grad_norm: Float[Any, ""] | float
 ) -> optax.GradientTransformation:
-    """Adam on gradients whose global norm is clipped to `max_grad_norm` (inf: not clipped)."""
-    return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
+    """Adam on gradients whose global norm is clipped to `max_grad_norm` (inf: not clipped).
+
+    All parameters are one vector in it: a few operations for all layers, not for each.
+    """
+    return optax.flatten(
+        optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5))
     )

@@ -114,10 +114,11 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
         function = getattr(algorithm, name)
         if function is None:
             continue
-        loss = _shape_of(name, lambda f=function: f(*[jnp.zeros(4)] * 4, hyper))
-        if getattr(loss, "shape", None) != ():
+        loss = _shape_of(name, lambda f=function: f(*[jnp.zeros(4)] * 3, hyper))
+        if getattr(loss, "shape", None) != (4,):
             raise ValueError(
-                f"algorithm= does not fit: {name} gave {one_line(loss)}; give one number."
+                f"algorithm= does not fit: {name} gave {one_line(loss)} for 4 transitions; give "
+                f"one number for each."
             )
 
 

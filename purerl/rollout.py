@@ -106,23 +106,23 @@ def _count_episodes(
     """Go on with the sums of the episodes under way, and total those of the ones that ended."""
     done = rollout.terminated | rollout.truncated
     begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
-
-    def running(before, per_step):
-        first = per_step.at[0].add(before.astype(per_step.dtype))
-        return recurrence(first, jnp.where(begins, 0.0, 1.0), reverse=False)
-
-    episode_return = running(carry.episode_return, rollout.reward)
-    episode_length = running(carry.episode_length, jnp.ones_like(rollout.reward))
-    length = episode_length.astype(jnp.int32)
+    # What an episode has got, and how long it has been going on, since the rollout began.
+    per_step = jnp.stack([rollout.reward, jnp.ones_like(rollout.reward)], axis=1)
+    goes_on = jnp.where(begins, 0.0, 1.0)[:, None]
+    since = recurrence(per_step, jnp.broadcast_to(goes_on, per_step.shape), reverse=False)
+    steps = since[:, 1].astype(jnp.int32)
+    is_older = steps == jnp.arange(1, len(steps) + 1)[:, None]
+    episode_return = since[:, 0] + jnp.where(is_older, carry.episode_return, 0)
+    episode_length = steps + jnp.where(is_older, carry.episode_length, 0)
     episodes = Episodes(
         num_episodes=jnp.sum(done),
         total_return=jnp.sum(jnp.where(done, episode_return, 0)),
-        total_length=jnp.sum(jnp.where(done, length, 0)),
+        total_length=jnp.sum(jnp.where(done, episode_length, 0)),
     )
     end = EnvCarry(
         state=state,
         obs=obs,
         episode_return=jnp.where(done[-1], 0, episode_return[-1]),
-        episode_length=jnp.where(done[-1], 0, length[-1]),
+        episode_length=jnp.where(done[-1], 0, episode_length[-1]),
     )
     return end, rollout, episodes

@@ -4,13 +4,15 @@ Everything here is a pure function of one agent. `jax.jit` compiles it; `jax.vma
 it many agents, over configs many settings.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key, PyTree
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from purerl.anneal import annealed
 from purerl.carried import carried, parameters
@@ -111,13 +113,15 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
     require_divisor("log_every", config.log_every, "num_updates", num_updates)
 
     def update_once(state, _):
-        return train_step(state, config)
+        state, metrics = train_step(state, config)
+        return state, pack(metrics)
 
     def record(state, _):
-        state, metrics = jax.lax.scan(update_once, state, length=config.log_every)
-        return state, summarize(metrics)
+        state, packed = jax.lax.scan(update_once, state, length=config.log_every)
+        return state, pack(summarize(unpack(packed)))
 
-    return jax.lax.scan(record, state, length=num_updates // config.log_every)
+    state, packed = jax.lax.scan(record, state, length=num_updates // config.log_every)
+    return state, unpack(packed)
 
 
 def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
@@ -166,6 +170,26 @@ def defined_mean(x: Array) -> Array:
     return jnp.sum(jnp.where(defined, x, 0)) / jnp.sum(defined)
 
 
+class Packed(NamedTuple):
+    """Metrics as they leave a loop: in two arrays, where each scalar would be stored by itself."""
+
+    means: Float[Array, "*records metrics"]
+    num_episodes: Int[Array, "*records"]
+
+
+def pack(metrics: Metrics) -> Packed:
+    """Metrics in two arrays."""
+    means = eqx.tree_at(lambda m: m.num_episodes, metrics, None)
+    return Packed(jnp.stack(jax.tree.leaves(means), axis=-1), metrics.num_episodes)
+
+
+def unpack(packed: Packed) -> Metrics:
+    """The metrics that `pack` was given."""
+    names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
+    means = {name: packed.means[..., i] for i, name in enumerate(names)}
+    return Metrics(num_episodes=packed.num_episodes, **means)
+
+
 def no_metrics(metrics: Metrics) -> Metrics:
     """Metrics of an update that did not happen: no episodes, and NaN."""
     return jax.tree.map(
@@ -176,10 +200,11 @@ def no_metrics(metrics: Metrics) -> Metrics:
 
 def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
     """Whether every floating-point number in a pytree is finite."""
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    if not leaves:  # jaxlib 0.11.2 crashes on nothing to reduce, on several CPU devices
+    # In one array: a reduction of each leaf would be a kernel, and a loop to compile, of its own.
+    numbers, _ = ravel_pytree(eqx.filter(tree, eqx.is_inexact_array))
+    if not numbers.size:  # jaxlib 0.11.2 crashes on nothing to reduce, on several CPU devices
         return jnp.array(True)
-    return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves]))
+    return jnp.all(is_finite(numbers))
 
 
 def select(condition: Bool[Array, ""], chosen: Any, other: Any) -> Any:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
+from purerl.blocks import map_rows
 from purerl.carried import observe
 from purerl.config import Config
-from purerl.fit import Batch, Report, fit
-from purerl.losses import explained_variance, normalize, weighted_mean
+from purerl.fit import Batch, Report, RowReport, fit
+from purerl.losses import explained_variance, normalize
 from purerl.shuffle import shuffles
 from purerl.types import Baseline, Estimate, Policy, Transition
 
@@ -75,7 +76,7 @@ def values(
     """
     shape = rollout.reward.shape
     obs = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
-    value = jax.vmap(baseline)(obs).reshape(shape)
+    value = map_rows(baseline, obs).reshape(shape)
     last = jax.vmap(baseline)(rollout.next_obs[-1])
     following = jnp.concatenate([value[1:], last[None]])
     cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
@@ -84,7 +85,7 @@ def values(
         rollout.next_obs.reshape(obs.shape),
         following.reshape(-1),
         cpu=functools.partial(_value_where_cut, baseline),
-        default=lambda cut, next_obs, value: jnp.where(cut, jax.vmap(baseline)(next_obs), value),
+        default=lambda cut, next_obs, value: jnp.where(cut, map_rows(baseline, next_obs), value),
     )
     return value, cut_value.reshape(shape)
 
@@ -153,9 +154,6 @@ def update_policy(
 ) -> tuple[Any, PyTree, Report]:
     """`epochs` passes of the policy, up to the minibatch in which the KL exceeds `target_kl`."""
 
-    def objective(policy, minibatch):
-        return policy_objective(policy, minibatch, config)
-
     def goes_on(report):
         # Not <=: where the KL is NaN the step is taken, so that the agent is seen to fail.
         return ~(report["approx_kl"] > config.hyper.target_kl)
@@ -167,12 +165,19 @@ def update_policy(
         batch,
         rows,
         optimizer=optimizer,
-        objective=objective,
+        objective=functools.partial(policy_objective, config=config),
         goes_on=goes_on,
         num_epochs=config.epochs,
+        prepare=with_normal_advantage if config.normalize_advantage else None,
     )
     report["policy_grad_norm"] = report.pop("grad_norm")
     return policy, opt_state, report
+
+
+def with_normal_advantage(batch: Batch) -> Batch:
+    """A batch whose advantages have mean 0 and standard deviation 1."""
+    advantage = normalize(batch.advantage, batch.weight)
+    return eqx.tree_at(lambda batch: batch.advantage, batch, advantage)
 
 
 def update_baseline(
@@ -183,10 +188,6 @@ def update_baseline(
         names = ("value_loss", "baseline_grad_norm", "explained_variance")
         return None, None, dict.fromkeys(names, jnp.float32(jnp.nan))
 
-    def objective(baseline, minibatch):
-        value_loss = baseline_objective(baseline, minibatch, config)
-        return value_loss, {"value_loss": value_loss}
-
     _, optimizer = optimizers(config)
     baseline, opt_state, report = fit(
         learner.baseline,
@@ -194,7 +195,7 @@ def update_baseline(
         batch,
         rows,
         optimizer=optimizer,
-        objective=objective,
+        objective=functools.partial(baseline_objective, config=config),
         goes_on=lambda report: jnp.array(True),
         num_epochs=config.baseline_epochs,
     )
@@ -205,36 +206,35 @@ def update_baseline(
 
 def policy_objective(
     policy: Policy, batch: Batch, config: Config
-) -> tuple[Float[Array, ""], Report]:
-    """`policy_loss − entropy_coef · entropy`, and the policy's share of `Metrics`."""
+) -> tuple[Float[Array, " batch"], RowReport]:
+    """`policy_loss − entropy_coef · entropy`, and the policy's share of `Metrics`, of each row."""
 
     def one(obs, action):
         distribution = policy(obs)
         return distribution.log_prob(action), distribution.entropy()
 
     log_prob, entropy = jax.vmap(one)(batch.obs, batch.action)
-    advantage = batch.advantage
-    if config.normalize_advantage:
-        advantage = normalize(advantage, batch.weight)
     policy_loss = config.algorithm.policy_loss(
-        log_prob, batch.log_prob, advantage, batch.weight, config.hyper
+        log_prob, batch.log_prob, batch.advantage, config.hyper
     )
-    entropy = weighted_mean(entropy, batch.weight)
     log_ratio = jax.lax.stop_gradient(log_prob) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.abs(ratio - 1) > config.hyper.clip_eps
     report = {
         "policy_loss": policy_loss,
         "entropy": entropy,
-        "approx_kl": weighted_mean(ratio - 1 - log_ratio, batch.weight),
-        "clip_fraction": weighted_mean(clipped.astype(ratio.dtype), batch.weight),
+        "approx_kl": ratio - 1 - log_ratio,
+        "clip_fraction": clipped.astype(ratio.dtype),
     }
     return policy_loss - config.hyper.entropy_coef * entropy, report
 
 
-def baseline_objective(baseline: Baseline, batch: Batch, config: Config) -> Float[Array, ""]:
-    """The value loss of a baseline on a batch."""
+def baseline_objective(
+    baseline: Baseline, batch: Batch, config: Config
+) -> tuple[Float[Array, " batch"], RowReport]:
+    """The value loss of a baseline, of each row."""
     assert config.algorithm.value_loss is not None
-    return config.algorithm.value_loss(
-        jax.vmap(baseline)(batch.obs), batch.value, batch.value_target, batch.weight, config.hyper
+    value_loss = config.algorithm.value_loss(
+        jax.vmap(baseline)(batch.obs), batch.value, batch.value_target, config.hyper
     )
+    return value_loss, {"value_loss": value_loss}

@@ -258,9 +258,9 @@ REFUSED = {
         vpg(algorithm=purerl.VPG._replace(estimate=lambda *args: jnp.zeros(2))),
         ["algorithm", "estimate", "purerl.Estimate"],
     ),
-    "loss of each row": (
-        vpg(algorithm=purerl.VPG._replace(value_loss=lambda v, o, t, w, h: (v - t) ** 2)),
-        ["algorithm", "value_loss", "one number"],
+    "loss that is a mean": (
+        vpg(algorithm=purerl.VPG._replace(value_loss=lambda v, o, t, h: jnp.mean((v - t) ** 2))),
+        ["algorithm", "value_loss", "one number for each"],
     ),
     "loss that raises": (
         vpg(algorithm=purerl.VPG._replace(policy_loss=lambda *args: 1 / 0)),

@@ -22,8 +22,8 @@ from purerl.experiment.describe import describe, fingerprint
 
 
 def scaled_loss(scale):
-    def loss(value, old_value, value_target, weight, hyper):
-        return scale * jnp.mean(weight * (value - value_target) ** 2)
+    def loss(value, old_value, value_target, hyper):
+        return scale * (value - value_target) ** 2
 
     return loss
 

@@ -315,8 +315,8 @@ def sgd(learning_rate, max_grad_norm):
     return optax.sgd(learning_rate)
 
 
-def no_policy_loss(log_prob, old_log_prob, advantage, weight, hyper):
-    return 0 * jnp.sum(log_prob)
+def no_policy_loss(log_prob, old_log_prob, advantage, hyper):
+    return 0 * log_prob
 
 
 def one_update(config):

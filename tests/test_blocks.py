@@ -1,0 +1,64 @@
+"""Rows in blocks: the same results as of all at once, on the path of an accelerator too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purerl import blocks
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "expected"),
+    [
+        (1, 1),
+        (2048, 2048),
+        (4096, 1024),
+        (6000, 1000),
+        (8192, 1024),
+        (8191, 8191),
+        (4099 * 2, 8198),
+    ],
+)
+def test_few_rows_and_rows_without_a_divisor_are_not_divided(num_rows, expected):
+    assert blocks.block_rows(num_rows) == expected
+
+
+@pytest.fixture
+def rows():
+    return {"x": jax.random.normal(jax.random.key(0), (4096, 3)), "w": jnp.arange(4096.0)}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Take the path of a platform that is not a CPU."""
+
+    def default(*args, cpu, default):
+        return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+
+
+def square(row):
+    return {"sum": jnp.sum(row["x"]) * row["w"], "x": row["x"] ** 2}
+
+
+def total(rows):
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(square)(rows))
+
+
+def test_rows_are_mapped_in_blocks(rows, elsewhere):
+    assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.map_rows(square, rows))(rows))
+    found, expected = blocks.map_rows(square, rows), jax.vmap(square)(rows)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
+
+
+def test_sums_over_rows_are_added_up_block_by_block(rows, elsewhere):
+    assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.sum_rows(total, rows))(rows))
+    found, expected = blocks.sum_rows(total, rows), total(rows)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
+
+
+def test_on_a_cpu_rows_are_taken_whole(rows):
+    compiled = jax.jit(lambda rows: blocks.sum_rows(total, rows)).lower(rows).compile()
+    assert "while" not in str(compiled.as_text())
