@@ -7,13 +7,15 @@ from typing import Any
 
 from jaxtyping import PyTree
 
+from purerl.envs.later import imported_later
+
+# What gymnax draws with.
+DRAWING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
+
 
 def env_names() -> tuple[str, ...]:
     """The names that gymnax registers, sorted."""
-    # Imported here: gymnax starts the backend, and takes over a second.
-    import gymnax
-
-    return tuple(sorted(gymnax.registered_envs))
+    return tuple(sorted(_gymnax().registered_envs))
 
 
 def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
@@ -36,12 +38,18 @@ def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
 
 @functools.cache
 def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
-    return _import(name, dict(kwargs)) if ":" in name else _gymnax(name, dict(kwargs))
+    return _import(name, dict(kwargs)) if ":" in name else _registered(name, dict(kwargs))
 
 
-def _gymnax(name: str, kwargs: dict[str, Any]) -> Any:
-    import gymnax
+def _gymnax() -> Any:
+    # Imported here: it starts the backend. What it draws with takes a second, and can wait.
+    with imported_later(*DRAWING):
+        import gymnax
 
+    return gymnax
+
+
+def _registered(name: str, kwargs: dict[str, Any]) -> Any:
     known = env_names()
     if name not in known:
         by_lower = {each.lower(): each for each in known}
@@ -51,7 +59,7 @@ def _gymnax(name: str, kwargs: dict[str, Any]) -> Any:
             f"env = {name!r} is not known; did you mean {nearest}? "
             f"An environment of your own is named package.module:Name."
         )
-    return gymnax.make(name, **kwargs)[0]
+    return _gymnax().make(name, **kwargs)[0]
 
 
 def _import(path: str, kwargs: dict[str, Any]) -> Any:

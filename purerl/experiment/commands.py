@@ -16,9 +16,7 @@ from purerl.experiment.files import require_writable
 from purerl.experiment.memory import parse_bytes
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run
-from purerl.experiment.plot import comparison, require_figure_name, save_figure
 from purerl.experiment.policies import load_states, policy_of, save_policy
-from purerl.experiment.render import render_run
 from purerl.experiment.resume import resume
 from purerl.experiment.run import run
 from purerl.experiment.saved import read_run
@@ -86,11 +84,13 @@ def evaluate(options: cli.Evaluate) -> None:
 
 def compare(options: cli.Compare) -> None:
     """`purerl compare`: statistics of several runs side by side, and their curves."""
-    require_figure_name("output", options.output)
+    from purerl.experiment import plot  # matplotlib takes a while: only where something is drawn
+
+    plot.require_figure_name("output", options.output)
     require_writable("output", options.output)
     compared = compare_runs(options.runs)
     show(comparison_table(compared))
-    save_figure(comparison(compared), options.output)
+    plot.save_figure(plot.comparison(compared), options.output)
     show(f"figure: {options.output}")
 
 
@@ -121,6 +121,8 @@ def export(options: cli.Export) -> None:
 
 def render(options: cli.Render) -> None:
     """`purerl render`: a GIF."""
+    from purerl.experiment.render import render_run
+
     path, episode_return, length = render_run(
         options.run,
         options.seed,

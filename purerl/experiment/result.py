@@ -2,13 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from numpy import ndarray
 
 from purerl.carried import Carried
@@ -18,12 +17,14 @@ from purerl.evaluate import Evaluation
 from purerl.experiment import files
 from purerl.experiment.describe import fingerprint
 from purerl.experiment.header import env_name
-from purerl.experiment.plot import histogram, learning_curve, save_figure
 from purerl.experiment.records import Evaluations, Records
 from purerl.experiment.signed import DamagedError, read_signed, write_signed
 from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm_interval
 from purerl.train import TrainState
 from purerl.types import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Times(NamedTuple):
@@ -130,32 +131,39 @@ class Run:
     def _num_unfinished(self) -> int:
         return 0 if self.evaluation is None else int(np.sum(self.evaluation.num_unfinished))
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw the learning curve and save it, as `learning_curve.png` in the run's directory.
 
         Seeds that failed are left out, and the title counts them.
         """
+        from purerl.experiment import (
+            plot,
+        )  # matplotlib takes a while, and training does not need it
+
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
         per_record = self.config.log_every * self.config.env_steps_per_update
-        figure = learning_curve(
+        figure = plot.learning_curve(
             np.arange(1, self.config.num_records + 1) * float(per_record),
             self.metrics.episode_return[finite],
             title=self._title(),
             target_return=self.target_return,
         )
-        save_figure(figure, self.directory / "learning_curve.png" if path is None else Path(path))
+        path = self.directory / "learning_curve.png" if path is None else Path(path)
+        plot.save_figure(figure, path)
         return figure
 
-    def plot_returns(self, path: str | Path | None = None) -> Figure:
+    def plot_returns(self, path: str | Path | None = None) -> "Figure":
         """Draw a histogram of the final returns and save it, as `returns.png` in the directory."""
+        from purerl.experiment import plot
+
         kind = "mean greedy return" if self.evaluation is not None else "last return in training"
-        figure = histogram(
+        figure = plot.histogram(
             self.final_returns(),
             title=self._title(),
             xlabel=f"{kind} of a seed",
             target_return=self.target_return,
         )
-        save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
+        plot.save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
         return figure
 
     def _title(self) -> str:
