@@ -13,7 +13,7 @@ from purerl.experiment.header import env_name
 from purerl.experiment.play import Played
 from purerl.experiment.result import Run
 from purerl.experiment.statistics import known, share_at
-from purerl.experiment.sweeps import Sweep
+from purerl.experiment.swept import Sweep
 from purerl.experiment.words import ranges, short
 from purerl.presets import FACTORIES, PRESETS
 
