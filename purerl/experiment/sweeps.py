@@ -82,7 +82,7 @@ def run_sweep(
             raise Stopped("stopped before training; nothing was trained", signals.received)
         with written(f"{directory} cannot be written"):
             write_signed(directory / files.HEADER, header)
-        display.training()
+        display.training(programs)
         result = _train(plan, axes, programs, directory, display, signals)
         with written("the result of the sweep could not be written"):
             write_sweep(result)

@@ -82,6 +82,9 @@ def show_result(result: Run, import_seconds: float) -> None:
         rows.append(("greedy episodes that did not end", str(summary.num_unfinished)))
     if summary.seeds_without_episode:
         rows.append(("seeds in which no episode ended", ranges(summary.seeds_without_episode)))
+    if result.resumed_at:
+        updates = f"{result.resumed_at} of {result.config.num_updates}"
+        rows.append(("went on from update", updates))
     times = summary.times
     rows += [
         ("seeds that stopped being finite", ranges(summary.failed_seeds) or "none"),
