@@ -114,7 +114,10 @@ def own(tmp_path_factory):
             r"env is not that of the run.*env.reward: match, now",
         ),
         (Other("match", limit=True, length=0), r"env is not that of the run.*env.type"),
-        (Richer("match", limit=True, length=0), "env = Richer does not have the parameters"),
+        (
+            Richer("match", limit=True, length=0),
+            "env = Richer does not have the parameters of Probe",
+        ),
         (object(), "object has no method reset"),
     ],
 )

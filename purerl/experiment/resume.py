@@ -165,8 +165,8 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
         except NotNamedError as error:
             if env is not None and str(error) == "env_params":
                 raise ValueError(
-                    f"env = {type(env).__name__} does not have the parameters of this run's "
-                    f"environment; give the env that it was trained with."
+                    f"env = {type(env).__name__} does not have the parameters of {header['env']}, "
+                    f"with which the run was trained; give that."
                 ) from error
             raise ValueError(
                 f"{error} of this run is not purerl's or gymnax's own, and is not stored; "
