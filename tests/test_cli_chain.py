@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from test_kill import ROOT, environment
@@ -22,13 +23,13 @@ class Frail(Probe):
         obs, state = super().reset(key, params)
         return jnp.where(jax.random.uniform(key) > 0.9998, jnp.nan, obs), state
 """
-SIZES = {"num_envs": 4, "rollout_length": 16, "total_steps": 64 * 40, "hidden": (8,)}
+SIZES: Any = {"num_envs": 4, "rollout_length": 16, "total_steps": 64 * 40, "hidden": (8,)}
 SEEDS, CHUNK = 6, 2
 
 
 def memory_of(seeds, env):
     """Bytes that so many seeds at once need on a device."""
-    how = {"chunk_updates": CHUNK, "episodes": 4, "seed_batch": seeds}
+    how: Any = {"chunk_updates": CHUNK, "episodes": 4, "seed_batch": seeds}
     return programs.compile_programs(
         seed_keys(0, SEEDS), preset(env, "vpg", **SIZES), None, **how
     ).memory

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ import purerl
 from purerl.experiment import files, sweeps
 from purerl.experiment.errors import RunError, Stopped
 
-SWEPT = {"policy_learning_rate": [1e-5, 3e-2]}
+SIZES: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
 
 
 def small():
-    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
-    return purerl.sweep(purerl.ppo(Probe("match", length=4), **sizes), **SWEPT)
+    config = purerl.ppo(Probe("match", length=4), **SIZES)
+    return purerl.sweep(config, policy_learning_rate=[1e-5, 3e-2])
 
 
 class Told(sweeps.Signals):

@@ -58,7 +58,8 @@ def run_sweep(
         evaluate_every=None,
         target_return=target_return,
     )
-    check_plan(plan, Conduct(memory_limit=memory_limit))
+    conduct = Conduct(memory_limit=memory_limit)
+    check_plan(plan, conduct)
     header = make_header(
         "sweep",
         configs,
@@ -77,7 +78,7 @@ def run_sweep(
         Signals() as signals,
         Display(configs.num_updates, target_return, show=progress) as display,
     ):
-        programs = interruptible(_compile, plan, axes, memory_limit)
+        programs = interruptible(_compile, plan, axes, conduct)
         if signals.received is not None:
             raise Stopped("stopped before training; nothing was trained", signals.received)
         with written(f"{directory} cannot be written"):
@@ -95,7 +96,7 @@ def run_sweep(
     return result
 
 
-def _compile(plan: Plan, axes: Config, memory_limit: int | None) -> Programs:
+def _compile(plan: Plan, axes: Config, conduct: Conduct) -> Programs:
     return compile_programs(
         seed_keys(plan.root, plan.seed_ids),
         plan.config,
@@ -103,7 +104,7 @@ def _compile(plan: Plan, axes: Config, memory_limit: int | None) -> Programs:
         chunk_updates=plan.updates_per_chunk,
         episodes=plan.evaluation_episodes,
         seed_batch=plan.seed_batch,
-        memory_limit=memory_limit,
+        memory_limit=conduct.memory_limit,
     )
 
 
