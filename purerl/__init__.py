@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from purerl.experiment.result import Run as Run
     from purerl.experiment.resume import resume as resume
     from purerl.experiment.run import run as run
-    from purerl.experiment.sweeps import Sweep as Sweep
     from purerl.experiment.sweeps import run_sweep as run_sweep
+    from purerl.experiment.swept import Sweep as Sweep
     from purerl.factories import a2c as a2c
     from purerl.factories import ppo as ppo
     from purerl.factories import reinforce as reinforce
@@ -86,7 +86,8 @@ _HOME = {
     "experiment.result": ("Run",),
     "experiment.resume": ("resume",),
     "experiment.run": ("run",),
-    "experiment.sweeps": ("Sweep", "run_sweep"),
+    "experiment.sweeps": ("run_sweep",),
+    "experiment.swept": ("Sweep",),
     "factories": ("a2c", "ppo", "reinforce", "vpg"),
     "networks": ("DefaultBaseline", "DefaultPolicy"),
     "optimizers": ("clipped_adam",),

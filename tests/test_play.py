@@ -1,21 +1,24 @@
 """Policies of a run at play, and the states that are read while a run goes on."""
 
+import dataclasses
 import json
 import shutil
 import warnings
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 from finished import train
-from probes import Probe
+from probes import Probe, ProbeParams
 from rich.console import Console
 
 import purerl
-from purerl.experiment import policies
+from purerl.experiment import policies, programs
 from purerl.experiment.lock import Lock
 from purerl.experiment.play import block_sizes, evaluate_run
 from purerl.experiment.policies import load_states
+from purerl.experiment.render import render_run
 from purerl.experiment.tables import evaluation_table
 
 
@@ -50,14 +53,117 @@ def test_max_steps_cuts_episodes_off(finished):
         evaluate_run(finished, max_steps=0)
 
 
+class Endless(Probe):
+    """A probe without a time limit: its parameters name an infinite one."""
+
+    @property
+    def default_params(self):
+        return ProbeParams(max_steps_in_episode=np.inf)
+
+
 @pytest.mark.slow
 def test_without_a_time_limit_max_steps_is_required(tmp_path):
-    endless = Probe("match", length=0)
-    train(tmp_path, env=endless, seeds=1, target_return=None, evaluation_episodes=0)
+    endless = Endless("match", length=0)
+    train(tmp_path, env=endless, seeds=1, target_return=None)
     with pytest.raises(ValueError, match="max_steps is required"):
         evaluate_run(tmp_path, env=endless)
     played = evaluate_run(tmp_path, env=endless, episodes=2, max_steps=4)
     assert np.all(np.asarray(played.evaluation.episode_length) == 4)
+
+
+class Other(Probe):
+    """A probe whose class is another."""
+
+
+class Heavy(NamedTuple):
+    """The parameters of a probe, and one more."""
+
+    max_steps_in_episode: float = 5
+    reward_scale: float = 1.0
+    gravity: float = 9.81
+
+
+class Richer(Probe):
+    """A probe with a parameter more."""
+
+    @property
+    def default_params(self):
+        return Heavy()
+
+
+READERS = {
+    "evaluate": lambda run, **given: evaluate_run(run, episodes=2, **given),
+    "render": lambda run, **given: render_run(run, 0, **given),
+    "load": lambda run, config: purerl.load_policy(run, 0, config),
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The directory of a finished run of an environment of one's own, and its config."""
+    directory = tmp_path_factory.mktemp("own")
+    return directory, train(directory, env=Probe("match", limit=True, length=0), seeds=1).config
+
+
+@pytest.mark.parametrize("reader", ["evaluate", "render"])
+@pytest.mark.parametrize(
+    ("env", "line"),
+    [
+        (
+            Probe("last", limit=True, length=0),
+            r"env is not that of the run.*env.reward: match, now",
+        ),
+        (Other("match", limit=True, length=0), r"env is not that of the run.*env.type"),
+        (
+            Richer("match", limit=True, length=0),
+            "env = Richer does not have the parameters of Probe",
+        ),
+        (object(), "object has no method reset"),
+    ],
+)
+def test_an_environment_that_is_not_that_of_the_run_is_refused_in_one_line(
+    reader, env, line, own, without_type_checks
+):
+    with pytest.raises(ValueError, match=line) as error:
+        READERS[reader](own[0], env=env)
+    assert "\n" not in str(error.value)
+    assert not list(own[0].glob("*.gif"))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_config_that_is_not_that_of_the_run_is_refused_but_for_its_budget(reader, own):
+    directory, config = own
+    other = dataclasses.replace(config, baseline_epochs=config.baseline_epochs + 1)
+    with pytest.raises(ValueError, match=r"config is not that of the run.*baseline_epochs: "):
+        READERS[reader](directory, config=other)
+    READERS[reader](directory, config=dataclasses.replace(config, num_updates=600))
+
+
+def test_shapes_that_no_description_tells_are_refused(own, monkeypatch):
+    monkeypatch.setattr(policies, "shapes", lambda config: ["others"])
+    with pytest.raises(ValueError, match=r"env is not that of the run.*the shapes of its states"):
+        evaluate_run(own[0], env=own[1].env)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_only_the_episodes_that_are_asked_for_are_played(sampled, finished, monkeypatch):
+    played, evaluate = [], programs.evaluate
+
+    def counted(*args, greedy, **how):
+        played.append(greedy)
+        return evaluate(*args, greedy=greedy, **how)
+
+    monkeypatch.setattr(programs, "evaluate", counted)
+    result = evaluate_run(finished, episodes=11, sampled=sampled, seeds=[1])
+    assert set(played) == {not sampled}
+    policy = purerl.load_policy(finished, 1)
+    keys = jax.random.split(jax.random.fold_in(purerl.seed_keys(0, [1])[0], 7))
+    alone = evaluate(
+        keys[int(sampled)], policy, result.plan.config, num_episodes=11, greedy=not sampled
+    )
+    np.testing.assert_array_equal(
+        np.asarray(result.evaluation.episode_return)[0], np.asarray(alone.episode_return)
+    )
 
 
 def test_failed_seeds_are_named_in_the_file_and_the_table(finished, tmp_path):

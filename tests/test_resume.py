@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,39 @@ def test_another_version_device_or_core_count_needs_force(stopped, straight, mon
     assert "3.99" not in str(error.value)  # Python's own version changes no result
     with pytest.warns(UserWarning, match="not the same as before"):
         assert_same(purerl.resume(stopped, force=True, **GO_ON), straight)
+
+
+EXCLUDED = "--xla_gpu_exclude_nondeterministic_ops"
+
+
+@pytest.mark.parametrize(
+    ("platform", "flags", "warned"),
+    [
+        ("cpu", None, False),
+        ("gpu", None, True),
+        ("gpu", EXCLUDED, True),
+        ("gpu", f"{EXCLUDED}=false --xla_gpu_autotune_level=0", True),
+        ("gpu", f"{EXCLUDED} --xla_gpu_autotune_level=0", False),
+        ("gpu", f"{EXCLUDED}=true --xla_gpu_load_autotune_results_from=a.txt", False),
+        ("gpu", header.EXACT_FLAGS, False),
+        ("gpu", "--xla_gpu_deterministic_ops=true", False),
+    ],
+)
+def test_a_gpu_that_was_not_told_to_be_exact_is_warned_of(platform, flags, warned):
+    told = {"device": {"platform": platform}, "flags": {"XLA_FLAGS": flags}}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        header.warn_where_inexact(told)
+    assert [header.EXACT_FLAGS in str(each.message) for each in said] == [True] * warned
+
+
+def test_only_a_run_that_goes_on_is_warned_of_its_gpu(stopped, monkeypatch):
+    seen = []
+    monkeypatch.setattr("purerl.experiment.resume.warn_where_inexact", seen.append)
+    purerl.resume(stopped, **GO_ON)
+    assert [each["device"]["platform"] for each in seen] == ["cpu"]
+    purerl.resume(stopped, **GO_ON)  # loads it
+    assert len(seen) == 1
 
 
 def test_a_longer_budget_says_what_it_does_to_the_schedules(stopped):

@@ -20,15 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from purerl.experiment.chunks import Standing
+from purerl.experiment.memory import show_bytes
+from purerl.experiment.programs import Programs
 from purerl.experiment.statistics import Interval, fill_forward, iqm
 from purerl.experiment.words import short
 
 
 class Display:
-    """Two live lines on stderr: bar, updates, ETA; steps/s, IQM, seeds solved and failed."""
+    """Two live lines on stderr: bar, updates, ETA; steps/s, IQM, seeds solved, failed, memory."""
 
     def __init__(self, num_updates: int, target_return: float | None, *, show: bool):
         self.target_return = target_return
+        self.memory = ""
         self.latest: ndarray = np.array(np.nan)  # of each agent, once there was one
         self.progress = Progress(
             SpinnerColumn(),
@@ -61,8 +64,11 @@ class Display:
         if not self.live.console.is_terminal:
             self.live.console.line()  # a terminal's line is ended by rich itself
 
-    def training(self, updates: int = 0) -> None:
-        """Say that compiling is over; the estimate of what is left starts from here."""
+    def training(self, programs: Programs, updates: int = 0) -> None:
+        """Say that compiling is over, and what it told; what is left is estimated from here."""
+        self.memory = f"{show_bytes(programs.memory)} a device"
+        if len(programs.batches) > 1:
+            self.memory += f", {len(programs.batches)} batches of {programs.seed_batch}"
         if not self.live.is_started:  # off a terminal, nothing is shown of a run that is refused
             self.live.start()
         self.progress.reset(self.task, description="training", completed=updates)
@@ -82,6 +88,7 @@ class Display:
             parts.append(f"solved {np.sum(known >= self.target_return)}/{failed.size}")
         if failed_seeds:
             parts.append(f"failed {len(failed_seeds)}: {short_list(failed_seeds)}")
+        parts.append(self.memory)
         self.status.plain = "  " + " · ".join(parts)
         self.progress.update(self.task, completed=now.updates)
 

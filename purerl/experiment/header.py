@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ FLAGS = (
     "jax_enable_x64",
     "jax_threefry_partitionable",
 )
+# With these a GPU adds in one order, and its compiler chooses nothing by how fast it was just then.
+EXACT_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 MOST = 6  # differences that are told
 
 
@@ -79,6 +82,25 @@ def machine_of(header: dict[str, Any]) -> dict[str, Any]:
     """The part of a header that `surroundings` gave; Python's own version changes no result."""
     versions = {name: each for name, each in header["versions"].items() if name != "python"}
     return {"versions": versions, **{name: header[name] for name in ("device", "cores", "flags")}}
+
+
+def warn_where_inexact(header: dict[str, Any]) -> None:
+    """Warn of a run on a GPU that was not told to compute the same bits each time."""
+    words = (header["flags"]["XLA_FLAGS"] or "").split()
+    flags = {name: value for name, _, value in (word.partition("=") for word in words)}
+
+    def is_set(name: str) -> bool:
+        return flags.get(f"--xla_gpu_{name}", "false").lower() in ("", "1", "true")
+
+    stored = "--xla_gpu_load_autotune_results_from" in flags
+    untimed = stored or flags.get("--xla_gpu_autotune_level") == "0"
+    exact = is_set("deterministic_ops") or (is_set("exclude_nondeterministic_ops") and untimed)
+    if header["device"]["platform"] == "gpu" and not exact:
+        warnings.warn(
+            f"the result need not be bitwise that of a run which was not interrupted: on a GPU "
+            f"that takes XLA_FLAGS='{EXACT_FLAGS}' from the beginning.",
+            stacklevel=3,
+        )
 
 
 def differences(header: dict[str, Any], other: dict[str, Any], within: str = "") -> list[str]:

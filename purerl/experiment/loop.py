@@ -61,7 +61,7 @@ class Loop:
 
     def _train(self, states: list[TrainState] | None) -> list[TrainState]:
         self.saved = time.monotonic()
-        self.display.training(self.start)
+        self.display.training(self.programs, self.start)
         if self.start:
             assert states is not None
             self._play(self.start, states)  # where the run ended before they were

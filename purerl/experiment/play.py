@@ -108,7 +108,8 @@ def evaluate_run(
     batch: tuple[Any, Agent] = pad_seeds((policies, agents), mesh.size)
     played = []
     for number, size in enumerate(block_sizes(episodes), 1):
-        play = seed_program(Play(size, limit, sampled), mesh, num_batched=2)
+        asked = Play(size, limit, greedy=not sampled, sampled=sampled)
+        play = seed_program(asked, mesh, num_batched=2)
         # More than any update: the episodes after an update have its number.
         greedy, drawn = play(*batch, np.int32(plan.config.num_updates + number), fixed)
         block = drawn if sampled else greedy

@@ -3,6 +3,7 @@
 The file is NumPy's npz, read without pickle: nothing in it is executed.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from purerl.config import Config
 from purerl.envs import Box, Discrete, Space
 from purerl.experiment import files
 from purerl.experiment.checkpoints import CHECKPOINTS, MANIFEST, newest, restore
-from purerl.experiment.describe import describe
-from purerl.experiment.header import env_name
+from purerl.experiment.describe import describe, digest, shapes
+from purerl.experiment.header import as_json, differences, env_name, list_differences
 from purerl.experiment.lock import in_use
 from purerl.experiment.rebuild import NotNamedError, rebuild_plug
 from purerl.experiment.resume import plan_of, read_header
@@ -114,7 +115,7 @@ def load_states(
     The run may be training meanwhile: where it removes the checkpoint that is being read, the next
     is taken.
 
-    **Raises:** `ValueError` where there is none, or `config` is needed.
+    **Raises:** `ValueError` where there is none, `config` is needed, or what is given is another.
     """
     training = in_use(directory)
     for _ in range(ATTEMPTS):
@@ -122,7 +123,10 @@ def load_states(
         if updates is None:
             break
         try:
-            plan = plan_of(read_header(directory, updates), config, env)
+            header = read_header(directory, updates)
+            plan = plan_of(header, config, env)
+            if config is not None or env is not None:
+                plan = _require_given(header, plan, "env" if config is None else "config")
             return plan, restore(directory, updates, plan.state_shapes()), updates
         except Exception:
             if (directory / CHECKPOINTS / str(updates) / MANIFEST).exists():
@@ -130,6 +134,23 @@ def load_states(
     raise ValueError(
         f"{str(directory)!r} holds no checkpoint; train first: purerl train --directory {directory}"
     )
+
+
+def _require_given(header: dict[str, Any], plan: Plan, given: str) -> Plan:
+    """Refuse a config or an environment with which the run was not trained; of any budget."""
+    num_updates = header["config"]["num_updates"]
+    plan = dataclasses.replace(
+        plan, config=dataclasses.replace(plan.config, num_updates=num_updates)
+    )
+    changed = differences(header["config"], as_json(describe(plan.config)))
+    if not changed and header["shapes"] != digest(shapes(plan.config)):
+        changed = ["the shapes of its states"]
+    if changed:
+        raise ValueError(
+            f"{given} is not that of the run, which differs: {list_differences(changed)}; give the "
+            f"{given} that it was trained with."
+        )
+    return plan
 
 
 def policy_of(plan: Plan, states: TrainState, seed: int | None) -> Carried:

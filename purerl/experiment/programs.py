@@ -40,18 +40,20 @@ class Advance:
 
 @dataclasses.dataclass(frozen=True)
 class Play:
-    """Greedy episodes of one agent, and as many with sampled actions where `sampled` says so.
+    """Greedy episodes of one agent, and as many with sampled actions, of each kind if asked for.
 
-    The keys are those of the agent and of the updates that it was trained for.
+    The keys are those of the agent and of the updates that it was trained for; those of one kind
+    are the same with the other and without.
     """
 
     num_episodes: int
     max_steps: int
+    greedy: bool = True
     sampled: bool = False
 
     def __call__(
         self, policy: Any, agent: Agent, updates: Int[Array, ""], fixed: Config
-    ) -> tuple[Evaluation, Evaluation | None]:
+    ) -> tuple[Evaluation | None, Evaluation | None]:
         config = eqx.combine(agent.varied, fixed)
         greedy_key, sampled_key = jax.random.split(jax.random.fold_in(agent.key, updates))
 
@@ -59,7 +61,10 @@ class Play:
             how = {"num_episodes": self.num_episodes, "max_steps": self.max_steps}
             return evaluate(key, policy, config, greedy=greedy, **how)
 
-        return play(greedy_key, True), play(sampled_key, False) if self.sampled else None
+        return (
+            play(greedy_key, True) if self.greedy else None,
+            play(sampled_key, False) if self.sampled else None,
+        )
 
 
 class Programs(NamedTuple):
@@ -107,7 +112,7 @@ def compile_programs(
     num_agents = len(agents.key)
     play = None
     if episodes and config.time_limit is not None:
-        play = Play(episodes, config.time_limit, sampled)
+        play = Play(episodes, config.time_limit, sampled=sampled)
 
     def compiled(size: int) -> Programs:
         return _compile(agents, fixed, config, chunk_updates, play, min(size, num_agents), mesh)

@@ -26,6 +26,7 @@ from purerl.experiment.header import (
     list_differences,
     machine_of,
     surroundings,
+    warn_where_inexact,
 )
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.lock import Lock
@@ -96,6 +97,8 @@ def resume(
         )
         if not start:
             return complete(plan, conduct, directory)
+        if not trained:
+            warn_where_inexact(header)
         records = restore_records(directory, start)
         states = restore(directory, start, plan.state_shapes())
         if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
@@ -160,6 +163,11 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
         try:
             config = rebuild_config(header["config"], header["env"], env)
         except NotNamedError as error:
+            if env is not None and str(error) == "env_params":
+                raise ValueError(
+                    f"env = {type(env).__name__} does not have the parameters of {header['env']}, "
+                    f"with which the run was trained; give that."
+                ) from error
             raise ValueError(
                 f"{error} of this run is not purerl's or gymnax's own, and is not stored; "
                 f"give {'env (--env package.module:Name) or ' * (str(error) == 'env')}"

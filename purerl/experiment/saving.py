@@ -150,23 +150,28 @@ def _quiet() -> Iterator[None]:
     """Let orbax not print the tracebacks of an error that it also raises.
 
     After a failure its other writes come back to an event loop that is closed, for a while: what
-    they print is left out from then on.
+    is printed of that is left out from then on.
     """
     logger = logging.getLogger("absl")
-    level, hook = logger.level, sys.excepthook
+    level, raised, unraisable = logger.level, sys.excepthook, sys.unraisablehook
 
     def shows(kind: Any, error: BaseException, traceback: Any) -> None:
-        if str(error) != "Event loop is closed" or _is_main_thread():
-            hook(kind, error, traceback)
+        if not _is_late(error):
+            raised(kind, error, traceback)
+
+    def shows_unraisable(told: Any) -> None:  # a callback from C has nobody to raise to
+        if not _is_late(told.exc_value):
+            unraisable(told)
 
     logger.setLevel(logging.CRITICAL + 1)
-    sys.excepthook = shows
+    sys.excepthook, sys.unraisablehook = shows, shows_unraisable
     try:
         yield
-        sys.excepthook = hook
+        sys.excepthook, sys.unraisablehook = raised, unraisable
     finally:
         logger.setLevel(level)
 
 
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+def _is_late(error: BaseException | None) -> bool:
+    in_main = threading.current_thread() is threading.main_thread()
+    return str(error) == "Event loop is closed" and not in_main

@@ -13,7 +13,7 @@ from purerl.experiment.header import env_name
 from purerl.experiment.play import Played
 from purerl.experiment.result import Run
 from purerl.experiment.statistics import known, share_at
-from purerl.experiment.sweeps import Sweep
+from purerl.experiment.swept import Sweep
 from purerl.experiment.words import ranges, short
 from purerl.presets import FACTORIES, PRESETS
 
@@ -82,6 +82,9 @@ def show_result(result: Run, import_seconds: float) -> None:
         rows.append(("greedy episodes that did not end", str(summary.num_unfinished)))
     if summary.seeds_without_episode:
         rows.append(("seeds in which no episode ended", ranges(summary.seeds_without_episode)))
+    if result.resumed_at:
+        updates = f"{result.resumed_at} of {result.config.num_updates}"
+        rows.append(("went on from update", updates))
     times = summary.times
     rows += [
         ("seeds that stopped being finite", ranges(summary.failed_seeds) or "none"),

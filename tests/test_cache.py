@@ -1,0 +1,42 @@
+"""Where compiled programs are kept."""
+
+import jax
+import pytest
+
+from purerl.experiment.cache import use_compilation_cache
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """A process that was not told where to keep compiled programs."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def told():
+    return getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
+
+
+def test_they_are_kept_in_the_users_cache(unset, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    use_compilation_cache()
+    assert told() == str(tmp_path / "cache/purerl")
+    assert (tmp_path / "cache/purerl").is_dir()
+
+
+def test_without_a_place_for_them_nothing_is_kept(unset, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    use_compilation_cache()
+    assert told() is None
+
+
+def test_a_place_that_was_named_is_left(tmp_path, monkeypatch):
+    before = told()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    use_compilation_cache()
+    assert told() == before != str(tmp_path / "purerl")
