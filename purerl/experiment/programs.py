@@ -13,7 +13,8 @@ from jaxtyping import Array, Int
 from purerl.config import Config
 from purerl.evaluate import Evaluation, evaluate
 from purerl.experiment.memory import available, needed, show_bytes, size_of
-from purerl.seeds import Agent, agents_of, block_size, pad_seeds, seed_mesh, seed_program
+from purerl.seeds import Agent, agents_of, block_size, pad_seeds, seed_program
+from purerl.sharding import seed_mesh
 from purerl.train import TrainState, advance, init
 from purerl.types import Metrics
 
