@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from purerl.checks import divisors, one_line, require_divisor, require_positive_int
 from purerl.config import Config
 from purerl.experiment.header import make_header
 from purerl.experiment.hooks import Chunk
 from purerl.seeds import is_root, seed_keys
+from purerl.sharding import require_mesh
 from purerl.train import TrainState, init
 
 CHUNKS = 30  # of a run, about, unless `updates_per_chunk` says
@@ -30,6 +32,8 @@ class Plan:
     evaluation_episodes: int
     evaluate_every: int | None
     target_return: float | None
+    mesh: dict[str, int] | None = None
+    """The axes of the devices, None where seeds are spread over all that there are."""
 
     def header(self) -> dict[str, Any]:
         """What a run directory says of this run and of the machine."""
@@ -68,6 +72,7 @@ class Conduct:
     stop_on_nan: bool = False
     hooks: Sequence[Callable[[Chunk], Any]] = ()
     progress: bool = True
+    mesh: Mesh | None = None
 
 
 def check_plan(plan: Plan, conduct: Conduct) -> None:
@@ -91,6 +96,8 @@ def check_plan(plan: Plan, conduct: Conduct) -> None:
             f"evaluate_every = {plan.evaluate_every} has no effect without evaluation_episodes, "
             f"or without a time limit; leave it out."
         )
+    if conduct.mesh is not None:
+        require_mesh(conduct.mesh, plan.config.num_envs)
     require_positive_int("keep_checkpoints", conduct.keep_checkpoints)
     if conduct.keep_checkpoints < 2:
         raise ValueError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from purerl.checks import require_positive_int
 from purerl.config import Config
@@ -28,7 +29,9 @@ from purerl.experiment.header import (
     surroundings,
 )
 from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
+from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.rebuild import NotNamedError, rebuild_config
 from purerl.experiment.records import Records
 from purerl.experiment.result import Run, Times, read_summary
@@ -52,6 +55,7 @@ def resume(
     stop_on_nan: bool = False,
     hooks: Sequence[Callable[[Chunk], Any]] = (),
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Go on with a run from its newest sound checkpoint, or from the start where it has none.
 
@@ -67,23 +71,29 @@ def resume(
     - `force`: go on although the config, a version or the machine differs, which may change the
       result; start from zero, and lose them, where no checkpoint is sound.
     - `seed_batch`: seeds trained at once, where fewer fit than before; it may change the result.
+    - `mesh`: other devices than before, which may change the result too.
     - The others are those of `purerl.run`; hooks are first called with all records so far.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
     differs and `force` is not given.
     """
     directory = Path(directory)
-    if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
-        raise ValueError(
-            f"directory = {str(directory)!r} holds no run; start one with purerl train."
-        )
-    conduct = Conduct(
-        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress
-    )
-    with Lock(directory):
-        start = newest_whole(directory, force=force) or 0
-        header = read_header(directory, start)
+    on_first(_require_run, directory)
+    with losses_told(directory), held_by_first(Lock(directory)):
+        start = on_first(newest_whole, directory, force) or 0
+        header = on_first(read_header, directory, start)
         plan = plan_of(header, config, env)
+        mesh = mesh_from(plan.mesh) if mesh is None else mesh
+        plan = dataclasses.replace(plan, mesh=shape_of(mesh))
+        conduct = Conduct(
+            checkpoint_every,
+            keep_checkpoints,
+            memory_limit,
+            stop_on_nan,
+            tuple(hooks),
+            progress,
+            mesh,
+        )
         if total_steps is not None:
             plan = dataclasses.replace(plan, config=_with_budget(plan, total_steps, start))
         if seed_batch is not None:
@@ -104,11 +114,18 @@ def resume(
         return complete(plan, conduct, directory, start, (states, records))
 
 
+def _require_run(directory: Path) -> None:
+    if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
+        raise ValueError(
+            f"directory = {str(directory)!r} holds no run; start one with purerl train."
+        )
+
+
 def _tell_all(
     plan: Plan, conduct: Conduct, directory: Path, states: TrainState, records: Records
 ) -> None:
     """Tell the hooks of a run that is finished: they may not have heard of its end."""
-    with Hooks(conduct.hooks) as hooks:
+    with Hooks(conduct.hooks if is_first() else ()) as hooks:
         if hooks:
             failed = np.asarray(states.failed_at)
             hooks.send(past_chunk(plan, directory, plan.config.num_updates, records, failed))
@@ -125,10 +142,14 @@ def _load(
         return make_run(plan, directory, states, records, times, summary["resumed_at"])
     result = make_run(plan, directory, states, records, Times(0.0, 0.0, 0.0), start)
     if header["config"]["num_updates"] != start:  # a budget that is cut to where the run stands
-        with written(f"{directory} cannot be written"):
-            write_signed(directory / files.HEADER, plan.header())
+        on_first(_write_header, plan, directory)
     write_run(result, records)
     return result
+
+
+def _write_header(plan: Plan, directory: Path) -> None:
+    with written(f"{directory} cannot be written"):
+        write_signed(directory / files.HEADER, plan.header())
 
 
 def read_header(directory: Path, start: int) -> dict[str, Any]:
@@ -166,7 +187,7 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
                 f"the config that it was made with."
             ) from error
     names = {field.name for field in dataclasses.fields(Plan)} - {"config", "seed_ids"}
-    told = {name: header[name] for name in names}
+    told = {name: header[name] for name in names - {"mesh"}} | {"mesh": header.get("mesh")}
     return Plan(config=config, seed_ids=tuple(header["seeds"]), **told)
 
 
@@ -227,6 +248,8 @@ def _require_the_same(
     changed = differences(before, now)
     if not trained:
         changed += differences(machine_of(header), machine_of(surroundings()))
+        if header.get("mesh") != plan.mesh:
+            changed.append(f"mesh: {header.get('mesh') or 'all'}, now {plan.mesh or 'all'}")
         if header["seed_batch"] not in (None, plan.seed_batch):
             changed.append(f"seed_batch: {header['seed_batch']}, now {plan.seed_batch}")
     if header["shapes"] != digest(shapes(plan.config)):

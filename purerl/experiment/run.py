@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from purerl.config import Config, require_one_setting
 from purerl.experiment import files
 from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
@@ -15,8 +17,17 @@ from purerl.experiment.display import Display
 from purerl.experiment.errors import RunError, Stopped
 from purerl.experiment.header import default_directory, require_same_run
 from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.loop import Loop
+from purerl.experiment.processes import (
+    agreed,
+    exchange,
+    held_by_first,
+    is_first,
+    losses_told,
+    on_first,
+)
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Run, Times, write_result
@@ -44,6 +55,7 @@ def run(
     stop_on_nan: bool = False,
     hooks: Sequence[Callable[[Chunk], Any]] = (),
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Train many seeds in compiled chunks, show progress, and leave a run directory.
 
@@ -65,6 +77,11 @@ def run(
       within a minute; the last `keep_checkpoints` are kept.
     - `stop_on_nan`: end the run where a seed stops being finite.
     - `hooks`: functions called with a `Chunk` after each chunk, in threads of their own.
+    - `mesh`: the devices, over an axis `seeds`, and where the environments of each agent are spread
+      too, one `envs`; by default seeds over all devices.
+
+    With several processes (`jax.distributed`), all call it alike: each trains its share, and the
+    first shows progress, calls hooks, and writes; `directory` is on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
     that repeat or do not fit, a directory that holds another run, or this one already. `RunError`
@@ -80,17 +97,24 @@ def run(
         evaluation_episodes=evaluation_episodes,
         evaluate_every=evaluate_every,
         target_return=target_return,
+        mesh=shape_of(mesh),
     )
     conduct = Conduct(
-        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress
+        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress, mesh
     )
     check_plan(plan, conduct)
-    header = plan.header()
-    directory = default_directory(config, header) if directory is None else Path(directory)
-    require_same_run(directory, header)
-    with Lock(directory):
-        _require_unsaved(directory, config)
+    directory = Path(on_first(_choose_directory, plan, directory))
+    with losses_told(directory), held_by_first(Lock(directory)):
+        on_first(_require_unsaved, directory, config)
         return complete(plan, conduct, directory)
+
+
+def _choose_directory(plan: Plan, directory: str | Path | None) -> str:
+    """Where a run goes: where it is asked to, if no other is there."""
+    header = plan.header()
+    chosen = default_directory(plan.config, header) if directory is None else Path(directory)
+    require_same_run(chosen, header)
+    return str(chosen)
 
 
 def _require_unsaved(directory: Path, config: Config) -> None:
@@ -119,18 +143,19 @@ def complete(
     The header is there before anything is compiled: what dies then can be resumed.
     """
     with (
-        Hooks(conduct.hooks) as hooks,  # they are waited for when the result is written
+        Hooks(conduct.hooks if is_first() else ()) as hooks,  # they are waited for at the end
         Signals() as signals,
-        Display(plan.config.num_updates, plan.target_return, show=conduct.progress) as display,
+        _display(plan, conduct) as display,
     ):
         with _header_written(plan, directory):
             programs = interruptible(compile_run, plan, conduct)
         plan = dataclasses.replace(plan, seed_batch=programs.seed_batch)
-        if signals.received is not None:
+        received = next((each for each in exchange(signals.received) if each), None)
+        if received is not None:
             then = f"to go on: purerl resume {directory}"
-            raise Stopped(f"stopped before training; {then}", signals.received)
-        with written(f"{directory} cannot be written"):
-            checkpoints = _make_room(plan, conduct, directory, start)
+            raise agreed(Stopped(f"stopped before training; {then}", received))
+        on_first(_make_room, plan, directory, start)
+        checkpoints = Checkpoints(directory, plan.header(), start, keep=conduct.keep_checkpoints)
         states, records = (None, Records())
         if restored is not None:
             states, records = divide(programs, restored[0]), restored[1]
@@ -153,6 +178,11 @@ def complete(
     return result
 
 
+def _display(plan: Plan, conduct: Conduct) -> Display:
+    show = conduct.progress and is_first()
+    return Display(plan.config.num_updates, plan.target_return, show=show)
+
+
 def compile_run(plan: Plan, conduct: Conduct) -> Programs:
     """The programs of a plan."""
     return compile_programs(
@@ -164,6 +194,7 @@ def compile_run(plan: Plan, conduct: Conduct) -> Programs:
         sampled=plan.evaluate_every is not None,
         seed_batch=plan.seed_batch,
         memory_limit=conduct.memory_limit,
+        mesh=conduct.mesh,
     )
 
 
@@ -171,26 +202,31 @@ def compile_run(plan: Plan, conduct: Conduct) -> Programs:
 def _header_written(plan: Plan, directory: Path) -> Iterator[None]:
     """Write the header; where a run is refused that was not there before, take it back."""
     path = directory / files.HEADER
-    was_there = path.exists()
-    if not was_there:
-        with written(f"{directory} cannot be written"):
-            write_signed(path, plan.header())
+    was_written = on_first(_write_new_header, plan, path)
     try:
         yield
     except ValueError:
-        if not was_there:
+        if was_written and is_first():
             path.unlink()
         raise
 
 
-def _make_room(plan: Plan, conduct: Conduct, directory: Path, start: int) -> Checkpoints:
+def _write_new_header(plan: Plan, path: Path) -> bool:
+    """Write the header where there is none; whether it was written."""
+    if path.exists():
+        return False
+    with written(f"{path.parent} cannot be written"):
+        write_signed(path, plan.header())
+    return True
+
+
+def _make_room(plan: Plan, directory: Path, start: int) -> None:
     """Write the header as it has been decided, and remove what comes after the start."""
-    header = plan.header()
-    write_signed(directory / files.HEADER, header)
-    for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
-        (directory / name).unlink(missing_ok=True)
-    discard_after(directory, start)
-    return Checkpoints(directory, header, start, keep=conduct.keep_checkpoints)
+    with written(f"{directory} cannot be written"):
+        write_signed(directory / files.HEADER, plan.header())
+        for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
+            (directory / name).unlink(missing_ok=True)
+        discard_after(directory, start)
 
 
 def make_run(
@@ -216,8 +252,12 @@ def write_run(result: Run, records: Records) -> None:
     **Raises:** `RunError` where it cannot be written.
     """
     then = f"Make room and write it again: purerl resume {result.directory}"
-    with written("the result could not be written", f"; the last checkpoint stands. {then}"):
-        write_result(result, records)
+
+    def write() -> None:
+        with written("the result could not be written", f"; the last checkpoint stands. {then}"):
+            write_result(result, records)
+
+    on_first(write)
 
 
 @contextlib.contextmanager

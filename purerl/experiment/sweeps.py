@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
@@ -19,6 +20,7 @@ from purerl.experiment.chunks import play_episodes, train_chunks
 from purerl.experiment.conduct import choose_chunk
 from purerl.experiment.display import Display
 from purerl.experiment.header import default_directory, env_name, make_header, require_same_run
+from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.plot import save_figure, sweep_curves
 from purerl.experiment.programs import compile_programs
@@ -27,6 +29,7 @@ from purerl.experiment.result import Times
 from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm, iqm_interval
 from purerl.seeds import seed_ids, seed_keys
+from purerl.sharding import require_mesh
 from purerl.sweep import one_setting, swept_values
 from purerl.types import Metrics
 
@@ -114,6 +117,7 @@ def run_sweep(
     evaluation_episodes: int = 32,
     target_return: float | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Sweep:
     """Train every seed with every setting of `purerl.sweep(...)` in compiled chunks, and rank them.
 
@@ -123,6 +127,8 @@ def run_sweep(
     """
     configs, axes = sweep
     ids = seed_ids(seeds)
+    if mesh is not None:
+        require_mesh(mesh, configs.num_envs)
     chunk_updates = choose_chunk(configs, updates_per_chunk)
     if evaluation_episodes:
         require_positive_int("evaluation_episodes", evaluation_episodes)
@@ -136,6 +142,7 @@ def run_sweep(
         one_setting(configs, axes),
         updates_per_chunk=chunk_updates,
         evaluation_episodes=evaluation_episodes,
+        mesh=shape_of(mesh),
     )
     if directory is None:
         directory = default_directory(configs, header, "-sweep")
@@ -150,6 +157,7 @@ def run_sweep(
             episodes=evaluation_episodes,
             seed_batch=seed_batch,
             memory_limit=memory_limit,
+            mesh=mesh,
         )
         write_signed(directory / files.HEADER, header)
         display.training()
