@@ -206,7 +206,7 @@ def main(args: list[str] | None = None) -> None:
     except ValueError as error:
         if "\n" in str(error):  # not one of the checks' lines: a bug should show its traceback
             raise
-        if is_first() or not is_agreed(error):
+        if not is_agreed(error) or is_first():
             print(f"purerl: {error}", file=sys.stderr)
         leave(2)
     except OSError as error:
@@ -216,7 +216,7 @@ def main(args: list[str] | None = None) -> None:
         print(f"purerl: {where}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except RunError as error:
-        if is_first() or not is_agreed(error):
+        if not is_agreed(error) or is_first():
             print(f"purerl: {error}", file=sys.stderr, flush=True)
         leave(1, at_once=not is_agreed(error))
     except Stopped as stopped:

@@ -46,6 +46,8 @@ def require_mesh(mesh: Mesh, num_envs: int) -> Mesh:
             f"mesh has the axes {one_line(tuple(mesh.shape))}; it takes {SEEDS!r}, and {ENVS!r} to "
             f"spread the environments of an agent too."
         )
+    if not mesh.local_devices:
+        raise ValueError("mesh has no device of this process; take some of each process.")
     over = over_envs(mesh)
     if num_envs % over:
         near = max(1, num_envs // over) * over
@@ -82,9 +84,7 @@ def as_rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "rows ..."]:
     return x.reshape(-1, *x.shape[2:])
 
 
-def of_rows(
-    rows: Shaped[Array, "rows ..."], shape: tuple[int, ...]
-) -> Shaped[Array, "T N ..."]:
+def of_rows(rows: Shaped[Array, "rows ..."], shape: tuple[int, ...]) -> Shaped[Array, "T N ..."]:
     """Rows as the array `[T, N]` that they were made of."""
     length, num_envs = shape
     if over_envs() > 1:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "purerl"
 ROOMS = (
     ("types",),
     ("returns", "distributions", "envs", "layers", "streams", "checks", "ahead", "shuffle"),
-    ("networks", "losses", "optimizers", "running"),
+    ("networks", "losses", "optimizers", "running", "sharding"),
     ("algorithms", "carried"),
     ("plugs", "fit"),
     ("config",),

@@ -14,7 +14,7 @@ from numpy import ndarray
 from purerl.evaluate import Evaluation
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import available
-from purerl.experiment.processes import to_host
+from purerl.experiment.processes import several, to_host
 from purerl.experiment.programs import Programs
 from purerl.experiment.signals import interruptible
 from purerl.seeds import Agent, pad_seeds
@@ -165,10 +165,9 @@ def join(programs: Programs, batches: list[PyTree]) -> PyTree:
 
 def to_save(programs: Programs, states: list[TrainState]) -> TrainState:
     """All states as they are saved: each process its share, where that is nobody's padding."""
-    first = states[0]
-    if first.step.is_fully_addressable or len(first.step) != programs.num_agents:
-        return join(programs, states)
-    return first
+    if several() and len(states[0].key) == programs.num_agents:
+        return states[0]
+    return join(programs, states)
 
 
 def divide(programs: Programs, states: TrainState) -> list[TrainState]:

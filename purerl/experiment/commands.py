@@ -18,8 +18,8 @@ from purerl.experiment.memory import parse_bytes
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run
 from purerl.experiment.plot import comparison, require_figure_name, save_figure
-from purerl.experiment.processes import is_first
 from purerl.experiment.policies import load_states, policy_of, save_policy
+from purerl.experiment.processes import is_first
 from purerl.experiment.render import render_run
 from purerl.experiment.resume import resume
 from purerl.experiment.run import run

@@ -14,7 +14,6 @@ from purerl.config import Config
 from purerl.experiment.header import make_header
 from purerl.experiment.hooks import Chunk
 from purerl.seeds import is_root, seed_keys
-from purerl.sharding import require_mesh
 from purerl.train import TrainState, init
 
 CHUNKS = 30  # of a run, about, unless `updates_per_chunk` says
@@ -96,8 +95,6 @@ def check_plan(plan: Plan, conduct: Conduct) -> None:
             f"evaluate_every = {plan.evaluate_every} has no effect without evaluation_episodes, "
             f"or without a time limit; leave it out."
         )
-    if conduct.mesh is not None:
-        require_mesh(conduct.mesh, plan.config.num_envs)
     require_positive_int("keep_checkpoints", conduct.keep_checkpoints)
     if conduct.keep_checkpoints < 2:
         raise ValueError(

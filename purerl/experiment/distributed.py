@@ -1,6 +1,7 @@
 """Several processes as one run: jax's own runtime, started by what started the processes."""
 
 import os
+import warnings
 
 import jax
 
@@ -45,6 +46,8 @@ def initialize(options: Distributed) -> None:
                 options.coordinator,
                 options.num_processes,
                 options.process_id,
+                # What is given counts alone, whatever cluster this is.
+                cluster_detection_method="deactivate" if named else None,
                 heartbeat_timeout_seconds=options.heartbeat_timeout,
                 shutdown_timeout_seconds=options.heartbeat_timeout,
             )
@@ -53,6 +56,8 @@ def initialize(options: Distributed) -> None:
                 "distributed: no cluster's environment was found; give --coordinator HOST:PORT "
                 "--num-processes N --process-id I."
             ) from error
+    if jax.process_index() > 0:  # what all would say, the first says
+        warnings.simplefilter("ignore")
 
 
 def _require_fitting(options: Distributed) -> None:

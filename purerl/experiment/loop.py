@@ -19,7 +19,7 @@ from purerl.experiment.chunks import (
 )
 from purerl.experiment.conduct import Conduct, Plan
 from purerl.experiment.display import Display
-from purerl.experiment.errors import RunError, Stopped
+from purerl.experiment.errors import LostError, RunError, Stopped
 from purerl.experiment.hooks import Hooks
 from purerl.experiment.processes import agreed, exchange
 from purerl.experiment.programs import Programs
@@ -61,6 +61,8 @@ class Loop:
         try:
             states = self._train(states)
             self.checkpoints.close()
+        except LostError:
+            raise  # what is being written waits for the process that has died
         except BaseException:
             with contextlib.suppress(RunError):  # what ended the run is told, not this
                 self.checkpoints.close()
@@ -151,6 +153,6 @@ class Loop:
 
     def _tell_the_past(self, states: list[TrainState]) -> None:
         """Tell the hooks of everything that was recorded before this process."""
+        failed = failed_at(self.programs, states)  # with all processes, of which one has hooks
         if self.hooks:
-            failed = failed_at(self.programs, states)
             self.hooks.send(past_chunk(self.plan, self.directory, self.start, self.records, failed))

@@ -21,7 +21,7 @@ from purerl.experiment.describe import describe
 from purerl.experiment.header import env_name
 from purerl.experiment.lock import in_use
 from purerl.experiment.rebuild import NotNamedError, rebuild_plug
-from purerl.experiment.resume import plan_of, read_header
+from purerl.experiment.replan import plan_of, read_header
 from purerl.experiment.run import Plan
 from purerl.running import no_stats
 from purerl.train import TrainState

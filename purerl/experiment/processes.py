@@ -40,11 +40,12 @@ def exchange(value: Any) -> list[Any]:
     if not several():
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array([data.size], np.int32))
-    # Of few sizes, each of which is a program.
-    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)
-    padded[: data.size] = data
-    rows = multihost_utils.process_allgather(padded)
+    with _gone_is_lost():
+        sizes = multihost_utils.process_allgather(np.array([data.size], np.int32))
+        # Of few sizes, each of which is a program.
+        padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)
+        padded[: data.size] = data
+        rows = multihost_utils.process_allgather(padded)
     pairs = zip(rows, sizes.reshape(-1), strict=True)
     return [json.loads(row[:size].tobytes()) for row, size in pairs]
 
@@ -85,18 +86,30 @@ def is_agreed(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def held_by_first(manager: Any) -> Iterator[None]:
-    """A context that the first process alone enters."""
+    """A context that the first process alone enters; the others do not leave before it has."""
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(manager) and None)
         yield
+    exchange(None)
 
 
 def to_host(leaf: Any) -> ndarray:
     """A whole array on the host of every process; all must call it."""
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
         return np.asarray(leaf)
-    on_device = jax.device_put(leaf, leaf.sharding.with_memory_kind("device"))
-    return multihost_utils.process_allgather(on_device, tiled=True)
+    with _gone_is_lost():
+        on_device = jax.device_put(leaf, leaf.sharding.with_memory_kind("device"))
+        return multihost_utils.process_allgather(on_device, tiled=True)
+
+
+@contextlib.contextmanager
+def _gone_is_lost() -> Iterator[None]:
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if is_agreed(error) or GONE.search(str(error)) is None:
+            raise
+        raise LostError("another process has died") from error
 
 
 @contextlib.contextmanager
@@ -117,10 +130,9 @@ def losses_told(directory: str | Path) -> Iterator[None]:
     then = f"what was saved stands; to go on: purerl resume {directory} --distributed"
     with last_words(f"purerl: {what}, or this one was killed; {then}"):
         try:
-            yield
-        except (jax.errors.JaxRuntimeError, ValueError) as error:
-            if is_agreed(error) or GONE.search(str(error)) is None:
-                raise
+            with _gone_is_lost():
+                yield
+        except LostError as error:
             raise LostError(f"{what}; {then}") from error
 
 

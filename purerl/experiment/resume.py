@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import (
     has_checkpoints,
-    header_of,
     newest_whole,
     restore,
     restore_records,
 )
 from purerl.experiment.conduct import Conduct, Plan, check_plan
 from purerl.experiment.describe import describe, digest, shapes
+from purerl.experiment.directory import write_run, written
 from purerl.experiment.header import (
     as_json,
     differences,
@@ -32,12 +31,13 @@ from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
-from purerl.experiment.rebuild import NotNamedError, rebuild_config
 from purerl.experiment.records import Records
+from purerl.experiment.replan import plan_of, read_header, with_budget
 from purerl.experiment.result import Run, Times, read_summary
-from purerl.experiment.run import complete, make_run, write_run, written
-from purerl.experiment.signed import DamagedError, read_signed, write_signed
+from purerl.experiment.run import complete, make_run
+from purerl.experiment.signed import write_signed
 from purerl.experiment.telling import past_chunk
+from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
 
@@ -84,6 +84,7 @@ def resume(
         header = on_first(read_header, directory, start)
         plan = plan_of(header, config, env)
         mesh = mesh_from(plan.mesh) if mesh is None else mesh
+        mesh = None if mesh is None else require_mesh(mesh, plan.config.num_envs)
         plan = dataclasses.replace(plan, mesh=shape_of(mesh))
         conduct = Conduct(
             checkpoint_every,
@@ -95,7 +96,7 @@ def resume(
             mesh,
         )
         if total_steps is not None:
-            plan = dataclasses.replace(plan, config=_with_budget(plan, total_steps, start))
+            plan = dataclasses.replace(plan, config=with_budget(plan, total_steps, start))
         if seed_batch is not None:
             plan = dataclasses.replace(plan, seed_batch=seed_batch)
         check_plan(plan, conduct)
@@ -150,67 +151,6 @@ def _load(
 def _write_header(plan: Plan, directory: Path) -> None:
     with written(f"{directory} cannot be written"):
         write_signed(directory / files.HEADER, plan.header())
-
-
-def read_header(directory: Path, start: int) -> dict[str, Any]:
-    """The header, or where it is damaged the copy that the checkpoint of update `start` has."""
-    path = directory / files.HEADER
-    try:
-        return read_signed(path)
-    except (FileNotFoundError, DamagedError) as error:
-        if not start:
-            raise ValueError(
-                f"{path} is damaged, and there is no checkpoint to take it from: nothing can be "
-                f"restored; remove {directory}, or name another directory."
-            ) from error
-        warnings.warn(
-            f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
-            stacklevel=3,
-        )
-        return header_of(directory, start)
-
-
-def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = None) -> Plan:
-    """The plan that a header tells.
-
-    **Raises:** `ValueError` where it holds something of the user's own, and `config` is not given.
-    """
-    if header.get("kind") != "run":
-        raise ValueError("this directory holds a sweep, not a run of one config.")
-    if config is None:
-        try:
-            config = rebuild_config(header["config"], header["env"], env)
-        except NotNamedError as error:
-            raise ValueError(
-                f"{error} of this run is not purerl's or gymnax's own, and is not stored; "
-                f"give {'env (--env package.module:Name) or ' * (str(error) == 'env')}"
-                f"the config that it was made with."
-            ) from error
-    names = {field.name for field in dataclasses.fields(Plan)} - {"config", "seed_ids"}
-    told = {name: header[name] for name in names - {"mesh"}} | {"mesh": header.get("mesh")}
-    return Plan(config=config, seed_ids=tuple(header["seeds"]), **told)
-
-
-def _with_budget(plan: Plan, total_steps: int, start: int) -> Config:
-    """The config with another budget, of whole chunks; what it does to schedules is told."""
-    require_positive_int("total_steps", total_steps)
-    config, chunk = plan.config, plan.updates_per_chunk
-    per_chunk = config.env_steps_per_update * chunk
-    num_updates = -(-int(total_steps) // per_chunk) * chunk
-    if num_updates < start:
-        raise ValueError(
-            f"total_steps = {total_steps} is less than the {start * config.env_steps_per_update} "
-            f"that are trained already; use more."
-        )
-    if config.anneal and num_updates != config.num_updates:
-        now, then = (1 - start / n for n in (config.num_updates, num_updates))
-        warnings.warn(
-            f"{', '.join(config.anneal)} now fall to 0 over {num_updates} updates instead of "
-            f"{config.num_updates}: at update {start} they go from {max(now, 0):.3g} to "
-            f"{then:.3g} of their first values.",
-            stacklevel=3,
-        )
-    return dataclasses.replace(config, num_updates=num_updates)
 
 
 def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:

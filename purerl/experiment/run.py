@@ -1,21 +1,24 @@
 """The host loop: compiled chunks for all seeds, and between them progress, records and files."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
 from purerl.config import Config, require_one_setting
-from purerl.experiment import files
-from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
 from purerl.experiment.chunks import divide
 from purerl.experiment.conduct import Conduct, Plan, check_plan, choose_chunk
+from purerl.experiment.directory import (
+    choose_directory,
+    header_written,
+    make_room,
+    require_unsaved,
+    write_run,
+)
 from purerl.experiment.display import Display
-from purerl.experiment.errors import RunError, Stopped
-from purerl.experiment.header import default_directory, require_same_run
+from purerl.experiment.errors import Stopped
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
@@ -30,11 +33,11 @@ from purerl.experiment.processes import (
 )
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.records import Records
-from purerl.experiment.result import Run, Times, write_result
+from purerl.experiment.result import Run, Times
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals, interruptible
-from purerl.experiment.signed import write_signed
 from purerl.seeds import seed_ids, seed_keys
+from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
 
@@ -88,6 +91,7 @@ def run(
     where a run cannot go on, and `Stopped` where a signal ended it; what was saved stands.
     """
     require_one_setting(config)
+    mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
     plan = Plan(
         config=config,
         root=root,
@@ -103,32 +107,10 @@ def run(
         checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress, mesh
     )
     check_plan(plan, conduct)
-    directory = Path(on_first(_choose_directory, plan, directory))
+    directory = Path(on_first(choose_directory, plan, directory))
     with losses_told(directory), held_by_first(Lock(directory)):
-        on_first(_require_unsaved, directory, config)
+        on_first(require_unsaved, directory, config)
         return complete(plan, conduct, directory)
-
-
-def _choose_directory(plan: Plan, directory: str | Path | None) -> str:
-    """Where a run goes: where it is asked to, if no other is there."""
-    header = plan.header()
-    chosen = default_directory(plan.config, header) if directory is None else Path(directory)
-    require_same_run(chosen, header)
-    return str(chosen)
-
-
-def _require_unsaved(directory: Path, config: Config) -> None:
-    """Refuse a directory with something of this run in it, which is not lost unasked."""
-    if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
-        updates = newest(directory, warn=False)
-        finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
-        where = "" if updates is None else f" at update {updates} of {config.num_updates}"
-        stands = "is finished" if finished else f"has stopped{where}"
-        does = "loads it" if finished else "goes on"
-        raise ValueError(
-            f"the run in {directory} {stands}; purerl resume {directory} {does}; remove the "
-            f"directory to train anew."
-        )
 
 
 def complete(
@@ -147,14 +129,14 @@ def complete(
         Signals() as signals,
         _display(plan, conduct) as display,
     ):
-        with _header_written(plan, directory):
+        with header_written(plan, directory):
             programs = interruptible(compile_run, plan, conduct)
         plan = dataclasses.replace(plan, seed_batch=programs.seed_batch)
         received = next((each for each in exchange(signals.received) if each), None)
         if received is not None:
             then = f"to go on: purerl resume {directory}"
             raise agreed(Stopped(f"stopped before training; {then}", received))
-        on_first(_make_room, plan, directory, start)
+        on_first(make_room, plan, directory, start)
         checkpoints = Checkpoints(directory, plan.header(), start, keep=conduct.keep_checkpoints)
         states, records = (None, Records())
         if restored is not None:
@@ -198,37 +180,6 @@ def compile_run(plan: Plan, conduct: Conduct) -> Programs:
     )
 
 
-@contextlib.contextmanager
-def _header_written(plan: Plan, directory: Path) -> Iterator[None]:
-    """Write the header; where a run is refused that was not there before, take it back."""
-    path = directory / files.HEADER
-    was_written = on_first(_write_new_header, plan, path)
-    try:
-        yield
-    except ValueError:
-        if was_written and is_first():
-            path.unlink()
-        raise
-
-
-def _write_new_header(plan: Plan, path: Path) -> bool:
-    """Write the header where there is none; whether it was written."""
-    if path.exists():
-        return False
-    with written(f"{path.parent} cannot be written"):
-        write_signed(path, plan.header())
-    return True
-
-
-def _make_room(plan: Plan, directory: Path, start: int) -> None:
-    """Write the header as it has been decided, and remove what comes after the start."""
-    with written(f"{directory} cannot be written"):
-        write_signed(directory / files.HEADER, plan.header())
-        for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
-            (directory / name).unlink(missing_ok=True)
-        discard_after(directory, start)
-
-
 def make_run(
     plan: Plan, directory: Path, states: TrainState, records: Records, times: Times, start: int
 ) -> Run:
@@ -244,30 +195,3 @@ def make_run(
         times=times,
         resumed_at=start,
     )
-
-
-def write_run(result: Run, records: Records) -> None:
-    """Write the result of a run.
-
-    **Raises:** `RunError` where it cannot be written.
-    """
-    then = f"Make room and write it again: purerl resume {result.directory}"
-
-    def write() -> None:
-        with written("the result could not be written", f"; the last checkpoint stands. {then}"):
-            write_result(result, records)
-
-    on_first(write)
-
-
-@contextlib.contextmanager
-def written(what: str, then: str = ".") -> Iterator[None]:
-    """Say in one line what could not be written, and why.
-
-    **Raises:** `RunError` then.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = "the disk is full" if files.is_full(error) else error.strerror or error
-        raise RunError(f"{what}: {reason}{then}") from error

@@ -155,9 +155,7 @@ class Checkpoints:
         everybody = ocp.options.MultiprocessingOptions(
             active_processes=set(range(jax.process_count()))
         )
-        return ocp.CheckpointManagerOptions(
-            **keep, create=False, multiprocessing_options=everybody
-        )
+        return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=everybody)
 
     def _failed(self, updates: int, error: Exception) -> RunError:
         full = files.is_full(error)

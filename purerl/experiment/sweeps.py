@@ -23,6 +23,7 @@ from purerl.experiment.header import default_directory, env_name, make_header, r
 from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.plot import save_figure, sweep_curves
+from purerl.experiment.processes import several
 from purerl.experiment.programs import compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Times
@@ -127,8 +128,9 @@ def run_sweep(
     """
     configs, axes = sweep
     ids = seed_ids(seeds)
-    if mesh is not None:
-        require_mesh(mesh, configs.num_envs)
+    if several():
+        raise ValueError("a sweep takes one process; train its settings as runs of their own.")
+    mesh = None if mesh is None else require_mesh(mesh, configs.num_envs)
     chunk_updates = choose_chunk(configs, updates_per_chunk)
     if evaluation_episodes:
         require_positive_int("evaluation_episodes", evaluation_episodes)
