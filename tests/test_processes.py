@@ -38,7 +38,7 @@ def train(directory, seeds=4, updates=40, checkpoint_every=20):
     return [
         *("train", "--seeds", str(seeds), "--directory", str(directory), *SIZES),
         *("--total-steps", str(updates * PER_UPDATE), "--checkpoint-every", str(checkpoint_every)),
-        *("--evaluation-episodes", "2"),
+        *("--evaluation-episodes", "2", "--anneal"),  # of nothing: another budget changes no step
     ]
 
 
@@ -94,9 +94,7 @@ def refuse(*args, **how):
 ENDS = {
     "killed": ("os.kill(os.getpid(), 9)", True),
     "aborted": ("os.abort()", True),
-    "gone without a word": ("os._exit(3)", True),
     "through": ("pass", False),
-    "an error of its own": ("raise ValueError", False),
 }
 
 

@@ -53,7 +53,7 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
     return Plan(config=config, seed_ids=tuple(header["seeds"]), **told)
 
 
-def with_budget(plan: Plan, total_steps: int, start: int) -> Config:
+def config_with_budget(plan: Plan, total_steps: int, start: int) -> Config:
     """The config with another budget, of whole chunks; what it does to schedules is told."""
     require_positive_int("total_steps", total_steps)
     config, chunk = plan.config, plan.updates_per_chunk

@@ -32,7 +32,7 @@ from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.records import Records
-from purerl.experiment.replan import plan_of, read_header, with_budget
+from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
 from purerl.experiment.signed import write_signed
@@ -96,15 +96,14 @@ def resume(
             mesh,
         )
         if total_steps is not None:
-            plan = dataclasses.replace(plan, config=with_budget(plan, total_steps, start))
+            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
         if seed_batch is not None:
             plan = dataclasses.replace(plan, seed_batch=seed_batch)
         check_plan(plan, conduct)
         _require_going_on(header, plan, start)
         trained = start == plan.config.num_updates
-        _require_the_same(
-            header, plan, force=force, with_budget=total_steps is not None, trained=trained
-        )
+        with_budget = total_steps is not None
+        on_first(_require_the_same, header, plan, force, with_budget, trained)
         if not start:
             return complete(plan, conduct, directory)
         records = restore_records(directory, start)
@@ -175,7 +174,7 @@ def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
 
 
 def _require_the_same(
-    header: dict[str, Any], plan: Plan, *, force: bool, with_budget: bool, trained: bool
+    header: dict[str, Any], plan: Plan, force: bool, with_budget: bool, trained: bool
 ) -> None:
     """Refuse to go on where the result could change, unless forced to.
 
