@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from purerl.carried import Carried, parameters, with_parameters
+from purerl.sharding import spread_envs
 
 Report = dict[str, Float[Array, ""]]
 
@@ -54,7 +55,9 @@ def fit(
     """
 
     def step(now, rows):
-        minibatch = batch if rows is None else jax.tree.map(lambda x: x[rows], batch)
+        minibatch = batch
+        if rows is not None:
+            minibatch = spread_envs(jax.tree.map(lambda x: x[rows], batch), 0)
 
         def loss(parameters):
             return objective(with_parameters(network, parameters), minibatch)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -67,11 +68,18 @@ def over_envs(mesh: Any = None) -> int:
 
 
 def spread_envs(tree: PyTree, axis: int) -> PyTree:
-    """Keep the environments of all leaves, which are along an axis, on the devices of `envs`."""
-    if over_envs() == 1:
-        return tree
-    spec = P(*[None] * axis, ENVS)
-    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), tree)
+    """Spread all leaves along an axis over the devices of `envs`, where these divide it.
+
+    Along it are environments, or rows of a batch.
+    """
+    devices, spec = over_envs(), P(*[None] * axis, ENVS)
+
+    def one(leaf: Array) -> Array:
+        if leaf.shape[axis] % devices:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, spec)
+
+    return tree if devices == 1 else jax.tree.map(one, tree)
 
 
 def as_rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "rows ..."]:
@@ -109,12 +117,11 @@ def place(tree: PyTree, shardings: Any) -> PyTree:
 
 
 def _place(leaf: Any, sharding: Any) -> Any:
-    if sharding.is_fully_addressable:
+    is_spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    if sharding.is_fully_addressable or is_spread:
         return jax.device_put(leaf, sharding)
-    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _place(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    if not leaf.is_fully_addressable if isinstance(leaf, jax.Array) else False:
-        return jax.device_put(leaf, sharding)
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

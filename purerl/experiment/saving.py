@@ -64,8 +64,11 @@ class Checkpoints:
         name = f"{RECORDS}/{self.last:09d}-{updates:09d}.npz"
         write = (updates, plain(states), name, records.unsaved())
         self.last = updates
-        if several():
-            self._begin_states(*write[:2])  # copied from the devices before these go on
+        if several():  # what is on the devices is copied before these go on
+            try:
+                self._begin_states(*write[:2])
+            except Exception as error:
+                raise self._failed(updates, error) from error
         self._writing = self._writer.submit(self._write, *write)
 
     def add(self, records: Records) -> None:
