@@ -25,7 +25,7 @@ from purerl.experiment import hlo
 from purerl.experiment.launches import Block, launches
 from purerl.experiment.planning import lower
 from purerl.experiment.targets import parse_target, require_compiler
-from purerl.seeds import seed_mesh
+from purerl.sharding import seed_mesh
 
 RESULTS = Path(__file__).parent / "results/compiled.json"
 PROGRAMS = {"vpg": purerl.vpg, "ppo": purerl.ppo}

@@ -38,7 +38,8 @@ from surroundings import surroundings
 import purerl
 from purerl.experiment.cores import use_all_cores
 from purerl.rollout import collect
-from purerl.seeds import map_seeds, seed_mesh
+from purerl.seeds import map_seeds
+from purerl.sharding import seed_mesh
 
 RESULTS = Path(__file__).parent / "results"
 HIDDEN = (64, 64)

@@ -34,7 +34,8 @@ from surroundings import surroundings
 import purerl
 from purerl.experiment.cores import use_all_cores
 from purerl.rollout import collect
-from purerl.seeds import block_size, map_seeds, seed_mesh, seed_program
+from purerl.seeds import block_size, map_seeds, seed_program
+from purerl.sharding import seed_mesh
 from purerl.update import make_batch, minibatches, update_baseline, update_policy, values
 
 TOP = Path(__file__).resolve().parents[1]

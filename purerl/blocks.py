@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from purerl.checks import divisors
+from purerl.sharding import over_envs
 
 ROWS = 1024  # of a block, at most
 WHOLE = 2048  # rows that are not divided
@@ -54,7 +55,8 @@ def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
 def _on_platform(rows: PyTree, *, whole: Callable[..., Any], in_blocks: Callable[..., Any]) -> Any:
     num_rows = jax.tree.leaves(rows)[0].shape[0]
     size = block_rows(num_rows)
-    if size == num_rows:
+    # Rows that several devices share are fewer on each already, and are not moved between them.
+    if size == num_rows or over_envs() > 1:
         return whole(rows)
 
     def divided(rows):

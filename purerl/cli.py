@@ -12,7 +12,7 @@ START = time.perf_counter()  # before the imports, whose time is shown
 
 import tyro  # noqa: E402
 
-from purerl.options import Agent, How, Keep  # noqa: E402
+from purerl.options import Agent, Distributed, How, Keep  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Train:
     agent: Agent
     how: How
     keep: Keep
+    processes: Distributed
     seeds: int = 64
     """Number of seeds; their ids are 0, 1, …"""
     evaluate_every: int | None = None
@@ -35,6 +36,7 @@ class Resume:
     run: tyro.conf.Positional[Path]
     """Run directory."""
     keep: Keep
+    processes: Distributed
     env: str | None = None
     """Import path of the environment, where it is your own."""
     total_steps: int | None = None
@@ -44,6 +46,8 @@ class Resume:
     change."""
     memory_limit: str | None = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
+    devices: str | None = None
+    """Other devices than before, such as 8 or 4x2; needs --force, as the result may change."""
     force: bool = False
     """Go on although a version or the machine differs, which may change the result; where no
     checkpoint is sound, lose them and start from zero."""
@@ -187,19 +191,24 @@ def main(args: list[str] | None = None) -> None:
     from purerl.experiment import commands
     from purerl.experiment.cache import use_compilation_cache
     from purerl.experiment.cores import use_all_cores
+    from purerl.experiment.distributed import initialize, leave
     from purerl.experiment.errors import RunError, Stopped
+    from purerl.experiment.processes import is_agreed, is_first
 
     use_all_cores()
     use_compilation_cache()
     sys.path.insert(0, os.getcwd())  # --env package.module:Name means the user's own
     warnings.showwarning = _show_warning
     try:
+        if isinstance(command, Train | Resume):
+            initialize(command.processes)
         commands.execute(command)
     except ValueError as error:
         if "\n" in str(error):  # not one of the checks' lines: a bug should show its traceback
             raise
-        print(f"purerl: {error}", file=sys.stderr)
-        sys.exit(2)
+        if not is_agreed(error) or is_first():
+            print(f"purerl: {error}", file=sys.stderr)
+        leave(2)
     except OSError as error:
         if error.filename is None or error.strerror is None:  # of a library, not of the system
             raise
@@ -207,11 +216,13 @@ def main(args: list[str] | None = None) -> None:
         print(f"purerl: {where}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except RunError as error:
-        print(f"purerl: {error}", file=sys.stderr)
-        sys.exit(1)
+        if not is_agreed(error) or is_first():
+            print(f"purerl: {error}", file=sys.stderr, flush=True)
+        leave(1, at_once=not is_agreed(error))
     except Stopped as stopped:
-        print(f"purerl: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signal_number)
+        if is_first():
+            print(f"purerl: {stopped}", file=sys.stderr)
+        leave(128 + stopped.signal_number)
     except KeyboardInterrupt:
         print("purerl: stopped at once; what was saved stands.", file=sys.stderr)
         sys.stderr.flush()

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from purerl.blocks import sum_rows
 from purerl.carried import Carried, parameters, with_parameters
 from purerl.losses import weighted_sum
+from purerl.sharding import spread_envs
 
 Report = dict[str, Float[Array, ""]]
 RowReport = dict[str, Float[Array, " batch"]]
@@ -65,7 +66,9 @@ def fit(
     names = sorted(jax.eval_shape(objective, network, batch)[1])
 
     def step(now, rows):
-        minibatch = batch if rows is None else jax.tree.map(lambda x: x[rows], batch)
+        minibatch = batch
+        if rows is not None:
+            minibatch = spread_envs(jax.tree.map(lambda x: x[rows], batch), 0)
         minibatch = minibatch if prepare is None else prepare(minibatch)
         gradient, means = mean_gradient(now.parameters, network, minibatch, objective)
         stopped = now.stopped | ~goes_on(dict(zip(names, means, strict=True)))

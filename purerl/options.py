@@ -87,15 +87,22 @@ class How:
     """Seeds trained at once; by default all, or as many as fit into memory."""
     memory_limit: str | None = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
+    devices: str | None = None
+    """Devices: 8 for so many, over which seeds are spread; 4x2 for 4 times 2 that share the
+    environments of the same seeds. By default all."""
 
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
+        from purerl.experiment.layout import parse_devices
         from purerl.experiment.memory import parse_bytes
         from purerl.presets import TARGETS
 
+        told = dataclasses.asdict(self)
+        devices = told.pop("devices")
         target = TARGETS.get(env) if self.target_return is None else self.target_return
         limit = None if self.memory_limit is None else parse_bytes(self.memory_limit)
-        return dataclasses.asdict(self) | {"target_return": target, "memory_limit": limit}
+        mesh = None if devices is None else parse_devices(devices)
+        return told | {"target_return": target, "memory_limit": limit, "mesh": mesh}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +127,20 @@ class Keep:
         given = dataclasses.asdict(self)
         names, per_seed = given.pop("log"), given.pop("log_seeds")
         return given | {"hooks": [make_logger(name, per_seed=per_seed) for name in names]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Distributed:
+    """Several processes, each with its own devices."""
+
+    distributed: bool = False
+    """Train as one of several processes, which the cluster's environment tells of: Slurm's, Open
+    MPI's, Kubernetes' or a TPU pod's."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, where there is no such environment."""
+    num_processes: int | None = None
+    """Number of processes, where there is none."""
+    process_id: int | None = None
+    """This one's number, from 0."""
+    heartbeat_timeout: int = 60
+    """Seconds of silence after which a process counts as dead, and all others end."""

@@ -12,6 +12,7 @@ from purerl.ahead import scan_keys
 from purerl.config import Config
 from purerl.envs import EnvStep
 from purerl.returns import recurrence
+from purerl.sharding import spread_envs
 from purerl.types import Distribution, Policy, Transition
 
 
@@ -38,7 +39,7 @@ def reset_envs(key: Key[Array, ""], config: Config) -> EnvCarry:
     def reset(key):
         return envs.reset(key, config.env, config.env_params)
 
-    obs, state = jax.vmap(reset)(jax.random.split(key, config.num_envs))
+    obs, state = jax.vmap(reset)(spread_envs(jax.random.split(key, config.num_envs), 0))
     return EnvCarry(
         state=state,
         obs=obs,
@@ -63,6 +64,7 @@ def collect(
         return jax.vmap(act)(keys, standing)
 
     keys = jax.random.split(key, (config.rollout_length, config.num_envs))
+    carry, keys = spread_envs(carry, 0), spread_envs(keys, 1)
     (state, obs), acted = scan_keys(step, (carry.state, carry.obs), keys)
     # Outside the loop: what the next step does not need is a few large operations here.
     log_prob = jax.vmap(jax.vmap(lambda each: each.distribution.log_prob(each.action)))(acted)
@@ -75,7 +77,7 @@ def collect(
         truncated=acted.step.truncated,
         next_obs=acted.step.next_obs,
     )
-    return _count_episodes(carry, state, obs, rollout)
+    return _count_episodes(carry, state, obs, spread_envs(rollout, 1))
 
 
 class Acted(NamedTuple):
@@ -125,4 +127,4 @@ def _count_episodes(
         episode_return=jnp.where(done[-1], 0, episode_return[-1]),
         episode_length=jnp.where(done[-1], 0, episode_length[-1]),
     )
-    return end, rollout, episodes
+    return spread_envs(end, 0), rollout, episodes

@@ -10,12 +10,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key, PyTree
 
 from purerl.checks import one_line
 from purerl.config import Config
+from purerl.rollout import EnvCarry
+from purerl.running import RewardScale
+from purerl.sharding import ENVS, SEEDS, over_envs, place, require_mesh, seed_mesh
 from purerl.streams import FIRST
 from purerl.train import TrainState, train
 from purerl.types import Metrics
@@ -70,20 +73,26 @@ def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
 
 
 def train_seeds(
-    keys: Key[Array, " seeds"], config: Config, *, devices: Sequence[Any] | None = None
+    keys: Key[Array, " seeds"], config: Config, *, mesh: Mesh | None = None
 ) -> tuple[TrainState, Metrics]:
-    """Train one agent for each key, compiled, on the given devices or all local ones.
+    """Train one agent for each key, compiled, on the devices of a mesh or on all local ones.
 
     The same agents as `jax.vmap(train, (0, None))(keys, config)`, mapped as the platform likes
     best: seeds are spread over the devices; on each, an accelerator maps them with `vmap`, a CPU
     one block after another, where their arrays stay in the cache (see `block_size`).
 
+    **Arguments:** `mesh` has an axis `seeds`, and where the environments of each agent are spread
+    too, one `envs`.
+
     **Returns:** states and metrics with a leading axis `[seeds]`.
 
-    **Raises:** `ValueError` where `keys` is not an array of typed keys `[seeds]`.
+    **Raises:** `ValueError` where `keys` is not an array of typed keys `[seeds]`, or the mesh does
+    not fit.
     """
     require_keys(keys)
-    return map_seeds(train, keys, config, devices=devices, block=block_size(config))
+    if mesh is not None:
+        mesh = require_mesh(mesh, config.num_envs)
+    return map_seeds(train, keys, config, mesh=mesh, block=block_size(config))
 
 
 def require_keys(keys: Any) -> None:
@@ -129,15 +138,17 @@ def train_sweep(
     configs: Config,
     axes: Config,
     *,
-    devices: Sequence[Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Train every seed with every setting of a sweep, compiled once, as `train_seeds` does.
 
     **Returns:** states and metrics with leading axes `[settings, seeds]`.
     """
     require_keys(keys)
+    if mesh is not None:
+        mesh = require_mesh(mesh, configs.num_envs)
     agents, fixed = agents_of(keys, configs, axes)
-    out = map_seeds(train_agent, agents, fixed, devices=devices, block=block_size(fixed))
+    out = map_seeds(train_agent, agents, fixed, mesh=mesh, block=block_size(fixed))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), out)
 
 
@@ -145,21 +156,24 @@ def map_seeds(
     function: Callable[..., Any],
     batched: PyTree,
     *broadcast: Any,
-    devices: Sequence[Any] | None = None,
+    mesh: Mesh | None = None,
     block: int = 1,
 ) -> Any:
     """Call `function(x, *broadcast)` for each entry x of a batch, compiled, on all local devices.
 
     **Arguments:** leaves of `batched` have a leading axis `[seeds]`; those of `broadcast` are the
     same for all. A number of seeds that the devices do not divide is padded with repeats of the
-    last, which are cut off again; where there are fewer seeds than devices, some stay idle. A CPU
-    computes up to `block` entries side by side, see `block_size`.
+    last, which are cut off again; where there are fewer seeds than local devices, some stay idle. A
+    CPU computes up to `block` entries side by side, see `block_size`. The devices of a `mesh` may
+    be those of several processes.
     """
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
-    mesh = seed_mesh(devices, num_seeds)
-    padded = pad_seeds(batched, mesh.size)
+    mesh = seed_mesh(num_seeds=num_seeds) if mesh is None else mesh
+    padded = pad_seeds(batched, mesh.shape[SEEDS])
+    if mesh.is_multi_process:
+        padded = place(padded, NamedSharding(mesh, P(SEEDS)))
     out = seed_program(function, mesh, block=block)(padded, *broadcast)
-    return out if num_seeds % mesh.size == 0 else _first(out, num_seeds)
+    return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -181,16 +195,6 @@ def block_size(config: Config) -> int:
     return max(1, BLOCK_ENVS // config.num_envs)
 
 
-def seed_mesh(devices: Sequence[Any] | None = None, num_seeds: int | None = None) -> Mesh:
-    """A mesh with one axis, `seeds`, over the given devices or all local ones; no more than seeds.
-
-    A device without a seed of its own would compute another's once more.
-    """
-    devices = jax.local_devices() if devices is None else devices
-    # Auto axes: environments are not written for explicit ones.
-    return Mesh(np.asarray(devices)[:num_seeds], ("seeds",), axis_types=(AxisType.Auto,))
-
-
 def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
     """Repeat the last entry of a batch until its size is a multiple."""
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
@@ -207,8 +211,9 @@ def seed_program(
     donate: bool = False,
     block: int = 1,
 ) -> Any:
-    """The compiled form of a function of one seed, for batches that divide the mesh.
+    """The compiled form of a function of one seed, for batches that the axis `seeds` divides.
 
+    Over `seeds` devices never talk to each other; over `envs` it is the compiler that makes them.
     The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
     `donate` gives away the first. A CPU takes `block` seeds at a time, or as many below that as
     divide its share. Equal functions are one program, and the last few are kept.
@@ -231,17 +236,39 @@ def seed_program(
         return jax.lax.map(one, batched, batch_size=size)
 
     def on_mesh(*args):
-        specs = tuple(P("seeds") if i < num_batched else P() for i in range(len(args)))
+        specs = tuple(P(SEEDS) if i < num_batched else P() for i in range(len(args)))
         # check_vma is off: an environment's loop may start from constants, which do not vary over
         # the mesh, and go on with values that do.
-        return jax.shard_map(
-            on_device, mesh=mesh, in_specs=specs, out_specs=P("seeds"), check_vma=False
+        out = jax.shard_map(
+            on_device,
+            mesh=mesh,
+            axis_names={SEEDS},
+            in_specs=specs,
+            out_specs=P(SEEDS),
+            check_vma=False,
         )(*args)
+        if over_envs(mesh) == 1:
+            return out
+        return jax.lax.with_sharding_constraint(out, shardings_of(out, mesh))
 
     is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         on_mesh,
-        out_shardings=NamedSharding(mesh, P("seeds")),
+        out_shardings=NamedSharding(mesh, P(SEEDS)) if over_envs(mesh) == 1 else None,
         donate_argnums=(0,) if donate else (),
         compiler_options=CPU_OPTIONS if is_cpu else None,
     )
+
+
+def shardings_of(tree: PyTree, mesh: Mesh) -> PyTree:
+    """How each leaf of what a `seed_program` returns is laid out over a mesh."""
+
+    def one(node):
+        shared = P(SEEDS) if over_envs(mesh) == 1 else P(SEEDS, ENVS)
+        is_shared = isinstance(node, EnvCarry)
+        specs = jax.tree.map(lambda leaf: shared if is_shared else P(SEEDS), node)
+        if isinstance(node, RewardScale):
+            specs = eqx.tree_at(lambda scale: scale.discounted_return, specs, shared)
+        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+    return jax.tree.map(one, tree, is_leaf=lambda node: isinstance(node, EnvCarry | RewardScale))

@@ -20,6 +20,7 @@ from purerl.checks import require_divisor, require_positive_int
 from purerl.config import Config, require_one_setting
 from purerl.rollout import EnvCarry, Episodes, collect, reset_envs
 from purerl.running import RewardScale, no_reward_scale, no_stats, scale_rewards
+from purerl.sharding import over_envs
 from purerl.streams import INIT, TRAIN, stream
 from purerl.types import Metrics
 from purerl.update import Learner, optimizers, update
@@ -200,8 +201,11 @@ def no_metrics(metrics: Metrics) -> Metrics:
 
 def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
     """Whether every floating-point number in a pytree is finite."""
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    if over_envs() > 1:  # in one array, environments would be gathered from all devices
+        return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves]))
     # In one array: a reduction of each leaf would be a kernel, and a loop to compile, of its own.
-    numbers, _ = ravel_pytree(eqx.filter(tree, eqx.is_inexact_array))
+    numbers, _ = ravel_pytree(leaves)
     if not numbers.size:  # jaxlib 0.11.2 crashes on nothing to reduce, on several CPU devices
         return jnp.array(True)
     return jnp.all(is_finite(numbers))

@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from purerl.blocks import map_rows
 from purerl.carried import observe
 from purerl.config import Config
 from purerl.fit import Batch, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
+from purerl.sharding import as_rows, of_rows, over_envs, row_numbers
 from purerl.shuffle import shuffles
 from purerl.types import Baseline, Estimate, Policy, Transition
 
@@ -75,19 +76,27 @@ def values(
     last step. Behind a termination it is not needed, and says nothing.
     """
     shape = rollout.reward.shape
-    obs = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
-    value = map_rows(baseline, obs).reshape(shape)
+    value = of_rows(map_rows(baseline, as_rows(rollout.obs)), shape)
     last = jax.vmap(baseline)(rollout.next_obs[-1])
     following = jnp.concatenate([value[1:], last[None]])
     cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
+    everywhere = functools.partial(_value_everywhere, baseline)
+    # A loop over the rows of all environments would gather them where these are spread.
+    on_cpu = functools.partial(_value_where_cut, baseline) if over_envs() == 1 else everywhere
     cut_value = jax.lax.platform_dependent(
-        cut.reshape(-1),
-        rollout.next_obs.reshape(obs.shape),
-        following.reshape(-1),
-        cpu=functools.partial(_value_where_cut, baseline),
-        default=lambda cut, next_obs, value: jnp.where(cut, map_rows(baseline, next_obs), value),
+        *map(as_rows, (cut, rollout.next_obs, following)), cpu=on_cpu, default=everywhere
     )
-    return value, cut_value.reshape(shape)
+    return value, of_rows(cut_value, shape)
+
+
+def _value_everywhere(
+    baseline: Baseline,
+    cut: Bool[Array, " rows"],
+    next_obs: Float[Array, "rows *obs"],
+    value: Float[Array, " rows"],
+) -> Float[Array, " rows"]:
+    """V of the observations behind a cut, computed of all rows; else the given value."""
+    return jnp.where(cut, map_rows(baseline, next_obs), value)
 
 
 def _value_where_cut(
@@ -117,23 +126,20 @@ def _value_where_cut(
 
 
 def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate: Estimate) -> Batch:
-    """Lay a rollout `[T, N]` and what was made of it out as rows `[T · N]`."""
+    """Lay a rollout `[T, N]` and what was made of it out as rows."""
     weight = estimate.weight
     # NaN behind a weight of 0 would pass into the gradient: 0 · NaN is NaN there too.
     advantage = jnp.where(weight > 0, estimate.advantage, 0)
     value_target = jnp.where(weight > 0, estimate.value_target, 0)
 
-    def rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "batch ..."]:
-        return x.reshape(-1, *x.shape[2:])
-
     return Batch(
-        obs=rows(rollout.obs),
-        action=rows(rollout.action),
-        log_prob=rows(rollout.log_prob),
-        value=rows(jnp.zeros_like(advantage) if value is None else value),
-        advantage=rows(advantage),
-        value_target=rows(value_target),
-        weight=rows(weight),
+        obs=as_rows(rollout.obs),
+        action=as_rows(rollout.action),
+        log_prob=as_rows(rollout.log_prob),
+        value=as_rows(jnp.zeros_like(advantage) if value is None else value),
+        advantage=as_rows(advantage),
+        value_target=as_rows(value_target),
+        weight=as_rows(weight),
     )
 
 
@@ -146,6 +152,7 @@ def minibatches(key: Key[Array, ""], config: Config) -> Int[Array, "epochs steps
         return None
     epochs = max(config.epochs, config.baseline_epochs)
     rows = shuffles(key, epochs, config.env_steps_per_update)
+    rows = row_numbers(rows, (config.rollout_length, config.num_envs))
     return rows.reshape(epochs, config.num_minibatches, -1)
 
 

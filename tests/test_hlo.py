@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from purerl.experiment import hlo
 from purerl.experiment.launches import launches, size
-from purerl.seeds import seed_mesh
+from purerl.sharding import seed_mesh
 
 # A loop as a GPU's compiler prints it: an asynchronous fusion, a call, a slice that is updated.
 TEXT = """\

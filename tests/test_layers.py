@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent / "purerl"
 ROOMS = (
     ("types",),
     ("returns", "distributions", "envs", "layers", "streams", "checks", "ahead", "shuffle"),
-    ("networks", "losses", "optimizers", "running", "blocks"),
-    ("algorithms", "carried"),
+    ("networks", "losses", "optimizers", "running", "sharding"),
+    ("algorithms", "carried", "blocks"),
     ("plugs", "fit"),
     ("config",),
     ("factories", "sweep", "anneal", "rollout", "update"),

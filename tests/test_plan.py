@@ -21,7 +21,8 @@ from purerl.experiment import planning, programs, targets
 from purerl.experiment.arithmetic import flops
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import needed
-from purerl.seeds import pad_seeds, seed_keys, seed_mesh
+from purerl.seeds import pad_seeds, seed_keys
+from purerl.sharding import seed_mesh
 
 ROOT = Path(__file__).parents[1]
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}

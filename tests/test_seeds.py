@@ -15,7 +15,8 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.rollout import collect
-from purerl.seeds import map_seeds, seed_mesh, seed_program
+from purerl.seeds import map_seeds, seed_program
+from purerl.sharding import seed_mesh
 from purerl.streams import EVALUATE, FIRST, INIT, TRAIN, stream
 from purerl.update import update
 
@@ -46,7 +47,9 @@ def vmapped(ids):
 def mapped(ids, num_devices):
     def run(config):
         devices = jax.devices()[:num_devices]
-        out = map_seeds(first_update, purerl.seed_keys(0, ids), config, devices=devices)
+        out = map_seeds(
+            first_update, purerl.seed_keys(0, ids), config, mesh=seed_mesh(devices, len(ids))
+        )
         return seed_5_of(ids, out)
 
     return run
@@ -134,7 +137,7 @@ def test_seeds_are_not_all_alike(config):
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_train_seeds_trains_the_agents_of_a_vmapped_train(num_devices, config):
     keys = purerl.seed_keys(0, 8)
-    states, metrics = purerl.train_seeds(keys, config, devices=jax.devices()[:num_devices])
+    states, metrics = purerl.train_seeds(keys, config, mesh=seed_mesh(jax.devices()[:num_devices]))
     expected_states, expected = jax.jit(jax.vmap(purerl.train, (0, None)))(keys, config)
     assert_bitwise_equal(states.key, expected_states.key)
     assert metrics.episode_return.shape == (8, config.num_updates)

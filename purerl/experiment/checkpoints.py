@@ -39,7 +39,7 @@ def newest(directory: Path, *, warn: bool = True) -> int | None:
     return sound
 
 
-def newest_whole(directory: Path, *, force: bool = False) -> int | None:
+def newest_whole(directory: Path, force: bool = False) -> int | None:
     """The newest checkpoint of which states and records are as they were written, to go on from.
 
     None where there is none: nothing was saved before the run died.
@@ -132,12 +132,17 @@ def read_manifest(directory: Path, updates: int) -> dict[str, Any]:
 def plain(states: PyTree) -> PyTree:
     """States as NumPy arrays of their own, typed keys as their numbers; None for an empty array.
 
-    orbax refuses empty arrays, of which the shape tells everything.
+    orbax refuses empty arrays, of which the shape tells everything. Arrays that are spread over
+    several processes stay where they are.
     """
 
-    def one(leaf: Any) -> np.ndarray | None:
+    def one(leaf: Any) -> np.ndarray | jax.Array | None:
+        if not leaf.size:
+            return None
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.array(jax.random.key_data(leaf) if is_key else leaf) if leaf.size else None
+        data = jax.random.key_data(leaf) if is_key else leaf
+        is_here = not isinstance(data, jax.Array) or data.is_fully_addressable
+        return np.array(data) if is_here else data
 
     return jax.tree.map(one, states)
 

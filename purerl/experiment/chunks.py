@@ -14,9 +14,11 @@ from numpy import ndarray
 from purerl.evaluate import Evaluation
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import available
+from purerl.experiment.processes import several, to_host
 from purerl.experiment.programs import Programs
 from purerl.experiment.signals import interruptible
 from purerl.seeds import Agent, pad_seeds
+from purerl.sharding import SEEDS, place
 from purerl.train import TrainState
 from purerl.types import Metrics
 
@@ -73,7 +75,7 @@ def _advance(programs: Programs, state: TrainState, batch: Agent) -> tuple[Train
     """A chunk of one batch, computed to its end."""
     with _memory_told(programs):
         state, metrics = programs.chunk(_place(state, programs.state), batch, programs.fixed)
-        metrics = jax.tree.map(np.array, metrics)
+        metrics = jax.tree.map(lambda leaf: np.array(to_host(leaf)), metrics)
         return _wait_for_turn(programs, jax.block_until_ready(state)), metrics
 
 
@@ -83,7 +85,7 @@ def _play(programs: Programs, state: TrainState, batch: Agent, updates: int) -> 
     with _memory_told(programs):
         policy = _place(state.learner.policy, programs.state.learner.policy)
         episodes = programs.evaluate(policy, batch, np.int32(updates), programs.fixed)
-        return jax.tree.map(np.asarray, episodes)
+        return jax.tree.map(to_host, episodes)
 
 
 @contextlib.contextmanager
@@ -101,12 +103,12 @@ def _memory_told(programs: Programs) -> Iterator[None]:
 
 
 def _out_of_memory(programs: Programs) -> str:
-    num_devices = jax.local_device_count()
+    num_devices = programs.mesh.shape[SEEDS]
     each = -(-programs.seed_batch // num_devices)  # seeds on a device
     told = f"out of memory with {programs.seed_batch} seeds at once; "
     if each == 1:
         return told + "that is one a device: use fewer num_envs or a shorter rollout_length"
-    limit = available(jax.local_devices()[0])
+    limit = available(programs.mesh.local_devices[0])
     share = 0.5 if limit is None else min(limit / programs.memory, 0.5)
     return f"{told}train them in batches: --seed-batch {max(1, int(each * share)) * num_devices}"
 
@@ -115,12 +117,20 @@ def _wait_for_turn(programs: Programs, state: TrainState) -> TrainState:
     """A state as it is kept between chunks: on the host where there are several batches."""
     if len(programs.batches) == 1:
         return state
-    return jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), state)
+
+    def one(leaf: jax.Array) -> Any:
+        if _is_key(leaf):
+            return leaf
+        if leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        return jax.device_put(leaf, leaf.sharding.with_memory_kind("pinned_host"))
+
+    return jax.tree.map(one, state)
 
 
 def _place(tree: PyTree, like: PyTree) -> PyTree:
     """Arrays on the devices, sharded as those that they stand for."""
-    return jax.tree.map(lambda leaf, other: jax.device_put(leaf, other.sharding), tree, like)
+    return place(tree, jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
 def play_episodes(
@@ -138,7 +148,7 @@ def join(programs: Programs, batches: list[PyTree]) -> PyTree:
     """What batches have come to as one, `[agents, ...]`, on the host and without the padding.
 
     It is cut there: on sharded arrays, each cut is a program in which the devices wait for each
-    other, and several at a time can wait for ever.
+    other, and several at a time can wait for ever. With several processes each comes to the whole.
     """
 
     def one(*leaves: Any) -> Any:
@@ -148,9 +158,16 @@ def join(programs: Programs, batches: list[PyTree]) -> PyTree:
         counts = np.full(len(leaves), programs.seed_batch)
         counts[-1] = programs.num_agents - programs.seed_batch * (len(leaves) - 1)
         pairs = zip(leaves, counts, strict=True)
-        return np.concatenate([np.asarray(leaf)[:count] for leaf, count in pairs])
+        return np.concatenate([to_host(leaf)[:count] for leaf, count in pairs])
 
     return jax.tree.map(one, *batches)
+
+
+def to_save(programs: Programs, states: list[TrainState]) -> TrainState:
+    """All states as they are saved: each process its share, where that is nobody's padding."""
+    if several() and len(states[0].key) == programs.num_agents:
+        return states[0]
+    return join(programs, states)
 
 
 def divide(programs: Programs, states: TrainState) -> list[TrainState]:

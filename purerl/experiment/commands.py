@@ -13,10 +13,12 @@ from purerl.experiment.compared import compare_runs
 from purerl.experiment.display import show, summary_table
 from purerl.experiment.exports import write_scores, write_table
 from purerl.experiment.files import require_writable
+from purerl.experiment.layout import parse_devices
 from purerl.experiment.memory import parse_bytes
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run
 from purerl.experiment.policies import load_states, policy_of, save_policy
+from purerl.experiment.processes import is_first
 from purerl.experiment.resume import resume
 from purerl.experiment.run import run
 from purerl.experiment.saved import read_run
@@ -39,12 +41,14 @@ def train(options: cli.Train) -> None:
     how = options.how.options(options.agent.env) | options.keep.options()
     import_seconds = time.perf_counter() - cli.START
     result = run(config, options.seeds, evaluate_every=options.evaluate_every, **how)
-    show_result(result, import_seconds)
+    if is_first():
+        show_result(result, import_seconds)
 
 
 def go_on(options: cli.Resume) -> None:
     """`purerl resume`: through `purerl.resume`."""
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
+    mesh = None if options.devices is None else parse_devices(options.devices)
     env, import_seconds = own_env(options.env), time.perf_counter() - cli.START
     result = resume(
         options.run,
@@ -53,9 +57,11 @@ def go_on(options: cli.Resume) -> None:
         force=options.force,
         seed_batch=options.seed_batch,
         memory_limit=limit,
+        mesh=mesh,
         **options.keep.options(),
     )
-    show_result(result, import_seconds)
+    if is_first():
+        show_result(result, import_seconds)
 
 
 def own_env(path: str | None) -> Any:

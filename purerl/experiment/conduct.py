@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from purerl.checks import divisors, one_line, require_divisor, require_positive_int
 from purerl.config import Config
@@ -30,6 +31,8 @@ class Plan:
     evaluation_episodes: int
     evaluate_every: int | None
     target_return: float | None
+    mesh: dict[str, int] | None = None
+    """The axes of the devices, None where seeds are spread over all that there are."""
 
     def header(self) -> dict[str, Any]:
         """What a run directory says of this run and of the machine."""
@@ -68,6 +71,7 @@ class Conduct:
     stop_on_nan: bool = False
     hooks: Sequence[Callable[[Chunk], Any]] = ()
     progress: bool = True
+    mesh: Mesh | None = None
 
 
 def check_plan(plan: Plan, conduct: Conduct) -> None:

@@ -5,6 +5,10 @@ class RunError(RuntimeError):
     """A run that cannot go on, in one line; what was saved stands."""
 
 
+class LostError(RunError):
+    """A run of which another process has died."""
+
+
 class Stopped(KeyboardInterrupt):
     """A run that a signal has stopped, after its state was saved."""
 

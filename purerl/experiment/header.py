@@ -69,6 +69,7 @@ def surroundings() -> dict[str, Any]:
             "kind": device.device_kind,
             "platform": device.platform,
             "count": jax.device_count(),
+            **({"processes": jax.process_count()} if jax.process_count() > 1 else {}),
         },
         "cores": count_cores(),
         "flags": {

@@ -9,11 +9,19 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.evaluate import Evaluation
-from purerl.experiment.chunks import Standing, failed_at, join, play_episodes, train_chunks
+from purerl.experiment.chunks import (
+    Standing,
+    failed_at,
+    join,
+    play_episodes,
+    to_save,
+    train_chunks,
+)
 from purerl.experiment.conduct import Conduct, Plan
 from purerl.experiment.display import Display
-from purerl.experiment.errors import RunError, Stopped
+from purerl.experiment.errors import LostError, RunError, Stopped
 from purerl.experiment.hooks import Hooks
+from purerl.experiment.processes import agreed, exchange
 from purerl.experiment.programs import Programs
 from purerl.experiment.records import Records
 from purerl.experiment.saving import Checkpoints
@@ -53,6 +61,8 @@ class Loop:
         try:
             states = self._train(states)
             self.checkpoints.close()
+        except LostError:
+            raise  # what is being written waits for the process that has died
         except BaseException:
             with contextlib.suppress(RunError):  # what ended the run is told, not this
                 self.checkpoints.close()
@@ -70,14 +80,15 @@ class Loop:
             states, self.seconds = now.states, now.seconds
             self._record(now)
             self._show(now)
-            end = self._reason_to_stop(now)
-            if end or self._is_due(now):
-                self.checkpoints.save(now.updates, join(self.programs, states), self.records)
+            signal, late = self._heard()
+            end = self._reason_to_stop(now, signal)
+            if end or self._is_due(now, late):
+                self.checkpoints.save(now.updates, to_save(self.programs, states), self.records)
                 self.saved = time.monotonic()
             if end:
                 self._tell(now, None, None)
                 self.checkpoints.close()
-                raise end
+                raise agreed(end)
             self._tell(now, *self._play(now.updates, states))
         assert states is not None
         return states
@@ -104,21 +115,26 @@ class Loop:
             self.checkpoints.add(self.records)
         return greedy, sampled
 
-    def _is_due(self, now: Standing) -> bool:
-        every = self.conduct.checkpoint_every
+    def _heard(self) -> tuple[int | None, bool]:
+        """The signal that any process has got, and whether the first finds a checkpoint late."""
         late = time.monotonic() - self.saved > SAVE_AFTER
+        heard = exchange([self.signals.received, late])
+        return next((signal for signal, _ in heard if signal), None), heard[0][1]
+
+    def _is_due(self, now: Standing, late: bool) -> bool:
+        every = self.conduct.checkpoint_every
         due = late if every is None else not now.updates % every
         return due or now.updates == self.plan.config.num_updates
 
-    def _reason_to_stop(self, now: Standing) -> BaseException | None:
+    def _reason_to_stop(self, now: Standing, signal: int | None) -> BaseException | None:
         where = f"at update {now.updates} of {self.plan.config.num_updates}"
         go_on = f"saved; to go on: purerl resume {self.directory}"
         failed = self._failed_seeds(now.failed_at)
         if self.conduct.stop_on_nan and failed:
             names = ", ".join(map(str, failed))
             return RunError(f"stopped {where}: seeds that stopped being finite: {names}; {go_on}")
-        if self.signals.received is not None and now.updates < self.plan.config.num_updates:
-            return Stopped(f"stopped {where}, {go_on}", self.signals.received)
+        if signal is not None and now.updates < self.plan.config.num_updates:
+            return Stopped(f"stopped {where}, {go_on}", signal)
         return None
 
     def _failed_seeds(self, failed: ndarray) -> list[int]:
@@ -137,6 +153,6 @@ class Loop:
 
     def _tell_the_past(self, states: list[TrainState]) -> None:
         """Tell the hooks of everything that was recorded before this process."""
+        failed = failed_at(self.programs, states)  # with all processes, of which one has hooks
         if self.hooks:
-            failed = failed_at(self.programs, states)
             self.hooks.send(past_chunk(self.plan, self.directory, self.start, self.records, failed))

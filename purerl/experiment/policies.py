@@ -22,7 +22,7 @@ from purerl.experiment.describe import describe, digest, shapes
 from purerl.experiment.header import as_json, differences, env_name, list_differences
 from purerl.experiment.lock import in_use
 from purerl.experiment.rebuild import NotNamedError, rebuild_plug
-from purerl.experiment.resume import plan_of, read_header
+from purerl.experiment.replan import plan_of, read_header
 from purerl.experiment.run import Plan
 from purerl.running import no_stats
 from purerl.train import TrainState

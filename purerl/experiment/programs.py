@@ -3,17 +3,29 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from purerl.config import Config
 from purerl.evaluate import Evaluation, evaluate
 from purerl.experiment.memory import available, needed, show_bytes, size_of
-from purerl.seeds import Agent, agents_of, block_size, pad_seeds, seed_mesh, seed_program
+from purerl.experiment.processes import exchange, several
+from purerl.seeds import (
+    Agent,
+    agents_of,
+    block_size,
+    pad_seeds,
+    seed_program,
+    shardings_of,
+)
+from purerl.sharding import SEEDS, place, require_mesh, seed_mesh
 from purerl.train import TrainState, advance, init
 from purerl.types import Metrics
 
@@ -70,8 +82,9 @@ class Play:
 class Programs(NamedTuple):
     """The compiled programs of a run, all for one padded batch of agents."""
 
+    mesh: Mesh
     batches: list[Agent]
-    """Each padded to the same size."""
+    """Each padded to the same size, on the devices."""
     fixed: Config
     num_agents: int
     seed_batch: int
@@ -98,15 +111,21 @@ def compile_programs(
     sampled: bool = False,
     seed_batch: int | None = None,
     memory_limit: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Programs:
     """Compile what a run needs for every seed with every setting.
 
-    Agents that do not fit into the memory of the devices together are trained in batches.
+    Agents that do not fit into the memory of the devices together are trained in batches. Without
+    `mesh`, seeds are spread over all devices of all processes.
 
-    **Raises:** `ValueError` where `seed_batch` agents do not fit, or not even one a device does.
+    **Raises:** `ValueError` where `seed_batch` agents do not fit, not even one a device does, or
+    the mesh does not fit the config.
     """
     start = time.perf_counter()
-    mesh = seed_mesh(num_seeds=len(keys))
+    if mesh is None:  # no more devices than seeds, but some of each process
+        mesh = seed_mesh(jax.devices(), None if several() else len(keys))
+    mesh = require_mesh(mesh, config.num_envs)
+    num_devices = mesh.shape[SEEDS]
     told = "memory_limit" if memory_limit is not None else "the memory that is free"
     agents, fixed = agents_of(keys, config, axes)
     num_agents = len(agents.key)
@@ -117,12 +136,14 @@ def compile_programs(
     def compiled(size: int) -> Programs:
         return _compile(agents, fixed, config, chunk_updates, play, min(size, num_agents), mesh)
 
-    limit = available(mesh.devices.flat[0]) if memory_limit is None else memory_limit
+    free = [available(mesh.local_devices[0])] if memory_limit is None else [memory_limit]
+    limits = [limit for (limit,) in exchange(free) if limit is not None]
+    limit = min(limits) if limits else None
     programs = compiled(num_agents if seed_batch is None else seed_batch)
     if limit is not None and programs.memory > limit:
-        fits = _largest_batch(programs, compiled(mesh.size), limit, mesh.size, told)
-        while (fitted := compiled(fits)).memory > limit and fits > mesh.size:
-            fits -= max(mesh.size, fits // 8 // mesh.size * mesh.size)  # a little beside the line
+        fits = _largest_batch(programs, compiled(num_devices), limit, num_devices, told)
+        while (fitted := compiled(fits)).memory > limit and fits > num_devices:  # just beside it
+            fits -= max(num_devices, fits // 8 // num_devices * num_devices)
         if seed_batch is not None:
             raise ValueError(
                 f"seed_batch = {seed_batch} needs {show_bytes(programs.memory)} on each device, "
@@ -155,35 +176,42 @@ def _compile(
     chunk_updates: int,
     play: Play | None,
     size: int,
-    mesh: Any,
+    mesh: Mesh,
 ) -> Programs:
-    num_agents = len(agents.key)
-    batches = [
-        pad_seeds(jax.tree.map(lambda leaf, i=i: leaf[i : i + size], agents), -(-size // m) * m)
-        for m in [mesh.size]
-        for i in range(0, num_agents, size)
-    ]
+    num_agents, num_devices = len(agents.key), mesh.shape[SEEDS]
+    padded = -(-size // num_devices) * num_devices
+
+    def batch(i: int) -> Agent:
+        some = pad_seeds(jax.tree.map(lambda leaf: leaf[i : i + size], agents), padded)
+        return place(some, NamedSharding(mesh, P(SEEDS)))
+
+    batches = [batch(i) for i in range(0, num_agents, size)]
     first = batches[0]
-    lowered_init = seed_program(Start(), mesh).lower(first, fixed)
-    compiled_init = lowered_init.compile()
-    state = jax.tree.map(
-        lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
-        lowered_init.out_info,
-        compiled_init.output_shardings,
-    )
-    compiled_chunk = lower_chunk(mesh, state, first, fixed, chunk_updates).compile()
-    compiled_play = None
-    if play is not None:
-        program = seed_program(play, mesh, num_batched=2)
-        updates = jax.ShapeDtypeStruct((), jnp.int32)
-        compiled_play = program.lower(state.learner.policy, first, updates, fixed).compile()
+    # One is traced while another compiles, which leaves Python free.
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        lowered = seed_program(Start(), mesh).lower(first, fixed)
+        init_compiling = threads.submit(lowered.compile)
+        state = jax.tree.map(
+            lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
+            lowered.out_info,
+            shardings_of(lowered.out_info, mesh),
+        )
+        lowered = lower_chunk(mesh, state, first, fixed, chunk_updates)
+        chunk_compiling = threads.submit(lowered.compile)
+        compiled_play = None
+        if play is not None:
+            program = seed_program(play, mesh, num_batched=2)
+            updates = jax.ShapeDtypeStruct((), jnp.int32)
+            compiled_play = program.lower(state.learner.policy, first, updates, fixed).compile()
+        compiled_init, compiled_chunk = init_compiling.result(), chunk_compiling.result()
     memory = max(needed(compiled_init), needed(compiled_chunk))
     if compiled_play is not None:
         beside = 0
         if len(batches) == 1:  # all states stay on the devices; of them the policy is an argument
-            beside = (size_of(state) - size_of(state.learner.policy)) // mesh.size
+            beside = (size_of(state) - size_of(state.learner.policy)) // num_devices
         memory = max(memory, needed(compiled_play) + beside)
     return Programs(
+        mesh=mesh,
         batches=batches,
         fixed=fixed,
         num_agents=num_agents,

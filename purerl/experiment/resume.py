@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
-from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import (
     has_checkpoints,
-    header_of,
     newest_whole,
     restore,
     restore_records,
 )
 from purerl.experiment.conduct import Conduct, Plan, check_plan
 from purerl.experiment.describe import describe, digest, shapes
+from purerl.experiment.directory import write_run, written
 from purerl.experiment.header import (
     as_json,
     differences,
@@ -29,13 +29,16 @@ from purerl.experiment.header import (
     warn_where_inexact,
 )
 from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
-from purerl.experiment.rebuild import NotNamedError, rebuild_config
+from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.records import Records
+from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary
-from purerl.experiment.run import complete, make_run, write_run, written
-from purerl.experiment.signed import DamagedError, read_signed, write_signed
+from purerl.experiment.run import complete, make_run
+from purerl.experiment.signed import write_signed
 from purerl.experiment.telling import past_chunk
+from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
 
@@ -53,6 +56,7 @@ def resume(
     stop_on_nan: bool = False,
     hooks: Sequence[Callable[[Chunk], Any]] = (),
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Go on with a run from its newest sound checkpoint, or from the start where it has none.
 
@@ -68,33 +72,39 @@ def resume(
     - `force`: go on although the config, a version or the machine differs, which may change the
       result; start from zero, and lose them, where no checkpoint is sound.
     - `seed_batch`: seeds trained at once, where fewer fit than before; it may change the result.
+    - `mesh`: other devices than before, which may change the result too.
     - The others are those of `purerl.run`; hooks are first called with all records so far.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
     differs and `force` is not given.
     """
     directory = Path(directory)
-    if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
-        raise ValueError(
-            f"directory = {str(directory)!r} holds no run; start one with purerl train."
-        )
-    conduct = Conduct(
-        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress
-    )
-    with Lock(directory):
-        start = newest_whole(directory, force=force) or 0
-        header = read_header(directory, start)
+    on_first(_require_run, directory)
+    with losses_told(directory), held_by_first(Lock(directory)):
+        start = on_first(newest_whole, directory, force) or 0
+        header = on_first(read_header, directory, start)
         plan = plan_of(header, config, env)
+        mesh = mesh_from(plan.mesh) if mesh is None else mesh
+        mesh = None if mesh is None else require_mesh(mesh, plan.config.num_envs)
+        plan = dataclasses.replace(plan, mesh=shape_of(mesh))
+        conduct = Conduct(
+            checkpoint_every,
+            keep_checkpoints,
+            memory_limit,
+            stop_on_nan,
+            tuple(hooks),
+            progress,
+            mesh,
+        )
         if total_steps is not None:
-            plan = dataclasses.replace(plan, config=_with_budget(plan, total_steps, start))
+            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
         if seed_batch is not None:
             plan = dataclasses.replace(plan, seed_batch=seed_batch)
         check_plan(plan, conduct)
         _require_going_on(header, plan, start)
         trained = start == plan.config.num_updates
-        _require_the_same(
-            header, plan, force=force, with_budget=total_steps is not None, trained=trained
-        )
+        with_budget = total_steps is not None
+        on_first(_require_the_same, header, plan, force, with_budget, trained)
         if not start:
             return complete(plan, conduct, directory)
         if not trained:
@@ -107,11 +117,18 @@ def resume(
         return complete(plan, conduct, directory, start, (states, records))
 
 
+def _require_run(directory: Path) -> None:
+    if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
+        raise ValueError(
+            f"directory = {str(directory)!r} holds no run; start one with purerl train."
+        )
+
+
 def _tell_all(
     plan: Plan, conduct: Conduct, directory: Path, states: TrainState, records: Records
 ) -> None:
     """Tell the hooks of a run that is finished: they may not have heard of its end."""
-    with Hooks(conduct.hooks) as hooks:
+    with Hooks(conduct.hooks if is_first() else ()) as hooks:
         if hooks:
             failed = np.asarray(states.failed_at)
             hooks.send(past_chunk(plan, directory, plan.config.num_updates, records, failed))
@@ -128,76 +145,14 @@ def _load(
         return make_run(plan, directory, states, records, times, summary["resumed_at"])
     result = make_run(plan, directory, states, records, Times(0.0, 0.0, 0.0), start)
     if header["config"]["num_updates"] != start:  # a budget that is cut to where the run stands
-        with written(f"{directory} cannot be written"):
-            write_signed(directory / files.HEADER, plan.header())
+        on_first(_write_header, plan, directory)
     write_run(result, records)
     return result
 
 
-def read_header(directory: Path, start: int) -> dict[str, Any]:
-    """The header, or where it is damaged the copy that the checkpoint of update `start` has."""
-    path = directory / files.HEADER
-    try:
-        return read_signed(path)
-    except (FileNotFoundError, DamagedError) as error:
-        if not start:
-            raise ValueError(
-                f"{path} is damaged, and there is no checkpoint to take it from: nothing can be "
-                f"restored; remove {directory}, or name another directory."
-            ) from error
-        warnings.warn(
-            f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
-            stacklevel=3,
-        )
-        return header_of(directory, start)
-
-
-def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = None) -> Plan:
-    """The plan that a header tells.
-
-    **Raises:** `ValueError` where it holds something of the user's own, and `config` is not given.
-    """
-    if header.get("kind") != "run":
-        raise ValueError("this directory holds a sweep, not a run of one config.")
-    if config is None:
-        try:
-            config = rebuild_config(header["config"], header["env"], env)
-        except NotNamedError as error:
-            if env is not None and str(error) == "env_params":
-                raise ValueError(
-                    f"env = {type(env).__name__} does not have the parameters of {header['env']}, "
-                    f"with which the run was trained; give that."
-                ) from error
-            raise ValueError(
-                f"{error} of this run is not purerl's or gymnax's own, and is not stored; "
-                f"give {'env (--env package.module:Name) or ' * (str(error) == 'env')}"
-                f"the config that it was made with."
-            ) from error
-    names = {field.name for field in dataclasses.fields(Plan)} - {"config", "seed_ids"}
-    told = {name: header[name] for name in names}
-    return Plan(config=config, seed_ids=tuple(header["seeds"]), **told)
-
-
-def _with_budget(plan: Plan, total_steps: int, start: int) -> Config:
-    """The config with another budget, of whole chunks; what it does to schedules is told."""
-    require_positive_int("total_steps", total_steps)
-    config, chunk = plan.config, plan.updates_per_chunk
-    per_chunk = config.env_steps_per_update * chunk
-    num_updates = -(-int(total_steps) // per_chunk) * chunk
-    if num_updates < start:
-        raise ValueError(
-            f"total_steps = {total_steps} is less than the {start * config.env_steps_per_update} "
-            f"that are trained already; use more."
-        )
-    if config.anneal and num_updates != config.num_updates:
-        now, then = (1 - start / n for n in (config.num_updates, num_updates))
-        warnings.warn(
-            f"{', '.join(config.anneal)} now fall to 0 over {num_updates} updates instead of "
-            f"{config.num_updates}: at update {start} they go from {max(now, 0):.3g} to "
-            f"{then:.3g} of their first values.",
-            stacklevel=3,
-        )
-    return dataclasses.replace(config, num_updates=num_updates)
+def _write_header(plan: Plan, directory: Path) -> None:
+    with written(f"{directory} cannot be written"):
+        write_signed(directory / files.HEADER, plan.header())
 
 
 def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
@@ -222,7 +177,7 @@ def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
 
 
 def _require_the_same(
-    header: dict[str, Any], plan: Plan, *, force: bool, with_budget: bool, trained: bool
+    header: dict[str, Any], plan: Plan, force: bool, with_budget: bool, trained: bool
 ) -> None:
     """Refuse to go on where the result could change, unless forced to.
 
@@ -235,6 +190,8 @@ def _require_the_same(
     changed = differences(before, now)
     if not trained:
         changed += differences(machine_of(header), machine_of(surroundings()))
+        if header.get("mesh") != plan.mesh:
+            changed.append(f"mesh: {header.get('mesh') or 'all'}, now {plan.mesh or 'all'}")
         if header["seed_batch"] not in (None, plan.seed_batch):
             changed.append(f"seed_batch: {header['seed_batch']}, now {plan.seed_batch}")
     if header["shapes"] != digest(shapes(plan.config)):

@@ -1,29 +1,43 @@
 """The host loop: compiled chunks for all seeds, and between them progress, records and files."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from purerl.config import Config, require_one_setting
-from purerl.experiment import files
-from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
 from purerl.experiment.chunks import divide
 from purerl.experiment.conduct import Conduct, Plan, check_plan, choose_chunk
+from purerl.experiment.directory import (
+    choose_directory,
+    header_written,
+    make_room,
+    require_unsaved,
+    write_run,
+)
 from purerl.experiment.display import Display
-from purerl.experiment.errors import RunError, Stopped
-from purerl.experiment.header import default_directory, require_same_run
+from purerl.experiment.errors import Stopped
 from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.loop import Loop
+from purerl.experiment.processes import (
+    agreed,
+    exchange,
+    held_by_first,
+    is_first,
+    losses_told,
+    on_first,
+)
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.records import Records
-from purerl.experiment.result import Run, Times, write_result
+from purerl.experiment.result import Run, Times
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals, interruptible
-from purerl.experiment.signed import write_signed
 from purerl.seeds import seed_ids, seed_keys
+from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
 
@@ -44,6 +58,7 @@ def run(
     stop_on_nan: bool = False,
     hooks: Sequence[Callable[[Chunk], Any]] = (),
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Train many seeds in compiled chunks, show progress, and leave a run directory.
 
@@ -65,12 +80,18 @@ def run(
       within a minute; the last `keep_checkpoints` are kept.
     - `stop_on_nan`: end the run where a seed stops being finite.
     - `hooks`: functions called with a `Chunk` after each chunk, in threads of their own.
+    - `mesh`: the devices, over an axis `seeds`, and where the environments of each agent are spread
+      too, one `envs`; by default seeds over all devices.
+
+    With several processes (`jax.distributed`), all call it alike: each trains its share, and the
+    first shows progress, calls hooks, and writes; `directory` is on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
     that repeat or do not fit, a directory that holds another run, or this one already. `RunError`
     where a run cannot go on, and `Stopped` where a signal ended it; what was saved stands.
     """
     require_one_setting(config)
+    mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
     plan = Plan(
         config=config,
         root=root,
@@ -80,31 +101,16 @@ def run(
         evaluation_episodes=evaluation_episodes,
         evaluate_every=evaluate_every,
         target_return=target_return,
+        mesh=shape_of(mesh),
     )
     conduct = Conduct(
-        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress
+        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress, mesh
     )
     check_plan(plan, conduct)
-    header = plan.header()
-    directory = default_directory(config, header) if directory is None else Path(directory)
-    require_same_run(directory, header)
-    with Lock(directory):
-        _require_unsaved(directory, config)
+    directory = Path(on_first(choose_directory, plan, directory))
+    with losses_told(directory), held_by_first(Lock(directory)):
+        on_first(require_unsaved, directory, config)
         return complete(plan, conduct, directory)
-
-
-def _require_unsaved(directory: Path, config: Config) -> None:
-    """Refuse a directory with something of this run in it, which is not lost unasked."""
-    if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
-        updates = newest(directory, warn=False)
-        finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
-        where = "" if updates is None else f" at update {updates} of {config.num_updates}"
-        stands = "is finished" if finished else f"has stopped{where}"
-        does = "loads it" if finished else "goes on"
-        raise ValueError(
-            f"the run in {directory} {stands}; purerl resume {directory} {does}; remove the "
-            f"directory to train anew."
-        )
 
 
 def complete(
@@ -119,18 +125,19 @@ def complete(
     The header is there before anything is compiled: what dies then can be resumed.
     """
     with (
-        Hooks(conduct.hooks) as hooks,  # they are waited for when the result is written
+        Hooks(conduct.hooks if is_first() else ()) as hooks,  # they are waited for at the end
         Signals() as signals,
-        Display(plan.config.num_updates, plan.target_return, show=conduct.progress) as display,
+        _display(plan, conduct) as display,
     ):
-        with _header_written(plan, directory):
+        with header_written(plan, directory):
             programs = interruptible(compile_run, plan, conduct)
         plan = dataclasses.replace(plan, seed_batch=programs.seed_batch)
-        if signals.received is not None:
+        received = next((each for each in exchange(signals.received) if each), None)
+        if received is not None:
             then = f"to go on: purerl resume {directory}"
-            raise Stopped(f"stopped before training; {then}", signals.received)
-        with written(f"{directory} cannot be written"):
-            checkpoints = _make_room(plan, conduct, directory, start)
+            raise agreed(Stopped(f"stopped before training; {then}", received))
+        on_first(make_room, plan, directory, start)
+        checkpoints = Checkpoints(directory, plan.header(), start, keep=conduct.keep_checkpoints)
         states, records = (None, Records())
         if restored is not None:
             states, records = divide(programs, restored[0]), restored[1]
@@ -153,6 +160,11 @@ def complete(
     return result
 
 
+def _display(plan: Plan, conduct: Conduct) -> Display:
+    show = conduct.progress and is_first()
+    return Display(plan.config.num_updates, plan.target_return, show=show)
+
+
 def compile_run(plan: Plan, conduct: Conduct) -> Programs:
     """The programs of a plan."""
     return compile_programs(
@@ -164,33 +176,8 @@ def compile_run(plan: Plan, conduct: Conduct) -> Programs:
         sampled=plan.evaluate_every is not None,
         seed_batch=plan.seed_batch,
         memory_limit=conduct.memory_limit,
+        mesh=conduct.mesh,
     )
-
-
-@contextlib.contextmanager
-def _header_written(plan: Plan, directory: Path) -> Iterator[None]:
-    """Write the header; where a run is refused that was not there before, take it back."""
-    path = directory / files.HEADER
-    was_there = path.exists()
-    if not was_there:
-        with written(f"{directory} cannot be written"):
-            write_signed(path, plan.header())
-    try:
-        yield
-    except ValueError:
-        if not was_there:
-            path.unlink()
-        raise
-
-
-def _make_room(plan: Plan, conduct: Conduct, directory: Path, start: int) -> Checkpoints:
-    """Write the header as it has been decided, and remove what comes after the start."""
-    header = plan.header()
-    write_signed(directory / files.HEADER, header)
-    for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
-        (directory / name).unlink(missing_ok=True)
-    discard_after(directory, start)
-    return Checkpoints(directory, header, start, keep=conduct.keep_checkpoints)
 
 
 def make_run(
@@ -208,26 +195,3 @@ def make_run(
         times=times,
         resumed_at=start,
     )
-
-
-def write_run(result: Run, records: Records) -> None:
-    """Write the result of a run.
-
-    **Raises:** `RunError` where it cannot be written.
-    """
-    then = f"Make room and write it again: purerl resume {result.directory}"
-    with written("the result could not be written", f"; the last checkpoint stands. {then}"):
-        write_result(result, records)
-
-
-@contextlib.contextmanager
-def written(what: str, then: str = ".") -> Iterator[None]:
-    """Say in one line what could not be written, and why.
-
-    **Raises:** `RunError` then.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = "the disk is full" if files.is_full(error) else error.strerror or error
-        raise RunError(f"{what}: {reason}{then}") from error

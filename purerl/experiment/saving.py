@@ -1,4 +1,8 @@
-"""Checkpoints of a run, written in the background while it trains."""
+"""Checkpoints of a run, written in the background while it trains.
+
+With several processes each writes its share of the states, which orbax brings together; the first
+writes the rest, and last the manifest.
+"""
 
 import contextlib
 import logging
@@ -9,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -24,6 +29,7 @@ from purerl.experiment.checkpoints import (
     read_manifest,
 )
 from purerl.experiment.errors import RunError
+from purerl.experiment.processes import is_first, on_first, several
 from purerl.experiment.records import Records
 from purerl.experiment.signed import sha256, write_signed
 
@@ -58,6 +64,11 @@ class Checkpoints:
         name = f"{RECORDS}/{self.last:09d}-{updates:09d}.npz"
         write = (updates, plain(states), name, records.unsaved())
         self.last = updates
+        if several():  # what is on the devices is copied before these go on
+            try:
+                self._begin_states(*write[:2])
+            except Exception as error:
+                raise self._failed(updates, error) from error
         self._writing = self._writer.submit(self._write, *write)
 
     def add(self, records: Records) -> None:
@@ -66,6 +77,9 @@ class Checkpoints:
         **Raises:** `RunError` where it could not be written.
         """
         self.wait()
+        on_first(self._add, records)
+
+    def _add(self, records: Records) -> None:
         name = f"{RECORDS}/{self.last:09d}-{self.last:09d}.npz"
         try:
             segments = self._write_records(name, records.unsaved())
@@ -102,9 +116,13 @@ class Checkpoints:
         self, updates: int, states: PyTree, name: str, recorded: dict[str, np.ndarray]
     ) -> None:
         """Write records, then states, then the manifest: with that the checkpoint counts."""
-        segments = self._write_records(name, recorded)
+        segments = self._write_records(name, recorded) if is_first() else {}
         with _quiet():
-            self._write_states(updates, states)
+            if not several():
+                self._begin_states(updates, states)
+            self._manager.wait_until_finished()
+        if not is_first():
+            return
         step = self.directory / CHECKPOINTS / str(updates)
         manifest = {
             "updates": updates,
@@ -122,16 +140,25 @@ class Checkpoints:
         self._segments = {**self._segments, name: sha256(path)}
         return self._segments
 
-    def _write_states(self, updates: int, states: PyTree) -> None:
+    def _begin_states(self, updates: int, states: PyTree) -> None:
         ocp = orbax()
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=self.keep, cleanup_tmp_directories=True
-            )
             checkpoints = (self.directory / CHECKPOINTS).absolute()
-            self._manager = ocp.CheckpointManager(checkpoints, options=options)
+            self._manager = ocp.CheckpointManager(checkpoints, options=self._options(checkpoints))
         self._manager.save(updates, args=ocp.args.StandardSave(states))
-        self._manager.wait_until_finished()
+
+    def _options(self, checkpoints: Path) -> Any:
+        ocp = orbax()
+        keep = {"max_to_keep": self.keep, "cleanup_tmp_directories": True}
+        if not several():
+            return ocp.CheckpointManagerOptions(**keep)
+        on_first(lambda: checkpoints.mkdir(exist_ok=True))
+        # With the processes named, they wait for each other through jax's coordination service, and
+        # not in a collective, which would meet those of training from another thread.
+        everybody = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count()))
+        )
+        return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=everybody)
 
     def _failed(self, updates: int, error: Exception) -> RunError:
         full = files.is_full(error)

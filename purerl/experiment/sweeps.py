@@ -6,24 +6,28 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.chunks import play_episodes, train_chunks
 from purerl.experiment.conduct import Conduct, Plan, check_plan, choose_chunk
+from purerl.experiment.directory import written
 from purerl.experiment.display import Display
 from purerl.experiment.errors import Stopped
 from purerl.experiment.header import default_directory, make_header, require_same_run
+from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
+from purerl.experiment.processes import several
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Times
-from purerl.experiment.run import written
 from purerl.experiment.signals import Signals, interruptible
 from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import fill_forward
 from purerl.experiment.swept import SWEEP, Sweep, write_sweep
 from purerl.seeds import seed_ids, seed_keys
+from purerl.sharding import require_mesh
 from purerl.sweep import one_setting, swept_values
 
 
@@ -39,6 +43,7 @@ def run_sweep(
     evaluation_episodes: int = 32,
     target_return: float | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Sweep:
     """Train every seed with every setting of `purerl.sweep(...)` in compiled chunks, and rank them.
 
@@ -48,6 +53,9 @@ def run_sweep(
     ranked by the last returns in training; it does not go on from there.
     """
     configs, axes = sweep
+    if several():
+        raise ValueError("a sweep takes one process; train its settings as runs of their own.")
+    mesh = None if mesh is None else require_mesh(mesh, configs.num_envs)
     plan = Plan(
         config=configs,
         root=root,
@@ -57,8 +65,9 @@ def run_sweep(
         evaluation_episodes=evaluation_episodes,
         evaluate_every=None,
         target_return=target_return,
+        mesh=shape_of(mesh),
     )
-    conduct = Conduct(memory_limit=memory_limit)
+    conduct = Conduct(memory_limit=memory_limit, mesh=mesh)
     check_plan(plan, conduct)
     header = make_header(
         "sweep",
@@ -68,6 +77,7 @@ def run_sweep(
         one_setting(configs, axes),
         updates_per_chunk=plan.updates_per_chunk,
         evaluation_episodes=evaluation_episodes,
+        mesh=shape_of(mesh),
     )
     if directory is None:
         directory = default_directory(configs, header, "-sweep")
@@ -105,6 +115,7 @@ def _compile(plan: Plan, axes: Config, conduct: Conduct) -> Programs:
         episodes=plan.evaluation_episodes,
         seed_batch=plan.seed_batch,
         memory_limit=conduct.memory_limit,
+        mesh=conduct.mesh,
     )
 
 

@@ -2,20 +2,21 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from numpy import ndarray
 
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.header import env_name
-from purerl.experiment.plot import save_figure, sweep_curves
 from purerl.experiment.result import Times
 from purerl.experiment.statistics import NOTHING, Interval, iqm, iqm_interval
 from purerl.types import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SWEEP = "sweep.json"
 
@@ -72,13 +73,17 @@ class Sweep:
             num_failed=int(np.sum(self.failed[setting])),
         )
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw one learning curve a setting, and save it, as `sweep.png` in the directory."""
+        from purerl.experiment import (
+            plot,  # matplotlib takes a while, and training does not need it
+        )
+
         config, order = self.configs, self.order
         per_record = config.log_every * config.env_steps_per_update
         num_settings, num_seeds = self.returns.shape
         num_records = self.metrics.episode_return.shape[-1]
-        figure = sweep_curves(
+        figure = plot.sweep_curves(
             np.arange(1, num_records + 1) * float(per_record),
             self.metrics.episode_return[order],
             [self._label(setting) for setting in order],
@@ -86,7 +91,7 @@ class Sweep:
             f"{num_seeds} seeds each",
             target_return=self.target_return,
         )
-        save_figure(figure, self.directory / "sweep.png" if path is None else Path(path))
+        plot.save_figure(figure, self.directory / "sweep.png" if path is None else Path(path))
         return figure
 
     def _label(self, setting: int) -> str:

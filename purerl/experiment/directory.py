@@ -1,0 +1,99 @@
+"""The directory of a run: claimed, made room in, and given the result.
+
+With several processes the first does it, and all hear of what goes wrong.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from purerl.config import Config
+from purerl.experiment import files
+from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
+from purerl.experiment.conduct import Plan
+from purerl.experiment.errors import RunError
+from purerl.experiment.header import default_directory, require_same_run
+from purerl.experiment.processes import is_first, on_first
+from purerl.experiment.records import Records
+from purerl.experiment.result import Run, write_result
+from purerl.experiment.signed import write_signed
+
+
+def choose_directory(plan: Plan, directory: str | Path | None) -> str:
+    """Where a run goes: where it is asked to, if no other is there."""
+    header = plan.header()
+    chosen = default_directory(plan.config, header) if directory is None else Path(directory)
+    require_same_run(chosen, header)
+    return str(chosen)
+
+
+def require_unsaved(directory: Path, config: Config) -> None:
+    """Refuse a directory with something of this run in it, which is not lost unasked."""
+    if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
+        updates = newest(directory, warn=False)
+        finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
+        where = "" if updates is None else f" at update {updates} of {config.num_updates}"
+        stands = "is finished" if finished else f"has stopped{where}"
+        does = "loads it" if finished else "goes on"
+        raise ValueError(
+            f"the run in {directory} {stands}; purerl resume {directory} {does}; remove the "
+            f"directory to train anew."
+        )
+
+
+@contextlib.contextmanager
+def header_written(plan: Plan, directory: Path) -> Iterator[None]:
+    """Write the header; where a run is refused that was not there before, take it back."""
+    path = directory / files.HEADER
+    was_written = on_first(_write_new_header, plan, path)
+    try:
+        yield
+    except ValueError:
+        if was_written and is_first():
+            path.unlink()
+        raise
+
+
+def _write_new_header(plan: Plan, path: Path) -> bool:
+    """Write the header where there is none; whether it was written."""
+    if path.exists():
+        return False
+    with written(f"{path.parent} cannot be written"):
+        write_signed(path, plan.header())
+    return True
+
+
+def make_room(plan: Plan, directory: Path, start: int) -> None:
+    """Write the header as it has been decided, and remove what comes after the start."""
+    with written(f"{directory} cannot be written"):
+        write_signed(directory / files.HEADER, plan.header())
+        for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
+            (directory / name).unlink(missing_ok=True)
+        discard_after(directory, start)
+
+
+def write_run(result: Run, records: Records) -> None:
+    """Write the result of a run.
+
+    **Raises:** `RunError` where it cannot be written.
+    """
+    then = f"Make room and write it again: purerl resume {result.directory}"
+
+    def write() -> None:
+        with written("the result could not be written", f"; the last checkpoint stands. {then}"):
+            write_result(result, records)
+
+    on_first(write)
+
+
+@contextlib.contextmanager
+def written(what: str, then: str = ".") -> Iterator[None]:
+    """Say in one line what could not be written, and why.
+
+    **Raises:** `RunError` then.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if files.is_full(error) else error.strerror or error
+        raise RunError(f"{what}: {reason}{then}") from error

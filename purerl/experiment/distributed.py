@@ -1,0 +1,83 @@
+"""Several processes as one run: jax's own runtime, started by what started the processes."""
+
+import os
+import warnings
+
+import jax
+
+from purerl.experiment.processes import last_words
+from purerl.options import Distributed
+
+
+def initialize(options: Distributed) -> None:
+    """Join the other processes of a run; it must be called before anything starts the backend.
+
+    Coordinator, number of processes and this one's number are those of the cluster's environment
+    (Slurm, Open MPI, Kubernetes, TPU pods), or those that are given.
+
+    **Raises:** `ValueError` where neither says them, or only some are given.
+    """
+    given = {
+        "coordinator": options.coordinator,
+        "num_processes": options.num_processes,
+        "process_id": options.process_id,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if not options.distributed:
+        if named:
+            raise ValueError(f"{named[0]} has no effect without --distributed; add it.")
+        return
+    if named and len(named) < len(given):
+        missing = ", ".join("--" + name.replace("_", "-") for name in given if name not in named)
+        raise ValueError(f"{named[0]} is given, and {missing} is not; give all three, or none.")
+    if options.heartbeat_timeout < 1:
+        raise ValueError(
+            f"heartbeat_timeout = {options.heartbeat_timeout} must be at least 1 second."
+        )
+    _require_fitting(options)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    where = options.coordinator or "that the cluster's environment names"
+    with last_words(
+        f"purerl: the coordinator {where} was not reached, or not by all processes; check its "
+        f"address, and that every process was started."
+    ):
+        try:
+            jax.distributed.initialize(
+                options.coordinator,
+                options.num_processes,
+                options.process_id,
+                # What is given counts alone, whatever cluster this is.
+                cluster_detection_method="deactivate" if named else None,
+                heartbeat_timeout_seconds=options.heartbeat_timeout,
+                shutdown_timeout_seconds=options.heartbeat_timeout,
+            )
+        except ValueError as error:
+            raise ValueError(
+                "distributed: no cluster's environment was found; give --coordinator HOST:PORT "
+                "--num-processes N --process-id I."
+            ) from error
+    if jax.process_index() > 0:  # what all would say, the first says
+        warnings.simplefilter("ignore")
+
+
+def _require_fitting(options: Distributed) -> None:
+    """Refuse numbers with which the processes cannot find each other."""
+    if options.coordinator is None or options.num_processes is None or options.process_id is None:
+        return
+    host, _, port = options.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"coordinator = {options.coordinator!r} must be HOST:PORT.")
+    if options.num_processes < 1:
+        raise ValueError(f"num_processes = {options.num_processes} must be at least 1.")
+    if not 0 <= options.process_id < options.num_processes:
+        raise ValueError(
+            f"process_id = {options.process_id} must be from 0 to "
+            f"{options.num_processes - 1}: there are {options.num_processes} processes."
+        )
+
+
+def leave(code: int, *, at_once: bool = False) -> None:
+    """End the process; `at_once` without waiting for the others, which come to know it by that."""
+    if at_once and jax.distributed.is_initialized():
+        os._exit(code)
+    raise SystemExit(code)

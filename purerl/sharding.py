@@ -1,0 +1,127 @@
+"""Meshes of devices: seeds over the axis `seeds`, and the environments of one agent over `envs`.
+
+Code that is written for one agent is traced with the mesh around it, and says here along which axis
+its arrays have environments; the compiler does the rest. Without an axis `envs` nothing is said.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree, Shaped
+
+from purerl.checks import one_line
+
+SEEDS, ENVS = "seeds", "envs"
+
+
+def seed_mesh(devices: Sequence[Any] | None = None, num_seeds: int | None = None) -> Mesh:
+    """A mesh with one axis, `seeds`, over the given devices or all local ones; no more than seeds.
+
+    A device without a seed of its own would compute another's once more.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    return make_mesh(np.asarray(devices)[:num_seeds])
+
+
+def make_mesh(devices: Sequence[Any] | np.ndarray, envs: int = 1) -> Mesh:
+    """A mesh of the given devices: `envs` neighbours share the environments of the same seeds."""
+    grid = np.asarray(devices)
+    # Auto axes: environments are not written for explicit ones.
+    if envs == 1:
+        return Mesh(grid, (SEEDS,), axis_types=(AxisType.Auto,))
+    return Mesh(grid.reshape(-1, envs), (SEEDS, ENVS), axis_types=(AxisType.Auto,) * 2)
+
+
+def require_mesh(mesh: Mesh, num_envs: int) -> Mesh:
+    """Refuse a mesh of other axes, or one whose axis `envs` does not divide the environments.
+
+    **Returns:** the mesh with Auto axes.
+    """
+    if SEEDS not in mesh.shape or not set(mesh.shape) <= {SEEDS, ENVS}:
+        raise ValueError(
+            f"mesh has the axes {one_line(tuple(mesh.shape))}; it takes {SEEDS!r}, and {ENVS!r} to "
+            f"spread the environments of an agent too."
+        )
+    if not mesh.local_devices:
+        raise ValueError("mesh has no device of this process; take some of each process.")
+    over = over_envs(mesh)
+    if num_envs % over:
+        near = max(1, num_envs // over) * over
+        raise ValueError(
+            f"num_envs = {num_envs} is not divisible by the {over} devices of the mesh's axis "
+            f"{ENVS!r}; use {near} or {near + over}."
+        )
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.shape))
+
+
+def over_envs(mesh: Any = None) -> int:
+    """The devices that share the environments of an agent, in a mesh or in the one around a trace.
+
+    1 where there is no such axis.
+    """
+    return (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape.get(ENVS, 1)
+
+
+def spread_envs(tree: PyTree, axis: int) -> PyTree:
+    """Spread all leaves along an axis over the devices of `envs`, where these divide it.
+
+    Along it are environments, or rows of a batch.
+    """
+    devices, spec = over_envs(), P(*[None] * axis, ENVS)
+
+    def one(leaf: Array) -> Array:
+        if leaf.shape[axis] % devices:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, spec)
+
+    return tree if devices == 1 else jax.tree.map(one, tree)
+
+
+def as_rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "rows ..."]:
+    """A rollout's array as rows `[T · N]`, or `[N · T]` where environments are spread.
+
+    There each device goes on with the rows of its own environments.
+    """
+    if over_envs() > 1:
+        return spread_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def of_rows(rows: Shaped[Array, "rows ..."], shape: tuple[int, ...]) -> Shaped[Array, "T N ..."]:
+    """Rows as the array `[T, N]` that they were made of."""
+    length, num_envs = shape
+    if over_envs() > 1:
+        return spread_envs(rows.reshape(num_envs, length, *rows.shape[1:]).swapaxes(0, 1), 1)
+    return rows.reshape(length, num_envs, *rows.shape[1:])
+
+
+def row_numbers(rows: Shaped[Array, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
+    """The places among `as_rows` of rows that are numbered `t · N + n`."""
+    length, num_envs = shape
+    return rows % num_envs * length + rows // num_envs if over_envs() > 1 else rows
+
+
+def place(tree: PyTree, shardings: Any) -> PyTree:
+    """Arrays that every process has, laid out over devices that may be those of several.
+
+    **Arguments:** `shardings` is one sharding, or one for each leaf.
+    """
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda leaf: _place(leaf, shardings), tree)
+    return jax.tree.map(_place, tree, shardings)
+
+
+def _place(leaf: Any, sharding: Any) -> Any:
+    is_spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    if sharding.is_fully_addressable or is_spread:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _place(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
