@@ -1,5 +1,6 @@
 """What is printed of a checkpoint that cannot be written: one line, by who runs it."""
 
+import logging
 import sys
 import threading
 import types
@@ -52,3 +53,28 @@ def test_where_nothing_fails_the_hooks_are_as_before(printed):
     with saving._quiet():
         assert sys.excepthook != before[0]
     assert (sys.excepthook, sys.unraisablehook) == before
+
+
+def test_writes_that_fail_with_nobody_to_tell_are_not_logged_after_a_failure(caplog):
+    def log(message):
+        error = ValueError(message)
+        logging.getLogger("asyncio").error("never retrieved", exc_info=error)
+
+    with saving._quiet():
+        pass
+    log("No space left on device")
+    assert len(caplog.records) == 1
+
+    @saving._quiet()
+    def fail():
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    with saving._quiet():  # as of closing, which changes nothing of that
+        pass
+    log("No space left on device")
+    assert len(caplog.records) == 1
+    log("something else")
+    assert len(caplog.records) == 2
+    logging.getLogger("asyncio").removeFilter(saving._is_news)

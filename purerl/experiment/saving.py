@@ -176,11 +176,12 @@ class Checkpoints:
 def _quiet() -> Iterator[None]:
     """Let orbax not print the tracebacks of an error that it also raises.
 
-    After a failure its other writes come back to an event loop that is closed, for a while: what
-    is printed of that is left out from then on.
+    After a failure its other writes come back to an event loop that is closed, or fail too with
+    nobody to tell, for a while: what is printed of that is left out from then on.
     """
-    logger = logging.getLogger("absl")
+    logger, loop = logging.getLogger("absl"), logging.getLogger("asyncio")
     level, raised, unraisable = logger.level, sys.excepthook, sys.unraisablehook
+    filters = list(loop.filters)
 
     def shows(kind: Any, error: BaseException, traceback: Any) -> None:
         if not _is_late(error):
@@ -191,10 +192,12 @@ def _quiet() -> Iterator[None]:
             unraisable(told)
 
     logger.setLevel(logging.CRITICAL + 1)
+    loop.addFilter(_is_news)
     sys.excepthook, sys.unraisablehook = shows, shows_unraisable
     try:
         yield
         sys.excepthook, sys.unraisablehook = raised, unraisable
+        loop.filters[:] = filters
     finally:
         logger.setLevel(level)
 
@@ -202,3 +205,9 @@ def _quiet() -> Iterator[None]:
 def _is_late(error: BaseException | None) -> bool:
     in_main = threading.current_thread() is threading.main_thread()
     return str(error) == "Event loop is closed" and not in_main
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record of asyncio is not that of a write for which there was no room."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, Exception) and files.is_full(error))
