@@ -22,7 +22,9 @@ from purerl.experiment.errors import LostError, RunError
 
 ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "RunError": RunError}
 # What jax raises where the other side of a collective, or of the coordination service, is gone.
-GONE = re.compile("Gloo|NCCL|coordination service|Connection (closed|reset)|heartbeat", re.I)
+GONE = re.compile(
+    "Gloo|NCCL|coordination.?service|Connection (closed|reset)|heartbeat|barrier", re.I
+)
 
 
 def several() -> bool:
@@ -107,9 +109,16 @@ def _gone_is_lost() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if is_agreed(error) or GONE.search(str(error)) is None:
+        if is_agreed(error) or not is_loss(error):
             raise
         raise LostError("another process has died") from error
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, tells that another process is gone."""
+    if error is None or not several():
+        return False
+    return GONE.search(str(error)) is not None or is_loss(error.__cause__ or error.__context__)
 
 
 @contextlib.contextmanager

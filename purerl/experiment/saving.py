@@ -28,8 +28,8 @@ from purerl.experiment.checkpoints import (
     plain,
     read_manifest,
 )
-from purerl.experiment.errors import RunError
-from purerl.experiment.processes import is_first, on_first, several
+from purerl.experiment.errors import LostError, RunError
+from purerl.experiment.processes import is_first, is_loss, on_first, several
 from purerl.experiment.records import Records
 from purerl.experiment.signed import sha256, write_signed
 
@@ -161,6 +161,8 @@ class Checkpoints:
         return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=everybody)
 
     def _failed(self, updates: int, error: Exception) -> RunError:
+        if is_loss(error):
+            return LostError("another process has died")
         full = files.is_full(error)
         reason = "the disk is full" if full else (str(error).splitlines() or [repr(error)])[0]
         last = newest(self.directory, warn=False)
