@@ -56,6 +56,8 @@ def test_where_nothing_fails_the_hooks_are_as_before(printed):
 
 
 def test_writes_that_fail_with_nobody_to_tell_are_not_logged_after_a_failure(caplog):
+    logging.getLogger("asyncio").removeFilter(saving._is_news)  # of a failure in another test
+
     def log(message):
         error = ValueError(message)
         logging.getLogger("asyncio").error("never retrieved", exc_info=error)
