@@ -33,8 +33,8 @@ from surroundings import surroundings
 
 import purerl
 from purerl.experiment.cores import use_all_cores
+from purerl.mapped import block_size, map_seeds, seed_program
 from purerl.rollout import collect
-from purerl.seeds import block_size, map_seeds, seed_program
 from purerl.sharding import seed_mesh
 from purerl.update import make_batch, minibatches, update_baseline, update_policy, values
 

@@ -80,23 +80,16 @@ def values(
     last = jax.vmap(baseline)(rollout.next_obs[-1])
     following = jnp.concatenate([value[1:], last[None]])
     cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
-    everywhere = functools.partial(_value_everywhere, baseline)
+
+    def everywhere(cut, next_obs, value):
+        return jnp.where(cut, map_rows(baseline, next_obs), value)
+
     # A loop over the rows of all environments would gather them where these are spread.
     on_cpu = functools.partial(_value_where_cut, baseline) if over_envs() == 1 else everywhere
     cut_value = jax.lax.platform_dependent(
         *map(as_rows, (cut, rollout.next_obs, following)), cpu=on_cpu, default=everywhere
     )
     return value, of_rows(cut_value, shape)
-
-
-def _value_everywhere(
-    baseline: Baseline,
-    cut: Bool[Array, " rows"],
-    next_obs: Float[Array, "rows *obs"],
-    value: Float[Array, " rows"],
-) -> Float[Array, " rows"]:
-    """V of the observations behind a cut, computed of all rows; else the given value."""
-    return jnp.where(cut, map_rows(baseline, next_obs), value)
 
 
 def _value_where_cut(

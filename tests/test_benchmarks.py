@@ -14,7 +14,7 @@ import pytest
 
 import purerl
 from purerl.fit import mean_gradient
-from purerl.seeds import map_seeds
+from purerl.mapped import map_seeds
 from purerl.update import baseline_objective, policy_objective
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"

@@ -4,8 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import Probe
 
+import purerl
 from purerl import blocks
+from purerl.rollout import collect, reset_envs
+from purerl.update import update
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,31 @@ def test_sums_over_rows_are_added_up_block_by_block(rows, elsewhere):
     assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.sum_rows(total, rows))(rows))
     found, expected = blocks.sum_rows(total, rows), total(rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
+
+
+def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
+    config = purerl.vpg(Probe("match", length=3), num_envs=32, rollout_length=128, hidden=(8,))
+    learner = jax.jit(purerl.init)(jax.random.key(0), config).learner
+    envs = reset_envs(jax.random.key(1), config)
+    rollout = collect(jax.random.key(2), learner.policy, envs, config)[1]
+
+    def updated():
+        return jax.jit(lambda: update(jax.random.key(3), learner, rollout, config))()
+
+    (expected, told), taken = updated(), []
+
+    def default(*args, cpu, default):
+        taken.append(default)
+        return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+    found, also_told = updated()
+    assert len(taken) > 3
+    # Adam divides by the size of a gradient: of one near 0, by its rounding error.
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
+    for name, value in told.items():
+        np.testing.assert_allclose(also_told[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_on_a_cpu_rows_are_taken_whole(rows):

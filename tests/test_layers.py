@@ -16,7 +16,7 @@ ROOMS = (
     ("plugs", "fit"),
     ("config",),
     ("factories", "sweep", "anneal", "rollout", "update"),
-    ("presets", "train"),
+    ("presets", "train", "mapped"),
     ("seeds", "evaluate"),
 )
 LAYER = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}

@@ -21,7 +21,8 @@ from purerl.experiment import planning, programs, targets
 from purerl.experiment.arithmetic import flops
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import needed
-from purerl.seeds import pad_seeds, seed_keys
+from purerl.mapped import pad_seeds
+from purerl.seeds import seed_keys
 from purerl.sharding import seed_mesh
 
 ROOT = Path(__file__).parents[1]

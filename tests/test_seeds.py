@@ -14,8 +14,8 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.mapped import map_seeds, seed_program
 from purerl.rollout import collect
-from purerl.seeds import map_seeds, seed_program
 from purerl.sharding import seed_mesh
 from purerl.streams import EVALUATE, FIRST, INIT, TRAIN, stream
 from purerl.update import update

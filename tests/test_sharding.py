@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import purerl
 from purerl.experiment import hlo
-from purerl.seeds import seed_program
+from purerl.mapped import seed_program
 from purerl.sharding import make_mesh
 
 sizes = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "hidden": (8,)}

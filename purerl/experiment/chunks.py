@@ -17,7 +17,8 @@ from purerl.experiment.memory import available
 from purerl.experiment.processes import several, to_host
 from purerl.experiment.programs import Programs
 from purerl.experiment.signals import interruptible
-from purerl.seeds import Agent, pad_seeds
+from purerl.mapped import pad_seeds
+from purerl.seeds import Agent
 from purerl.sharding import SEEDS, place
 from purerl.train import TrainState
 from purerl.types import Metrics

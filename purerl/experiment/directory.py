@@ -58,15 +58,20 @@ def _write_new_header(plan: Plan, path: Path) -> bool:
     """Write the header where there is none; whether it was written."""
     if path.exists():
         return False
-    with written(f"{path.parent} cannot be written"):
-        write_signed(path, plan.header())
+    write_header(plan, path.parent)
     return True
+
+
+def write_header(plan: Plan, directory: Path) -> None:
+    """Write the header of a run as it has been decided."""
+    with written(f"{directory} cannot be written"):
+        write_signed(directory / files.HEADER, plan.header())
 
 
 def make_room(plan: Plan, directory: Path, start: int) -> None:
     """Write the header as it has been decided, and remove what comes after the start."""
+    write_header(plan, directory)
     with written(f"{directory} cannot be written"):
-        write_signed(directory / files.HEADER, plan.header())
         for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
             (directory / name).unlink(missing_ok=True)
         discard_after(directory, start)

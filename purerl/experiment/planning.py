@@ -24,7 +24,8 @@ from purerl.experiment.memory import needed
 from purerl.experiment.programs import Start, lower_chunk
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.targets import Target, parse_target
-from purerl.seeds import Agent, seed_ids, seed_program
+from purerl.mapped import seed_program
+from purerl.seeds import Agent, seed_ids
 from purerl.sharding import seed_mesh
 from purerl.train import init, train_step
 

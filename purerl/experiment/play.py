@@ -17,7 +17,8 @@ from purerl.experiment.policies import load_states
 from purerl.experiment.programs import Play
 from purerl.experiment.run import Plan
 from purerl.experiment.statistics import OverSeeds, known, over_seeds
-from purerl.seeds import Agent, agents_of, pad_seeds, seed_keys, seed_program
+from purerl.mapped import pad_seeds, seed_program
+from purerl.seeds import Agent, agents_of, seed_keys
 from purerl.sharding import seed_mesh
 
 BLOCK = 256  # episodes of a seed that are played at once, at most

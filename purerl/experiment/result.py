@@ -136,9 +136,8 @@ class Run:
 
         Seeds that failed are left out, and the title counts them.
         """
-        from purerl.experiment import (
-            plot,
-        )  # matplotlib takes a while, and training does not need it
+        # Here: matplotlib takes a while to import, and training does not need it.
+        from purerl.experiment import plot
 
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
         per_record = self.config.log_every * self.config.env_steps_per_update

@@ -19,7 +19,7 @@ from purerl.experiment.checkpoints import (
 )
 from purerl.experiment.conduct import Conduct, Plan, check_plan
 from purerl.experiment.describe import describe, digest, shapes
-from purerl.experiment.directory import write_run, written
+from purerl.experiment.directory import write_header, write_run
 from purerl.experiment.header import (
     as_json,
     differences,
@@ -36,7 +36,6 @@ from purerl.experiment.records import Records
 from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
-from purerl.experiment.signed import write_signed
 from purerl.experiment.telling import past_chunk
 from purerl.sharding import require_mesh
 from purerl.train import TrainState
@@ -145,14 +144,9 @@ def _load(
         return make_run(plan, directory, states, records, times, summary["resumed_at"])
     result = make_run(plan, directory, states, records, Times(0.0, 0.0, 0.0), start)
     if header["config"]["num_updates"] != start:  # a budget that is cut to where the run stands
-        on_first(_write_header, plan, directory)
+        on_first(write_header, plan, directory)
     write_run(result, records)
     return result
-
-
-def _write_header(plan: Plan, directory: Path) -> None:
-    with written(f"{directory} cannot be written"):
-        write_signed(directory / files.HEADER, plan.header())
 
 
 def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:

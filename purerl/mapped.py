@@ -1,0 +1,143 @@
+"""A function of one seed, mapped over many as the platform likes best, and compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+from purerl.config import Config
+from purerl.rollout import EnvCarry
+from purerl.running import RewardScale
+from purerl.sharding import ENVS, SEEDS, over_envs, place, seed_mesh
+
+BLOCK_ENVS = 64  # environments that a CPU's core steps at once, where seeds have fewer
+# The compiler's third level takes a quarter longer, and what it makes of a rollout is slower.
+CPU_OPTIONS = {"xla_backend_optimization_level": 2, "xla_cpu_prefer_vector_width": 512}
+
+
+def map_seeds(
+    function: Callable[..., Any],
+    batched: PyTree,
+    *broadcast: Any,
+    mesh: Mesh | None = None,
+    block: int = 1,
+) -> Any:
+    """Call `function(x, *broadcast)` for each entry x of a batch, compiled, on all local devices.
+
+    **Arguments:** leaves of `batched` have a leading axis `[seeds]`; those of `broadcast` are the
+    same for all. A number of seeds that the devices do not divide is padded with repeats of the
+    last, which are cut off again; where there are fewer seeds than local devices, some stay idle. A
+    CPU computes up to `block` entries side by side, see `block_size`. The devices of a `mesh` may
+    be those of several processes.
+    """
+    num_seeds = jax.tree.leaves(batched)[0].shape[0]
+    mesh = seed_mesh(num_seeds=num_seeds) if mesh is None else mesh
+    padded = pad_seeds(batched, mesh.shape[SEEDS])
+    if mesh.is_multi_process:
+        padded = place(padded, NamedSharding(mesh, P(SEEDS)))
+    out = seed_program(function, mesh, block=block)(padded, *broadcast)
+    return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _first(tree: PyTree, count: int) -> PyTree:
+    """The first entries of all leaves, in one program.
+
+    Cut one by one, each sharded leaf would be a program that gathers from all devices; several at
+    once, started in no fixed order, wait for each other for ever.
+    """
+    return jax.tree.map(lambda leaf: leaf[:count], tree)
+
+
+def block_size(config: Config) -> int:
+    """How many seeds a CPU's core should compute side by side: as many as have 64 environments.
+
+    The operations of a few environments cost what it takes to start them, which more seeds share;
+    the products of many seeds are slower side by side than one after another.
+    """
+    return max(1, BLOCK_ENVS // config.num_envs)
+
+
+def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
+    """Repeat the last entry of a batch until its size is a multiple."""
+    num_seeds = jax.tree.leaves(batched)[0].shape[0]
+    index = np.minimum(np.arange(-(-num_seeds // multiple) * multiple), num_seeds - 1)
+    return batched if len(index) == num_seeds else jax.tree.map(lambda x: x[index], batched)
+
+
+@functools.lru_cache(maxsize=32)
+def seed_program(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    *,
+    num_batched: int = 1,
+    donate: bool = False,
+    block: int = 1,
+) -> Any:
+    """The compiled form of a function of one seed, for batches that the axis `seeds` divides.
+
+    Over `seeds` devices never talk to each other; over `envs` it is the compiler that makes them.
+    The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
+    `donate` gives away the first. A CPU takes `block` seeds at a time, or as many below that as
+    divide its share. Equal functions are one program, and the last few are kept.
+    """
+
+    def on_device(*args):
+        batched, broadcast = args[:num_batched], args[num_batched:]
+
+        def one(each):
+            return function(*each, *broadcast)
+
+        share = jax.tree.leaves(batched)[0].shape[0]
+        size = share
+        if mesh.devices.flat[0].platform == "cpu":
+            size = max(each for each in range(1, min(block, share) + 1) if share % each == 0)
+        if size == 1:
+            return jax.lax.map(one, batched)
+        if size == share:
+            return jax.vmap(one)(batched)
+        return jax.lax.map(one, batched, batch_size=size)
+
+    def on_mesh(*args):
+        specs = tuple(P(SEEDS) if i < num_batched else P() for i in range(len(args)))
+        # check_vma is off: an environment's loop may start from constants, which do not vary over
+        # the mesh, and go on with values that do.
+        out = jax.shard_map(
+            on_device,
+            mesh=mesh,
+            axis_names={SEEDS},
+            in_specs=specs,
+            out_specs=P(SEEDS),
+            check_vma=False,
+        )(*args)
+        if over_envs(mesh) == 1:
+            return out
+        return jax.lax.with_sharding_constraint(out, shardings_of(out, mesh))
+
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    return jax.jit(
+        on_mesh,
+        out_shardings=NamedSharding(mesh, P(SEEDS)) if over_envs(mesh) == 1 else None,
+        donate_argnums=(0,) if donate else (),
+        compiler_options=CPU_OPTIONS if is_cpu else None,
+    )
+
+
+def shardings_of(tree: PyTree, mesh: Mesh) -> PyTree:
+    """How each leaf of what a `seed_program` returns is laid out over a mesh."""
+
+    def one(node):
+        shared = P(SEEDS) if over_envs(mesh) == 1 else P(SEEDS, ENVS)
+        is_shared = isinstance(node, EnvCarry)
+        specs = jax.tree.map(lambda leaf: shared if is_shared else P(SEEDS), node)
+        if isinstance(node, RewardScale):
+            specs = eqx.tree_at(lambda scale: scale.discounted_return, specs, shared)
+        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+    return jax.tree.map(one, tree, is_leaf=lambda node: isinstance(node, EnvCarry | RewardScale))
