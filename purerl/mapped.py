@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -106,10 +107,21 @@ def seed_program(
 
     def on_mesh(*args):
         specs = tuple(P(SEEDS) if i < num_batched else P() for i in range(len(args)))
+        # jaxlib 0.11.2 crashes where an array without entries is laid over several CPU devices:
+        # each device makes its own.
+        args, empty = eqx.partition(args, lambda leaf: leaf.size > 0)
+
+        def with_empty(*args):
+            shares = (
+                _share_of_empty(each, mesh.shape[SEEDS] if i < num_batched else 1)
+                for i, each in enumerate(empty)
+            )
+            return on_device(*eqx.combine(args, tuple(shares)))
+
         # check_vma is off: an environment's loop may start from constants, which do not vary over
         # the mesh, and go on with values that do.
         out = jax.shard_map(
-            on_device,
+            with_empty,
             mesh=mesh,
             axis_names={SEEDS},
             in_specs=specs,
@@ -126,6 +138,13 @@ def seed_program(
         out_shardings=NamedSharding(mesh, P(SEEDS)) if over_envs(mesh) == 1 else None,
         donate_argnums=(0,) if donate else (),
         compiler_options=CPU_OPTIONS if is_cpu else None,
+    )
+
+
+def _share_of_empty(tree: PyTree, num_devices: int) -> PyTree:
+    """What each device holds of arrays that have no entries."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((leaf.shape[0] // num_devices, *leaf.shape[1:]), leaf.dtype), tree
     )
 
 
