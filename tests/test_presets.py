@@ -3,6 +3,7 @@
 import pytest
 
 import purerl
+from purerl.experiment.conduct import choose_chunk
 from purerl.presets import FACTORIES, PRESETS, TARGETS
 
 
@@ -16,6 +17,12 @@ def test_every_preset_is_a_config_of_its_environment_and_algorithm(env, algo):
         if name in given:
             assert getattr(config, name) == given[name]
     assert float(config.hyper.policy_learning_rate) == pytest.approx(given["policy_learning_rate"])
+
+
+@pytest.mark.parametrize(("env", "algo"), list(PRESETS))
+def test_every_preset_is_trained_in_at_least_ten_chunks(env, algo):
+    config = purerl.preset(env, algo)
+    assert config.num_updates / choose_chunk(config, None) >= 10
 
 
 def test_what_is_asked_for_is_there():

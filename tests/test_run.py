@@ -10,6 +10,7 @@ from probes import Probe, ProbeParams
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.experiment.conduct import choose_chunk
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
 
@@ -175,6 +176,23 @@ def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tm
     assert not list(tmp_path.iterdir())
     run(config, 1, tmp_path, evaluate_every=8, checkpoint_every=40)
     assert json.loads((tmp_path / "config.json").read_text())["updates_per_chunk"] == 4
+
+
+@pytest.mark.parametrize(
+    ("num_updates", "log_every", "chunk"),
+    [
+        (120, 1, 4),
+        (977, 1, 1),
+        (3907, 1, 1),
+        (2 * 499, 1, 2),
+        (961, 1, 31),
+        (7, 1, 1),
+        (2_000, 1000, 1000),
+    ],
+)
+def test_a_run_of_any_number_of_updates_has_chunks_enough(num_updates, log_every, chunk):
+    config = dataclasses.replace(small(), num_updates=num_updates, log_every=log_every)
+    assert choose_chunk(config, None) == chunk
 
 
 def test_without_an_interval_a_checkpoint_is_written_with_the_chunk_that_is_late(

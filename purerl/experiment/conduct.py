@@ -17,6 +17,7 @@ from purerl.seeds import is_root, seed_keys
 from purerl.train import TrainState, init
 
 CHUNKS = 30  # of a run, about, unless `updates_per_chunk` says
+FEWEST_CHUNKS = 10  # where there are as many records: between them a run shows, saves and hears
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,15 +123,15 @@ def _require_whole_chunks(plan: Plan, intervals: dict[str, int]) -> None:
 def choose_chunk(config: Config, updates_per_chunk: int | None) -> int:
     """The updates of one chunk, checked; by default about a thirtieth of all.
 
-    It depends on nothing but the config: another chunk is another program, with other bits.
+    It is less where their number has no divisor near that, down to the `log_every` of a record. It
+    depends on nothing but the config: another chunk is another program, with other bits.
     """
     if updates_per_chunk is None:
-        # The divisor that makes the number of chunks nearest to 30, in ratio.
-        records = min(
-            divisors(config.num_records),
-            key=lambda d: abs(np.log(config.num_records / d / CHUNKS)),
-        )
-        return records * config.log_every
+        # The count nearest to 30, in ratio, of those that are not too few.
+        counts = divisors(config.num_records)
+        enough = [each for each in counts if each >= min(FEWEST_CHUNKS, config.num_records)]
+        count = min(enough, key=lambda each: abs(np.log(each / CHUNKS)))
+        return config.num_records // count * config.log_every
     require_positive_int("updates_per_chunk", updates_per_chunk)
     require_divisor("updates_per_chunk", updates_per_chunk, "num_updates", config.num_updates)
     require_divisor("log_every", config.log_every, "updates_per_chunk", updates_per_chunk)

@@ -70,8 +70,9 @@ def run(
 
     - `seeds`: a count or the ids themselves, of which `root` makes the keys.
     - `directory`: by default `runs/ENV-ALGORITHM`.
-    - `updates_per_chunk`: updates in one compiled call, by default about a thirtieth of all.
-      Between two chunks everything else happens: progress, checkpoints, the answer to a signal.
+    - `updates_per_chunk`: updates in one compiled call, by default about a thirtieth of all, or
+      less where that does not divide them. Between two chunks everything else happens: progress,
+      checkpoints, the answer to a signal.
     - `seed_batch`: seeds trained at once, by default all, or as many as fit into the memory of the
       devices or into `memory_limit` bytes on each.
     - `evaluation_episodes`: greedy episodes of each seed after training, and every `evaluate_every`
