@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from purerl.experiment import files
 from purerl.experiment.records import Records
 from purerl.experiment.signed import DamagedError, read_signed, sha256
 
@@ -189,9 +190,12 @@ def _damage(directory: Path, updates: int, *, records: bool) -> str | None:
 
 
 def files_of(step: Path) -> list[str]:
-    """The files of a checkpoint but for its manifest, by their paths in it."""
+    """The files of a checkpoint but for its manifest, by their paths in it.
+
+    That may be written anew: what is left of it where that was cut off is none of them either.
+    """
     found = (path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file())
-    return sorted(name for name in found if name != MANIFEST)
+    return sorted(name for name in found if name not in (MANIFEST, MANIFEST + files.PART))
 
 
 def orbax() -> Any:

@@ -14,6 +14,8 @@ import numpy as np
 HEADER = "config.json"
 METRICS = "metrics.npz"
 SUMMARY = "summary.json"
+SWEEP = "sweep.json"
+PART = ".part"  # behind the name of a file while it is written
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -60,7 +62,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
     **Raises:** `OSError` that names the file.
     """
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + PART)
     try:
         with open(temporary, "wb") as file:
             write(file)
