@@ -143,6 +143,29 @@ def test_json_lines_are_whole_after_a_resume(tmp_path):
     assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
 
 
+def test_json_lines_after_a_kill_and_a_resume_are_those_of_a_run_that_went_through(
+    tmp_path, monkeypatch
+):
+    from interruptions import Interrupted, interrupt_after
+
+    env = Sick(limit=True)  # seeds fail on the way
+    how: Any = {"updates_per_chunk": 2, "checkpoint_every": 4, "evaluate_every": 4}
+    how |= {"evaluation_episodes": 2, "env": env, "seeds": 24}
+    result = run(tmp_path / "straight", [purerl.JsonLines(per_seed=True)], **how)
+    assert len({*np.asarray(result.states.failed_at).tolist()}) > 2
+    with monkeypatch.context() as patch:
+        interrupt_after(8, patch)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "killed", [purerl.JsonLines(per_seed=True)], **how)
+    hooks = [purerl.JsonLines(per_seed=True)]
+    purerl.resume(tmp_path / "killed", env=env, hooks=hooks, progress=False)
+    straight, killed = (tmp_path / name / "metrics.jsonl" for name in ("straight", "killed"))
+    assert killed.read_text() == straight.read_text()
+    again = [purerl.JsonLines(tmp_path / "again.jsonl", per_seed=True)]
+    purerl.resume(tmp_path / "killed", env=env, hooks=again, progress=False)  # it is finished
+    assert (tmp_path / "again.jsonl").read_text() == straight.read_text()
+
+
 def events(path):
     """The scalars of an event file, by name and step, and the step from which it purges."""
     from tensorboardX.proto import event_pb2

@@ -42,15 +42,16 @@ class Chunk(NamedTuple):
     """`[seeds]`: the same with sampled actions."""
 
     def over_seeds(self) -> dict[str, ndarray]:
-        """One number a record, over the seeds that have not failed: `[records of this chunk]`.
+        """One number a record, over the seeds that had not failed by then: `[records]`.
 
         The interquartile mean of the returns, sums of the counts, means of the rest; over the seeds
         for which they are defined, NaN where there is none.
         """
-        alive = self.failed_at < 0
+        failed = self.failed_at[:, None]
+        alive = (failed < 0) | (failed >= self.record_updates)
         summed = {}
         for field in dataclasses.fields(self.metrics):
-            values = np.asarray(getattr(self.metrics, field.name))[alive]
+            values = np.where(alive, np.asarray(getattr(self.metrics, field.name)), np.nan)
             over = {"episode_return": iqm, "num_episodes": np.sum}.get(field.name, np.mean)
             summed[field.name] = np.array([_over_defined(over, column) for column in values.T])
         return summed

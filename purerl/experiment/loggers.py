@@ -1,6 +1,6 @@
 """Loggers: hooks that write a run's records where other tools read them.
 
-Each is called with a `Chunk` between chunks. After a resume the first chunk holds all records so
+Each is called with a `Chunk` between chunks. After a resume the first chunks hold all records so
 far, and each writes them anew.
 """
 

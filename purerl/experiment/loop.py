@@ -26,7 +26,7 @@ from purerl.experiment.programs import Programs
 from purerl.experiment.records import Records
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals
-from purerl.experiment.telling import make_chunk, past_chunk
+from purerl.experiment.telling import make_chunk, past_chunks
 from purerl.train import TrainState
 
 SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint_every` says
@@ -155,4 +155,6 @@ class Loop:
         """Tell the hooks of everything that was recorded before this process."""
         failed = failed_at(self.programs, states)  # with all processes, of which one has hooks
         if self.hooks:
-            self.hooks.send(past_chunk(self.plan, self.directory, self.start, self.records, failed))
+            what = (self.plan, self.directory, self.start, self.records, failed)
+            for chunk in past_chunks(*what):
+                self.hooks.send(chunk)

@@ -36,7 +36,7 @@ from purerl.experiment.records import Records
 from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
-from purerl.experiment.telling import past_chunk
+from purerl.experiment.telling import past_chunks
 from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
@@ -130,7 +130,8 @@ def _tell_all(
     with Hooks(conduct.hooks if is_first() else ()) as hooks:
         if hooks:
             failed = np.asarray(states.failed_at)
-            hooks.send(past_chunk(plan, directory, plan.config.num_updates, records, failed))
+            for chunk in past_chunks(plan, directory, plan.config.num_updates, records, failed):
+                hooks.send(chunk)
 
 
 def _load(

@@ -1,5 +1,6 @@
 """What hooks are told, and that no hook can change it for the others."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,23 @@ def make_chunk(
     return jax.tree.map(_read_only, chunk)
 
 
-def past_chunk(
+def past_chunks(
     plan: Plan, directory: Path, updates: int, records: Records, failed_at: ndarray
-) -> Chunk:
-    """Everything that was recorded until now, as one chunk."""
-    played, last = records.evaluations(), (None, None)
-    if played is not None and played.updates[-1] == updates:
-        last = (jax.tree.map(lambda leaf: leaf[:, -1], each) for each in played[1:])
-    metrics, times = records.metrics(), records.updates()
-    return make_chunk(plan, directory, updates, metrics, times, failed_at, *last)
+) -> Iterator[Chunk]:
+    """Everything that was recorded until now, cut where episodes were played."""
+    metrics, times, played = records.metrics(), records.updates(), records.evaluations()
+    evaluated = [] if played is None else played.updates.tolist()
+    begin = 0
+    for end in sorted({*evaluated, updates}):
+        within = (times > begin) & (times <= end)
+        of_chunk = jax.tree.map(lambda leaf, within=within: leaf[:, within], metrics)
+        failed = np.where(failed_at < end, failed_at, -1)  # as it was known then
+        episodes = (None, None)
+        if played is not None and end in evaluated:
+            place = evaluated.index(end)
+            episodes = (jax.tree.map(lambda x, i=place: x[:, i], each) for each in played[1:])
+        yield make_chunk(plan, directory, end, of_chunk, times[within], failed, *episodes)
+        begin = end
 
 
 def _mean_return(played: Evaluation | None) -> ndarray | None:
