@@ -43,23 +43,24 @@ def require_unsaved(directory: Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def header_written(plan: Plan, directory: Path) -> Iterator[None]:
-    """Write the header; where a run is refused that was not there before, take it back."""
+    """Write the header as it has been decided; where that is refused, put back what was there."""
     path = directory / files.HEADER
-    was_written = on_first(_write_new_header, plan, path)
+    before: list[bytes] = []  # of the first process alone
+
+    def write() -> None:
+        if path.exists():
+            before.append(path.read_bytes())
+        write_header(plan, directory)
+
+    on_first(write)
     try:
         yield
     except ValueError:
-        if was_written and is_first():
+        if is_first():
             path.unlink()
+            if before:
+                files.write_whole(path, lambda file: file.writelines(before))
         raise
-
-
-def _write_new_header(plan: Plan, path: Path) -> bool:
-    """Write the header where there is none; whether it was written."""
-    if path.exists():
-        return False
-    write_header(plan, path.parent)
-    return True
 
 
 def write_header(plan: Plan, directory: Path) -> None:
