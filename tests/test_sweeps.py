@@ -14,7 +14,10 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.experiment.result import Times
+from purerl.experiment.swept import Sweep
 from purerl.sweep import one_setting, swept_values
+from purerl.types import Metrics
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
 RATES = [1e-5, 3e-2]
@@ -156,3 +159,33 @@ def test_a_setting_whose_seeds_fail_is_ranked_last_and_says_so(tmp_path):
     assert [each.num_failed for each in ranking] == [0, 0, 2]
     assert np.isnan(ranking[-1].episode_return.value)
     assert [float(each.episode_return.value) for each in ranking[:2]] == [12, 4]
+
+
+def test_the_curves_of_a_sweep_leave_out_the_seeds_that_failed(tmp_path):
+    returns = np.array(
+        [
+            [[1.0, 2.0, 3.0], [3.0, 4.0, 5.0], [np.nan, np.nan, np.nan]],
+            [[5.0, 6.0, 7.0], [9.0, np.nan, np.nan], [5.0, 6.0, 7.0]],
+            [[9.0, np.nan, np.nan]] * 3,
+        ],
+        np.float32,
+    )
+    failed = np.isnan(returns[:, :, -1])
+    configs, axes = purerl.sweep(small(), discount=[0.5, 0.7, 0.9])
+    result = Sweep(
+        configs=configs,
+        values=swept_values(configs, axes),
+        metrics=Metrics(**{field.name: returns for field in dataclasses.fields(Metrics)}),
+        returns=returns[:, :, -1],
+        failed=failed,
+        seed_ids=(0, 1, 2),
+        directory=tmp_path,
+        target_return=None,
+        times=Times(0.0, 0.0, 0.0),
+        updates=3,
+    )
+    drawn = {line.get_label(): line.get_ydata() for line in result.plot().axes[0].get_lines()}
+    assert {name: list(y) for name, y in drawn.items()} == {  # pyright: ignore[reportArgumentType]
+        "discount 0.5 (1 failed and left out)": [2, 3, 4],
+        "discount 0.7 (1 failed and left out)": [5, 6, 7],
+    }

@@ -80,7 +80,7 @@ def _alpha(num_seeds: int) -> float:
 
 def sweep_curves(
     env_steps: Float[ndarray, " records"],
-    episode_return: Float[ndarray, "settings seeds records"],
+    episode_return: Sequence[Float[ndarray, "seeds records"]],
     labels: Sequence[str],
     *,
     title: str,
@@ -88,7 +88,8 @@ def sweep_curves(
 ) -> Figure:
     """The IQM over seeds of the episode return, one line a setting, the first settings in colour.
 
-    The first `COLORED` settings have a colour and a label each; the others are grey.
+    The first `COLORED` settings have a colour and a label each; the others are grey. A setting
+    without seeds has no line.
     """
     height = 4.4 + 0.18 * min(len(labels), COLORED)  # the legend stands below
     figure = Figure(figsize=(7.2, height), dpi=160, layout="constrained")
@@ -100,7 +101,7 @@ def sweep_curves(
         style: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 0.8}
         if i < COLORED:
             style = {"color": colors[i], "linewidth": 1.8, "label": labels[i]}
-        if complete.any():
+        if len(curves) and complete.any():
             axes.plot(x[complete], iqm(curves[:, complete]), **style)
     _finish(axes, title, target_return)
     axes.set_ylabel("episode return (sampled actions), IQM over seeds")

@@ -74,7 +74,10 @@ class Sweep:
         )
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw one learning curve a setting, and save it, as `sweep.png` in the directory."""
+        """Draw one learning curve a setting, and save it, as `sweep.png` in the directory.
+
+        Seeds that failed are left out, and the labels count them.
+        """
         from purerl.experiment import (
             plot,  # matplotlib takes a while, and training does not need it
         )
@@ -85,7 +88,7 @@ class Sweep:
         num_records = self.metrics.episode_return.shape[-1]
         figure = plot.sweep_curves(
             np.arange(1, num_records + 1) * float(per_record),
-            self.metrics.episode_return[order],
+            [self.metrics.episode_return[i][~self.failed[i]] for i in order],
             [self._label(setting) for setting in order],
             title=f"{env_name(config)}, {config.algorithm.name}: {num_settings} settings, "
             f"{num_seeds} seeds each",
@@ -96,7 +99,9 @@ class Sweep:
 
     def _label(self, setting: int) -> str:
         values = ((name, column[setting]) for name, column in self.values.items())
-        return ", ".join(f"{name} {value:.3g}" for name, value in values)
+        failed = int(np.sum(self.failed[setting]))
+        told = f" ({failed} failed and left out)" if failed else ""
+        return ", ".join(f"{name} {value:.3g}" for name, value in values) + told
 
 
 def write_sweep(result: Sweep) -> None:
