@@ -126,9 +126,24 @@ def test_run_sweep_ranks_the_settings_and_leaves_files(tmp_path):
     with np.load(tmp_path / "a/metrics.npz") as saved:
         np.testing.assert_array_equal(saved["policy_learning_rate"], np.float32(RATES))  # pyright: ignore[reportArgumentType]
         assert saved["entropy"].shape == (2, 4, 24)
+        np.testing.assert_array_equal(saved["final_return"], result.returns)
+        assert not saved["failed"].any()
     assert (tmp_path / "a/sweep.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="holds another run"):
         purerl.run_sweep(sweep, 5, tmp_path / "a", **options)
+
+
+def test_a_sweep_that_is_finished_is_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = purerl.sweep(small(log_every=2), policy_learning_rate=RATES)
+    how: Any = {"updates_per_chunk": 6, "progress": False}
+    result = purerl.run_sweep(sweep, 2, **how)
+    before = {path: path.read_bytes() for path in result.directory.iterdir()}
+    with pytest.raises(ValueError, match=r"the sweep in .* is finished; name another directory"):
+        purerl.run_sweep(sweep, 2, result.directory, evaluation_episodes=2, **how)
+    assert {path: path.read_bytes() for path in result.directory.iterdir()} == before
+    again = purerl.run_sweep(sweep, 2, evaluation_episodes=2, **how)
+    assert again.directory.name == f"{result.directory.name}-2"
 
 
 def test_run_sweep_trains_the_agents_of_run(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from numpy import ndarray
 
 from purerl.checks import divisors, one_line, require_divisor, require_positive_int
 from purerl.config import Config
@@ -51,6 +52,11 @@ class Plan:
         """Whether episodes are to be played after so many updates."""
         due = self.evaluate_every is not None and updates % self.evaluate_every == 0
         return self.plays and (due or updates == self.config.num_updates)
+
+    def record_updates(self, updates: int) -> ndarray:
+        """The updates trained at the end of each record of the chunk that ends after so many."""
+        every = self.config.log_every
+        return np.arange(updates - self.updates_per_chunk + every, updates + 1, every)
 
     def state_shapes(self) -> TrainState:
         """Shapes and dtypes of the states of all agents."""

@@ -139,10 +139,20 @@ def default_directory(config: Config, header: dict[str, Any], suffix: str = "") 
     while True:
         directory = Path("runs") / (name if number == 1 else f"{name}-{number}")
         found = find_header(directory)
-        is_finished = (directory / files.SUMMARY).exists()
-        if found is None or (same_run(found, header) and not is_finished):
+        if found is None or (same_run(found, header) and not is_finished(directory, header)):
             return directory
         number += 1
+
+
+def is_finished(directory: Path, header: dict[str, Any]) -> bool:
+    """Whether a directory holds the result of a run, or of a sweep that no signal has stopped."""
+    if header["kind"] == "run":
+        return (directory / files.SUMMARY).exists()
+    try:
+        swept = json.loads((directory / files.SWEEP).read_text())
+    except (OSError, ValueError):
+        return False
+    return swept.get("updates") == header["config"]["num_updates"]
 
 
 def env_name(config: Config) -> str:

@@ -5,7 +5,6 @@ import dataclasses
 import time
 from pathlib import Path
 
-import numpy as np
 from numpy import ndarray
 
 from purerl.evaluate import Evaluation
@@ -95,11 +94,7 @@ class Loop:
 
     def _record(self, now: Standing) -> None:
         """Keep the metrics of a chunk."""
-        self.records.add_metrics(now.metrics, self._record_updates(now.updates))
-
-    def _record_updates(self, updates: int) -> ndarray:
-        every = self.plan.config.log_every
-        return np.arange(updates - self.plan.updates_per_chunk + every, updates + 1, every)
+        self.records.add_metrics(now.metrics, self.plan.record_updates(now.updates))
 
     def _play(
         self, updates: int, states: list[TrainState]
@@ -148,7 +143,7 @@ class Loop:
     def _tell(self, now: Standing, greedy: Evaluation | None, sampled: Evaluation | None) -> None:
         """Tell the hooks of a chunk and of the episodes that were played after it."""
         if self.hooks:
-            what = (now.updates, now.metrics, self._record_updates(now.updates), now.failed_at)
+            what = (now.updates, now.metrics, self.plan.record_updates(now.updates), now.failed_at)
             self.hooks.send(make_chunk(self.plan, self.directory, *what, greedy, sampled))
 
     def _tell_the_past(self, states: list[TrainState]) -> None:

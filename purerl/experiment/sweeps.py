@@ -15,7 +15,12 @@ from purerl.experiment.conduct import Conduct, Plan, check_plan, choose_chunk
 from purerl.experiment.directory import written
 from purerl.experiment.display import Display
 from purerl.experiment.errors import Stopped
-from purerl.experiment.header import default_directory, make_header, require_same_run
+from purerl.experiment.header import (
+    default_directory,
+    is_finished,
+    make_header,
+    require_same_run,
+)
 from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.processes import several
@@ -25,7 +30,7 @@ from purerl.experiment.result import Times
 from purerl.experiment.signals import Signals, interruptible
 from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import fill_forward
-from purerl.experiment.swept import SWEEP, Sweep, write_sweep
+from purerl.experiment.swept import Sweep, write_sweep
 from purerl.seeds import seed_ids, seed_keys
 from purerl.sharding import require_mesh
 from purerl.sweep import one_setting, swept_values
@@ -47,10 +52,11 @@ def run_sweep(
 ) -> Sweep:
     """Train every seed with every setting of `purerl.sweep(...)` in compiled chunks, and rank them.
 
-    The directory holds `config.json`, `metrics.npz` (`[settings, seeds, records]`), `sweep.json`
-    (the ranking) and `sweep.png`. Arguments and errors are those of `run`; the directory is
-    `runs/ENV-ALGORITHM-sweep` by default. A sweep that a signal stops leaves what it has come to,
-    ranked by the last returns in training; it does not go on from there.
+    The directory holds `config.json`, `metrics.npz` (`[settings, seeds, records]`, and the returns
+    of all seeds), `sweep.json` (the ranking) and `sweep.png`. Arguments and errors are those of
+    `run`; the directory is `runs/ENV-ALGORITHM-sweep` by default, numbered where a finished sweep
+    is there. One that a signal stops leaves what it has come to, ranked by the last returns in
+    training; it does not go on from there.
     """
     configs, axes = sweep
     if several():
@@ -88,6 +94,11 @@ def run_sweep(
         Signals() as signals,
         Display(configs.num_updates, target_return, show=progress) as display,
     ):
+        if is_finished(directory, header):
+            raise ValueError(
+                f"the sweep in {directory} is finished; name another directory, or remove it to "
+                f"train anew."
+            )
         programs = interruptible(_compile, plan, axes, conduct)
         if signals.received is not None:
             raise Stopped("stopped before training; nothing was trained", signals.received)
@@ -100,7 +111,7 @@ def run_sweep(
         if result.updates < configs.num_updates and signals.received is not None:
             raise Stopped(
                 f"stopped at update {result.updates} of {configs.num_updates}; what it has come to "
-                f"is ranked in {directory / SWEEP}. A sweep does not go on: it begins anew",
+                f"is ranked in {directory / files.SWEEP}. A sweep does not go on: it begins anew",
                 signals.received,
             )
     return result
@@ -130,7 +141,7 @@ def _train(
     """Train all settings to the end, or to that of the chunk in which a signal comes."""
     configs, ids, records = plan.config, plan.seed_ids, Records()
     for now in train_chunks(programs):
-        records.add_metrics(now.metrics, np.array([now.updates]))
+        records.add_metrics(now.metrics, plan.record_updates(now.updates))
         env_steps = now.updates * configs.env_steps_per_update
         failed = [
             f"setting {i // len(ids)} seed {ids[i % len(ids)]}"

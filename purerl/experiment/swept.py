@@ -18,8 +18,6 @@ from purerl.types import Metrics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SWEEP = "sweep.json"
-
 
 class Ranked(NamedTuple):
     """A setting of a sweep: its index, its values, and what they came to over seeds."""
@@ -105,13 +103,20 @@ class Sweep:
 
 
 def write_sweep(result: Sweep) -> None:
-    """Write a sweep's metrics, ranking and figure into its directory."""
+    """Write a sweep's metrics, ranking and figure into its directory.
+
+    The arrays hold what each seed came to too: `final_return` and `failed`, `[settings, seeds]`.
+    """
     directory = result.directory
     swept = {name.replace(".", "_"): column for name, column in result.values.items()}
-    seed_ids = np.asarray(result.seed_ids)
     names = [field.name for field in dataclasses.fields(result.metrics)]
     metrics = {name: getattr(result.metrics, name) for name in names}
-    files.write_arrays(directory / files.METRICS, metrics | swept | {"seed_ids": seed_ids})
+    of_seeds = {
+        "seed_ids": np.asarray(result.seed_ids),
+        "final_return": result.returns,
+        "failed": result.failed,
+    }
+    files.write_arrays(directory / files.METRICS, metrics | swept | of_seeds)
     ranking = [
         each._asdict() | {"episode_return": each.episode_return._asdict()}
         for each in result.ranking()
@@ -124,5 +129,5 @@ def write_sweep(result: Sweep) -> None:
         "env_steps": result.updates * result.configs.env_steps_per_update,
         "times": result.times._asdict(),
     }
-    files.write_json(directory / SWEEP, summary)
+    files.write_json(directory / files.SWEEP, summary)
     result.plot()
