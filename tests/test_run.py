@@ -328,3 +328,11 @@ class Sick(Probe):
     def reset(self, key, params):
         obs, state = super().reset(key, params)
         return jnp.where(jax.random.uniform(key) > self.threshold, jnp.nan, obs), state
+
+
+def test_what_jax_is_set_to_in_a_with_reaches_the_run(tmp_path):
+    with jax.default_prng_impl("rbg"):
+        result = run(small(total_steps=4 * 8), 1, tmp_path)
+    assert jax.random.key_impl(result.states.key) == "rbg"
+    flags = json.loads((tmp_path / "config.json").read_text())["flags"]
+    assert flags["jax_default_prng_impl"] == "rbg"

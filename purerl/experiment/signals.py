@@ -1,12 +1,29 @@
 """Signals while a run trains: the first ends it after the chunk, a second SIGINT at once."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+import jax
+
 T = TypeVar("T")
+
+# Settings of jax that a `with` changes for its thread alone, and that tracing or computing read.
+OF_A_THREAD = (
+    "debug_infs",
+    "debug_nans",
+    "default_device",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "enable_x64",
+    "log_compiles",
+    "numpy_dtype_promotion",
+    "numpy_rank_promotion",
+    "threefry_partitionable",
+)
 
 
 class Signals:
@@ -45,14 +62,19 @@ def interruptible(function: Callable[..., T], *args: Any) -> T:
     """Call a function that computes for long, and let signals be handled meanwhile.
 
     Python handles signals in the main thread alone, and there only between two steps of its own:
-    not while one call into compiled code lasts. So the call is made in another thread.
+    not while one call into compiled code lasts. So the call is made in another thread, with jax as
+    it is set in this one.
     """
+    values = {name: getattr(jax.config, f"jax_{name}") for name in OF_A_THREAD}
     outcome: list[Any] = []
     done = threading.Event()
 
     def call() -> None:
         try:
-            outcome.extend((True, function(*args)))
+            with contextlib.ExitStack() as settings:
+                for name, value in values.items():
+                    settings.enter_context(getattr(jax, name)(value))
+                outcome.extend((True, function(*args)))
         except BaseException as error:
             outcome.extend((False, error))
         done.set()
