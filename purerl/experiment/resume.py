@@ -139,7 +139,7 @@ def _load(
 ) -> Run:
     """A run that is trained and evaluated; its result is written where it is missing."""
     start = plan.config.num_updates
-    summary = read_summary(directory, plan.config)
+    summary = on_first(read_summary, directory, plan.config)  # what one process sees, all do
     if summary is not None:
         times = Times(**summary["times"])
         return make_run(plan, directory, states, records, times, summary["resumed_at"])
