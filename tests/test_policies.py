@@ -1,5 +1,6 @@
 """Policies that leave a run: a file without pickle, and another program that plays them."""
 
+import shutil
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,8 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.experiment import policies
+from purerl.experiment.lock import Lock
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4}
 
@@ -132,3 +135,32 @@ def test_a_trained_policy_plays_cartpole_of_gymnasium(tmp_path):
 
     env = gymnasium.make("CartPole-v1")
     assert np.mean([play(env, seed) for seed in range(10)]) >= 475
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
+    finished, tmp_path, monkeypatch
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(run / "checkpoints/6", run / "checkpoints/7")
+    restore, tried = policies.restore, []
+
+    def removed_meanwhile(directory, updates, like):
+        tried.append(updates)
+        if updates == 7:  # one file after the other: the manifest stands yet
+            next(
+                path for path in (run / "checkpoints/7/default").rglob("*") if path.is_file()
+            ).unlink()
+            raise FileNotFoundError
+        return restore(directory, updates, like)
+
+    monkeypatch.setattr(policies, "restore", removed_meanwhile)
+    with Lock(run):  # it is training
+        purerl.load_policy(run, 1)
+    assert tried == [7, 6]
+
+    def broken(*_):
+        raise OSError("something else")
+
+    monkeypatch.setattr(policies, "restore", broken)
+    with Lock(run), pytest.raises(OSError, match="something else"):
+        purerl.load_policy(run, 1)

@@ -69,17 +69,17 @@ def _examine(directory: Path, *, records: bool) -> tuple[int | None, dict[int, s
     """The newest sound checkpoint, and what is wrong with those that are newer."""
     damaged = {}
     for updates in found(directory):
-        damage = _damage(directory, updates, records=records)
-        if damage is None:
+        wrong = damage(directory, updates, records=records)
+        if wrong is None:
             return updates, damaged
-        damaged[updates] = damage
+        damaged[updates] = wrong
     return None, damaged
 
 
 def _warn_of(directory: Path, damaged: dict[int, str]) -> None:
-    for updates, damage in damaged.items():
+    for updates, wrong in damaged.items():
         warnings.warn(
-            f"the checkpoint of update {updates} in {directory} is passed over: {damage}.",
+            f"the checkpoint of update {updates} in {directory} is passed over: {wrong}.",
             stacklevel=4,
         )
 
@@ -168,7 +168,7 @@ def found(directory: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def _damage(directory: Path, updates: int, *, records: bool) -> str | None:
+def damage(directory: Path, updates: int, *, records: bool) -> str | None:
     """What is wrong with a checkpoint, with its `records` or but for them; None if nothing is."""
     step = directory / CHECKPOINTS / str(updates)
     try:

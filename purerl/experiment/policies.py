@@ -17,7 +17,7 @@ from purerl.checks import require_seed
 from purerl.config import Config
 from purerl.envs import Box, Discrete, Space
 from purerl.experiment import files
-from purerl.experiment.checkpoints import CHECKPOINTS, MANIFEST, newest, restore
+from purerl.experiment.checkpoints import damage, newest, restore
 from purerl.experiment.describe import describe, digest, shapes
 from purerl.experiment.header import as_json, differences, env_name, list_differences
 from purerl.experiment.lock import in_use
@@ -129,8 +129,8 @@ def load_states(
                 plan = _require_given(header, plan, "env" if config is None else "config")
             return plan, restore(directory, updates, plan.state_shapes()), updates
         except Exception:
-            if (directory / CHECKPOINTS / str(updates) / MANIFEST).exists():
-                raise  # nobody has removed it: it is something else
+            if damage(directory, updates, records=False) is None:
+                raise  # nobody removes it, file by file: it is something else
     raise ValueError(
         f"{str(directory)!r} holds no checkpoint; train first: purerl train --directory {directory}"
     )
