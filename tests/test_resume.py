@@ -272,9 +272,16 @@ def test_another_config_says_what_differs_and_needs_force(stopped):
 
 def test_another_version_device_or_core_count_needs_force(stopped, straight, monkeypatch):
     here = header.surroundings()
-    other = here | {"cores": 64, "versions": here["versions"] | {"jax": "9.9", "python": "3.99"}}
+    device = here["device"] | {"features": "avx2"}
+    other = here | {
+        "device": device,
+        "cores": 64,
+        "versions": here["versions"] | {"jax": "9.9", "python": "3.99"},
+    }
     monkeypatch.setattr("purerl.experiment.resume.surroundings", lambda: other)
-    with pytest.raises(ValueError, match=r"versions.jax: .*, now 9.9; cores: \d+, now 64") as error:
+    with pytest.raises(
+        ValueError, match=r"versions.jax: .*, now 9.9; device.f.*: .*, now avx2; cores: \d+, now 64"
+    ) as error:
         purerl.resume(stopped, **GO_ON)
     assert "\n" not in str(error.value)
     assert "3.99" not in str(error.value)  # Python's own version changes no result

@@ -13,11 +13,12 @@ import jax
 import purerl
 from purerl.config import Config
 from purerl.experiment import files
-from purerl.experiment.cores import count_cores
+from purerl.experiment.cores import count_cores, describe_cpu
 from purerl.experiment.describe import PACKAGES, describe, digest, fingerprint, shapes
 from purerl.experiment.signed import DamagedError, read_signed
 
-# Settings of jax that change what is computed, or in which order; besides these, XLA_FLAGS.
+# Settings of jax, and variables, that change what is computed, or in which order.
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 FLAGS = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
@@ -69,11 +70,12 @@ def surroundings() -> dict[str, Any]:
             "kind": device.device_kind,
             "platform": device.platform,
             "count": jax.device_count(),
+            **(describe_cpu() if device.platform == "cpu" else {}),
             **({"processes": jax.process_count()} if jax.process_count() > 1 else {}),
         },
         "cores": count_cores(),
         "flags": {
-            "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+            **{name: os.environ.get(name) for name in VARIABLES},
             **{name: getattr(jax.config, name) for name in FLAGS},
         },
     }
