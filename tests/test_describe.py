@@ -1,11 +1,13 @@
 """Descriptions and fingerprints: equal for equal settings, different for different ones."""
 
 import dataclasses
+import dis
 import functools
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from probes import Probe
 
 import purerl
 from purerl.experiment.describe import describe, fingerprint
+from purerl.experiment.sources import find_source
 
 
 def scaled_loss(scale):
@@ -114,6 +117,38 @@ def test_what_is_equal_is_described_equally():
     assert describe(purerl.DefaultPolicy()) == describe(purerl.DefaultPolicy(hidden=(64, 64)))
     assert describe(recursive(3)) == describe(recursive(3))
     assert describe(jnp.tanh).endswith(":tanh")
+
+
+def in_another_python(function):
+    """A function as another version of Python would compile it: with other bytecode."""
+    code = function.__code__
+    other = code.replace(co_code=code.co_code + bytes((dis.opmap["NOP"], 0)))
+    return types.FunctionType(
+        other, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+def test_code_that_has_a_source_is_compared_by_that(tmp_path):
+    for function in (one, scaled_loss(2), DIFFERENT["lambdas"][1], DIFFERENT["defaults"][0]):
+        assert describe(in_another_python(function)) == describe(function)
+    without = outer_constant(1)  # made by exec
+    assert describe(in_another_python(without)) != describe(without)
+
+
+def test_lambdas_of_one_line_are_told_apart_and_stand_anywhere():
+    twice, squared, same = (lambda x: 2 * x), (lambda x: x * x), (lambda x: 2 * x)
+    broken = {
+        "over": lambda x: (
+            2 * x  # a comment
+        )
+    }
+    chosen, other = (lambda x: x if x else 1), (lambda x: x if x else 2)
+    nested = lambda: lambda: 1  # noqa: E731
+    assert find_source(chosen) != find_source(other)
+    assert find_source(nested()) == find_source(lambda: 1) != find_source(nested)
+    assert find_source(twice) != find_source(squared)
+    assert find_source(twice) == find_source(same) == find_source(broken["over"])
+    assert find_source(lambda: None) is not None
 
 
 def test_a_description_is_json_without_addresses():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.config import Config
+from purerl.experiment.sources import find_source
 from purerl.train import init
 
 # Functions and classes of these are told by name: their versions stand in a run's header.
@@ -41,8 +42,9 @@ def describe(value: Any) -> Any:
     """A setting as JSON: numbers as they are, values by fields, functions by name and code.
 
     The code of a user's own function or class takes in what it refers to: closure, defaults, and
-    the globals that it names, their code too. Equal settings have equal descriptions, in another
-    process too.
+    the globals that it names, their code too. It is compared as it is written, but for comments and
+    layout: bytecode is another in each Python, and stands for what has no source. Equal settings
+    have equal descriptions, in another process too.
     """
     return _describe(value, (), set())
 
@@ -138,11 +140,13 @@ def _function_code(value: Any, inner: Callable[[Any], Any]) -> Any:
     code = getattr(function, "__code__", None)
     if code is None:
         return None
+    source = find_source(function)
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     found = _names(code) & {*function.__globals__}
     named = {name: function.__globals__[name] for name in sorted(found)}
     return [
-        inner(each) for each in (code, cells, function.__defaults__, function.__kwdefaults__, named)
+        inner(each)
+        for each in (source or code, cells, function.__defaults__, function.__kwdefaults__, named)
     ]
 
 
@@ -152,7 +156,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _code(code: types.CodeType, inner: Callable[[Any], Any]) -> Any:
-    """What a function does, without where it stands: comments and line numbers are left out."""
+    """The bytecode of a function without a source, for the Python that has compiled it alone."""
     constants = [
         repr(each) if isinstance(each, complex | types.EllipsisType) else inner(each)
         for each in code.co_consts
