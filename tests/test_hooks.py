@@ -16,6 +16,8 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import lines
+from purerl.experiment.loop import Loop
+from purerl.experiment.saving import Checkpoints
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
 
@@ -39,6 +41,35 @@ def test_a_hook_that_raises_is_told_once_and_stops_nothing(tmp_path):
     assert failures == [4, 8, 12]
     assert [chunk.updates for chunk in seen] == [4, 8, 12]
     assert_bitwise_equal(result.metrics, run(tmp_path / "b", []).metrics)
+
+
+def test_a_hook_that_exits_is_told_too_and_called_again(tmp_path):
+    seen = []
+
+    def leaves(chunk):
+        seen.append(chunk.updates)
+        raise SystemExit(3)
+
+    with pytest.warns(UserWarning, match="hook leaves failed: SystemExit: 3; training goes on"):
+        run(tmp_path, [leaves])
+    assert seen == [4, 8, 12]
+
+
+def test_a_second_interrupt_waits_neither_for_a_hook_nor_for_a_checkpoint(tmp_path, monkeypatch):
+    never, record = threading.Event(), Loop._record
+
+    def interrupt(self, now):
+        if now.updates > 4:
+            raise KeyboardInterrupt
+        record(self, now)
+
+    monkeypatch.setattr(Loop, "_record", interrupt)
+    monkeypatch.setattr(Checkpoints, "close", lambda self: never.wait(120))
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, [lambda chunk: never.wait(120)])
+    assert time.monotonic() - start < 25  # `PATIENCE` is longer
+    never.set()
 
 
 def test_a_slow_hook_does_not_hold_up_training_and_misses_nothing(tmp_path):

@@ -15,3 +15,8 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.signal_number = signal_number
+
+
+def is_at_once(error: BaseException | None) -> bool:
+    """Whether an error is a second Ctrl-C, after which nothing is waited for."""
+    return isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped)

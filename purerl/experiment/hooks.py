@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from purerl.experiment.errors import is_at_once
 from purerl.experiment.statistics import iqm
 from purerl.types import Metrics
 
@@ -68,7 +69,7 @@ class Hooks:
     A hook that raises is warned of once and called again with the next chunk; one that is slow
     falls behind, while training goes on. A hook may have a method `close`, called at the end.
     The end of the `with` waits for each as long as it gets on, and gives up, with a warning, where
-    one call takes longer than `PATIENCE`.
+    one call takes longer than `PATIENCE`; a second Ctrl-C waits for none.
     """
 
     def __init__(self, hooks: Sequence[Callable[[Chunk], Any]]):
@@ -89,6 +90,8 @@ class Hooks:
         traceback: TracebackType | None,
     ) -> None:
         self.send(None)
+        if is_at_once(error):
+            return
         now = time.monotonic()
         for served in self._served:
             served.wait(now)
@@ -130,7 +133,9 @@ class Served(threading.Thread):
     def _attempt(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             function(*args)
-        except Exception as error:
+        except (
+            BaseException
+        ) as error:  # `SystemExit` too: it would end this thread, and say nothing
             if not self.told:
                 warnings.warn(
                     f"the hook {self.called} failed: {type(error).__name__}: {error}; training "

@@ -18,7 +18,7 @@ from purerl.experiment.chunks import (
 )
 from purerl.experiment.conduct import Conduct, Plan
 from purerl.experiment.display import Display
-from purerl.experiment.errors import LostError, RunError, Stopped
+from purerl.experiment.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hooks import Hooks
 from purerl.experiment.processes import agreed, exchange
 from purerl.experiment.programs import Programs
@@ -62,9 +62,10 @@ class Loop:
             self.checkpoints.close()
         except LostError:
             raise  # what is being written waits for the process that has died
-        except BaseException:
-            with contextlib.suppress(RunError):  # what ended the run is told, not this
-                self.checkpoints.close()
+        except BaseException as error:
+            if not is_at_once(error):
+                with contextlib.suppress(RunError):  # what ended the run is told, not this
+                    self.checkpoints.close()
             raise
         return join(self.programs, states)
 
