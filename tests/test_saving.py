@@ -7,7 +7,8 @@ import types
 
 import pytest
 
-from purerl.experiment import saving
+from purerl.experiment import processes, saving
+from purerl.experiment.errors import LostError
 
 
 def in_a_thread(function, *args):
@@ -80,3 +81,20 @@ def test_writes_that_fail_with_nobody_to_tell_are_not_logged_after_a_failure(cap
     log("something else")
     assert len(caplog.records) == 2
     logging.getLogger("asyncio").removeFilter(saving._is_news)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device", "/shared/nccl-test/a"), "the disk is full"),
+        (OSError(13, "Permission denied", "/shared/nccl-test/a"), "Permission denied"),
+        (ValueError("Error writing /shared/gloo/a: not allowed"), "not allowed"),
+        (ValueError("[external/gloo/pair.cc:5] Connection closed by peer"), "another process has"),
+        (RuntimeError("Barrier failed. Id: a/b"), "another process has"),
+    ],
+)
+def test_a_write_that_fails_is_no_death_of_another_process(error, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "several", lambda: True)
+    failed = saving.Checkpoints(tmp_path, {}, 0)._failed(4, error)
+    assert says in str(failed)
+    assert isinstance(failed, LostError) == (says == "another process has")

@@ -25,6 +25,7 @@ ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "RunError": RunE
 GONE = re.compile(
     "Gloo|NCCL|coordination.?service|Connection (closed|reset)|heartbeat|barrier", re.I
 )
+PATH = re.compile(r"\S*/\S*")  # which may be named after anything
 
 
 def several() -> bool:
@@ -118,7 +119,8 @@ def is_loss(error: BaseException | None) -> bool:
     """Whether an error, or one behind it, tells that another process is gone."""
     if error is None or not several():
         return False
-    return GONE.search(str(error)) is not None or is_loss(error.__cause__ or error.__context__)
+    says = PATH.sub("", str(error))
+    return GONE.search(says) is not None or is_loss(error.__cause__ or error.__context__)
 
 
 @contextlib.contextmanager

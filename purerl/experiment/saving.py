@@ -161,9 +161,9 @@ class Checkpoints:
         return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=everybody)
 
     def _failed(self, updates: int, error: Exception) -> RunError:
-        if is_loss(error):
-            return LostError("another process has died")
         full = files.is_full(error)
+        if not full and is_loss(error):
+            return LostError("another process has died")
         reason = "the disk is full" if full else (str(error).splitlines() or [repr(error)])[0]
         last = newest(self.directory, warn=False)
         kept = "there is none before it" if last is None else f"that of update {last} stands"
