@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -86,6 +87,25 @@ def test_processes_that_cannot_meet_are_refused_in_one_line(options, says, monke
     with pytest.raises(ValueError, match=says) as refusal:
         initialize(Distributed(**options))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_port_that_is_taken_is_refused_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"'{where}' cannot be used: Address already in use"):
+            initialize(Distributed(True, where, num_processes=2, process_id=0))
+
+
+def test_what_jax_refuses_is_told_in_one_line(monkeypatch):
+    def fail(*args, **how):
+        raise RuntimeError("the first line.\nthe second")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    options = Distributed(True, "h:1", num_processes=2, process_id=1)
+    with pytest.raises(ValueError, match=r"^coordinator = 'h:1' cannot be used: the first line\.$"):
+        initialize(options)
+    with pytest.raises(ValueError, match=r"processes cannot be joined: the first line\.$"):
+        initialize(Distributed(True))
 
 
 def refuse(*args, **how):

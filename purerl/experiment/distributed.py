@@ -1,6 +1,7 @@
 """Several processes as one run: jax's own runtime, started by what started the processes."""
 
 import os
+import socket
 import warnings
 
 import jax
@@ -15,7 +16,7 @@ def initialize(options: Distributed) -> None:
     Coordinator, number of processes and this one's number are those of the cluster's environment
     (Slurm, Open MPI, Kubernetes, TPU pods), or those that are given.
 
-    **Raises:** `ValueError` where neither says them, or only some are given.
+    **Raises:** `ValueError` where neither says them, only some are given, or jax refuses them.
     """
     given = {
         "coordinator": options.coordinator,
@@ -51,11 +52,8 @@ def initialize(options: Distributed) -> None:
                 heartbeat_timeout_seconds=options.heartbeat_timeout,
                 shutdown_timeout_seconds=options.heartbeat_timeout,
             )
-        except ValueError as error:
-            raise ValueError(
-                "distributed: no cluster's environment was found; give --coordinator HOST:PORT "
-                "--num-processes N --process-id I."
-            ) from error
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(_refused(options, error)) from error
     if jax.process_index() > 0:  # what all would say, the first says
         warnings.simplefilter("ignore")
 
@@ -74,6 +72,21 @@ def _require_fitting(options: Distributed) -> None:
             f"process_id = {options.process_id} must be from 0 to "
             f"{options.num_processes - 1}: there are {options.num_processes} processes."
         )
+    if options.process_id == 0:
+        _require_free(options.coordinator, int(port))
+
+
+def _require_free(coordinator: str, port: int) -> None:
+    """Refuse a port at which this process cannot listen: jaxlib 0.10.2 would crash."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"coordinator = {coordinator!r} cannot be used: {reason}; give another port."
+        ) from error
 
 
 def leave(code: int, *, at_once: bool = False) -> None:
@@ -81,3 +94,16 @@ def leave(code: int, *, at_once: bool = False) -> None:
     if at_once and jax.distributed.is_initialized():
         os._exit(code)
     raise SystemExit(code)
+
+
+def _refused(options: Distributed, error: Exception) -> str:
+    """Why the processes cannot be joined, in one line."""
+    reason = (str(error).splitlines() or [repr(error)])[0].rstrip(".")
+    if options.coordinator is not None:
+        return f"coordinator = {options.coordinator!r} cannot be used: {reason}."
+    if isinstance(error, RuntimeError):
+        return f"distributed: the other processes cannot be joined: {reason}."
+    return (
+        "distributed: no cluster's environment was found; give --coordinator HOST:PORT "
+        "--num-processes N --process-id I."
+    )
