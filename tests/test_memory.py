@@ -11,7 +11,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment import chunks, programs
 from purerl.experiment.errors import RunError
-from purerl.experiment.memory import parse_bytes, show_bytes
+from purerl.experiment.memory import _left_in_cgroup, _left_in_cgroups, parse_bytes, show_bytes
 from purerl.seeds import seed_keys
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
@@ -113,8 +113,6 @@ def test_out_of_memory_says_how_many_seeds_to_try():
 
 
 def test_pages_of_files_are_memory_that_is_there(tmp_path):
-    from purerl.experiment.memory import _left_in_cgroup
-
     for name, text in (
         ("memory.max", "1000\n"),
         ("memory.current", "900\n"),
@@ -122,6 +120,22 @@ def test_pages_of_files_are_memory_that_is_there(tmp_path):
     ):
         (tmp_path / name).write_text(text)
     assert _left_in_cgroup(tmp_path) == 600
+
+
+def test_the_least_that_any_control_group_around_the_process_leaves_counts(tmp_path):
+    (tmp_path / "told").write_text("1:cpu:/else\n0::/job/step\n")
+    where = (tmp_path / "root", tmp_path / "told")
+    assert _left_in_cgroups(*where) is None
+    for group, limit in (("", "max"), ("job", "900"), ("job/step", "max"), ("job/other", "100")):
+        folder = tmp_path / "root" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text("200\n")
+        (folder / "memory.stat").write_text("anon 200\n")
+    assert _left_in_cgroups(*where) == 700
+    (tmp_path / "root/job/step/memory.max").write_text("300\n")
+    assert _left_in_cgroups(*where) == 100
+    assert _left_in_cgroups(tmp_path / "root", tmp_path / "missing") is None
 
 
 def test_out_of_memory_is_told_wherever_it_happens():

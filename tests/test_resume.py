@@ -2,10 +2,12 @@
 
 import dataclasses
 import errno
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment import checkpoints, header
 from purerl.experiment.chunks import play_episodes
-from purerl.experiment.errors import RunError
-from purerl.experiment.lock import Lock
+from purerl.experiment.errors import RunError, Stopped
+from purerl.experiment.lock import Lock, in_use
 from purerl.experiment.signed import write_signed
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
@@ -491,3 +493,58 @@ def test_keep_checkpoints_keeps_as_many(tmp_path):
         with pytest.raises(ValueError, match=line):
             purerl.run(config(), 2, tmp_path / "x", keep_checkpoints=bad)
     assert not Path(tmp_path / "x").exists()
+
+
+def test_a_manifest_that_was_being_written_anew_does_not_damage_the_checkpoint(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "checkpoints/6/manifest.json.part").write_text("{")  # as a kill leaves it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoints.newest_whole(run) == 6
+
+
+class Told:
+    """A stand-in for `Signals`: one came while the run compiled."""
+
+    received = 15
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.* now fall to 0 over")
+def test_another_budget_is_not_forgotten_where_the_run_is_stopped_while_it_compiles(
+    finished, tmp_path, monkeypatch
+):
+    directory = shutil.copytree(finished, tmp_path / "run")
+    before = (directory / "config.json").read_bytes()
+    decided: Any = {"total_steps": 4 * 8 * 12, "progress": False}
+
+    def refuse(*_):
+        raise ValueError("it does not fit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("purerl.experiment.run.compile_run", refuse)
+        with pytest.raises(ValueError, match="it does not fit"):
+            purerl.resume(directory, **decided)
+    assert (directory / "config.json").read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr("purerl.experiment.run.Signals", Told)
+        with pytest.raises(Stopped, match="stopped before training; to go on: purerl resume"):
+            purerl.resume(directory, **decided)
+    assert purerl.resume(directory, progress=False).config.num_updates == 12
+
+
+def test_who_looks_at_a_lock_does_not_refuse_a_run(tmp_path):
+    with Lock(tmp_path):
+        assert in_use(tmp_path)
+    with open(tmp_path / ".lock", "rb") as looks:
+        fcntl.flock(looks, fcntl.LOCK_SH)
+        timer = threading.Timer(0.03, lambda: fcntl.flock(looks, fcntl.LOCK_UN))
+        timer.start()
+        with Lock(tmp_path):
+            pass
+        timer.join()

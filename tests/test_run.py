@@ -280,6 +280,13 @@ def test_plot_of_one_seed_and_of_seeds_without_an_episode(tmp_path):
     never.plot(tmp_path / "never.png")
 
 
+@pytest.mark.parametrize("target", [float("nan"), float("inf"), "475", True])
+def test_a_target_that_is_no_number_is_refused(target, tmp_path, without_type_checks):
+    with pytest.raises(ValueError, match=r"target_return = .* must be a finite number"):
+        run(small(), 1, tmp_path / "run", target_return=target)
+    assert not (tmp_path / "run").exists()
+
+
 def test_bad_chunk_is_refused_before_compiling(tmp_path):
     with pytest.raises(ValueError, match="num_updates = 12 is not divisible by updates_per_chunk"):
         run(small(), 1, tmp_path, updates_per_chunk=5)

@@ -85,6 +85,10 @@ def check_plan(plan: Plan, conduct: Conduct) -> None:
     """Refuse counts that are none, intervals that end within a chunk, and what has no effect."""
     if not is_root(plan.root):
         raise ValueError(f"root = {one_line(plan.root)} must be an int from 0 to 2**32 - 1.")
+    target = plan.target_return
+    is_number = isinstance(target, int | float | np.number) and not isinstance(target, bool)
+    if target is not None and not (is_number and np.isfinite(target)):
+        raise ValueError(f"target_return = {one_line(target)} must be a finite number.")
     if plan.evaluation_episodes:
         require_positive_int("evaluation_episodes", plan.evaluation_episodes)
     for name, value in (("seed_batch", plan.seed_batch), ("memory_limit", conduct.memory_limit)):

@@ -2,10 +2,12 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 LOCK = ".lock"
+PATIENCE = 0.1  # seconds in which whoever looks at a lock has let go of it
 
 
 class Lock:
@@ -28,7 +30,7 @@ class Lock:
                 f"name another."
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except OSError as error:
             os.close(self._file)
             named = f"directory = {str(self.directory)!r}"
@@ -40,6 +42,17 @@ class Lock:
                 f"{named} cannot be locked: {error.strerror}; name another."
             ) from error
         return self
+
+    def _lock(self) -> None:
+        """Lock the file, which `in_use` may hold for a moment."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(PATIENCE / 20)
 
     def __exit__(
         self,

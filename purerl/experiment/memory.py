@@ -36,7 +36,7 @@ def available(device: Any) -> int | None:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(SHARE * stats["bytes_limit"])
-    free = [each for each in (_free_memory(), _left_in_cgroup()) if each is not None]
+    free = [each for each in (_free_memory(), _left_in_cgroups()) if each is not None]
     return int(SHARE * min(free)) // jax.local_device_count() if free else None
 
 
@@ -69,7 +69,21 @@ def _free_memory() -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def _left_in_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+def _left_in_cgroups(
+    root: Path = Path("/sys/fs/cgroup"), told: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """What this process's group and those around it leave; each may have a limit of its own."""
+    try:
+        lines = told.read_text().splitlines()
+    except OSError:
+        lines = []
+    group = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    folders = [root / group, *(root / group).parents]
+    left = [_left_in_cgroup(each) for each in folders if each.is_relative_to(root)]
+    return min((each for each in left if each is not None), default=None)
+
+
+def _left_in_cgroup(folder: Path) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
