@@ -1,7 +1,7 @@
 import numpy as np
 from scipy import stats
 
-from purerl.experiment.statistics import fill_forward, iqm, iqm_interval
+from purerl.experiment.statistics import curve_interval, fill_forward, iqm, iqm_interval
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
@@ -27,6 +27,17 @@ def test_interval_is_the_same_each_time_and_undefined_for_one_seed():
     np.testing.assert_array_equal(alone.value, x[0])
     assert np.isnan(alone.low).all()
     assert np.isnan(alone.high).all()
+
+
+def test_the_interval_of_a_curve_of_many_seeds_is_about_that_of_all():
+    x = np.random.default_rng(1).normal(size=(5000, 4))
+    found, whole = curve_interval(x, resamples=500), iqm_interval(x, resamples=500)
+    np.testing.assert_array_equal(found.value, whole.value)
+    widths = (found.high - found.low, whole.high - whole.low)
+    np.testing.assert_allclose(*widths, rtol=0.15)
+    assert np.all((found.low < found.value) & (found.value < found.high))
+    few = x[:40]
+    np.testing.assert_array_equal(curve_interval(few).low, iqm_interval(few).low)
 
 
 def test_interval_of_equal_seeds_is_that_value():

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -15,7 +16,7 @@ from numpy import ndarray
 
 from purerl.experiment import files
 from purerl.experiment.compared import Compared
-from purerl.experiment.statistics import fill_forward, iqm, iqm_interval, known
+from purerl.experiment.statistics import curve_interval, fill_forward, iqm, known
 from purerl.experiment.words import short, with_minus
 
 COLOR = "#0b4f9c"
@@ -24,6 +25,7 @@ MUTED = "#555555"
 # Okabe and Ito's, told apart by the colour-blind too; the runs beyond are dashed.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 COLORED = 8  # settings of a sweep that have a colour of their own
+THIN_LINES = 500  # of single seeds, at most: more are a surface
 POINTS = 200  # of a curve, at most: more cannot be seen, and each is bootstrapped
 TICK_LETTERS = 24  # of names that fit side by side below an axis
 
@@ -48,6 +50,8 @@ def learning_curve(
 ) -> Figure:
     """The IQM of the episode return over seeds with its 95% interval, and a thin line a seed.
 
+    Of more than `THIN_LINES` seeds, the first so many have a line.
+
     A record in which no episode of a seed ended shows that seed's last return before it; the IQM
     begins where every seed has one. Of a long run, each point is the mean of several records.
     """
@@ -57,7 +61,7 @@ def learning_curve(
     axes = figure.subplots()
     complete = ~np.isnan(curves).any(axis=0)
     if num_seeds and complete.any():
-        middle, low, high = iqm_interval(curves[:, complete])
+        middle, low, high = curve_interval(curves[:, complete])
         x = env_steps[complete]
         label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "1 seed"
         axes.plot(x, middle, color=COLOR, linewidth=2, label=label, zorder=4)
@@ -65,9 +69,12 @@ def learning_curve(
             band: dict[str, Any] = {"color": COLOR, "alpha": 0.35, "linewidth": 0}
             axes.fill_between(x, low, high, **band, label="95% interval", zorder=3)
     if num_seeds > 1 or not complete.any():
-        thin: dict[str, Any] = {"color": SINGLE, "alpha": _alpha(num_seeds), "linewidth": 0.6}
-        for i, curve in enumerate(curves):
-            axes.plot(env_steps, curve, **thin, label=None if i else "single seeds")
+        shown = curves[:THIN_LINES]
+        thin: dict[str, Any] = {"color": SINGLE, "alpha": _alpha(len(shown)), "linewidth": 0.6}
+        label = "single seeds" if len(shown) == num_seeds else f"{len(shown)} of the seeds"
+        lines = [np.column_stack([env_steps, curve]) for curve in shown]
+        axes.add_collection(LineCollection(lines, **thin, label=label, zorder=2))
+        axes.autoscale_view()
     _finish(axes, title, target_return)
     _legend(figure, axes)
     return figure
@@ -158,7 +165,7 @@ def _compared_curve(axes: Axes, each: Compared, style: dict[str, Any]) -> None:
     x, curves = thinned(env_steps, fill_forward(returns))
     complete = ~np.isnan(curves).any(axis=0)
     if complete.any():
-        middle, low, high = iqm_interval(curves[:, complete])
+        middle, low, high = curve_interval(curves[:, complete])
         label = f"{each.name}, IQM of {len(curves)} seeds"
         axes.plot(x[complete], middle, linewidth=2, label=label, zorder=4, **style)
         band: dict[str, Any] = {"color": style["color"], "alpha": 0.3, "linewidth": 0}
