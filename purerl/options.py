@@ -110,7 +110,8 @@ class Keep:
     """What is kept of a run while it trains, and when it stops."""
 
     checkpoint_every: int | None = None
-    """Updates from one checkpoint to the next; by default the chunks that begin within a minute."""
+    """Updates from one checkpoint to the next; by default one is written with the first chunk that
+    ends a minute after the last was begun."""
     keep_checkpoints: int = 2
     """Checkpoints that are kept, the newest."""
     stop_on_nan: bool = False

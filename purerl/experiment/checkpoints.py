@@ -131,10 +131,11 @@ def read_manifest(directory: Path, updates: int) -> dict[str, Any]:
 
 
 def plain(states: PyTree) -> PyTree:
-    """States as NumPy arrays of their own, typed keys as their numbers; None for an empty array.
+    """States as NumPy arrays, typed keys as their numbers; None for an empty array.
 
-    orbax refuses empty arrays, of which the shape tells everything. Arrays that are spread over
-    several processes stay where they are.
+    What is on a device is copied: its place is given away with the next chunk. orbax refuses empty
+    arrays, of which the shape tells everything. Arrays that are spread over several processes stay
+    where they are.
     """
 
     def one(leaf: Any) -> np.ndarray | jax.Array | None:
@@ -142,7 +143,7 @@ def plain(states: PyTree) -> PyTree:
             return None
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         data = jax.random.key_data(leaf) if is_key else leaf
-        is_here = not isinstance(data, jax.Array) or data.is_fully_addressable
+        is_here = isinstance(data, jax.Array) and data.is_fully_addressable
         return np.array(data) if is_here else data
 
     return jax.tree.map(one, states)

@@ -21,12 +21,12 @@ from purerl.train import init
 PACKAGES = ("purerl", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")
 
 
-def fingerprint(config: Config, one: Config | None = None) -> str:
+def fingerprint(config: Config, setting: Config | None = None) -> str:
     """A hash of a config: its settings, the code a user brought, and the shapes of its state.
 
-    Of a sweep's config, `one` is one of the settings, whose state it is.
+    Of a sweep's config, `setting` is one of the settings, whose state it is.
     """
-    return digest([describe(config), shapes(config if one is None else one)])
+    return digest([describe(config), shapes(config if setting is None else setting)])
 
 
 def shapes(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -35,18 +35,18 @@ def make_header(
     config: Config,
     root: int,
     seed_ids: tuple[int, ...],
-    one: Config | None = None,
+    setting: Config | None = None,
     **how: Any,
 ) -> dict[str, Any]:
     """What determines a run, its fingerprint, and where it was computed.
 
-    `one` is one of the settings, where `config` is a sweep's; `how` names what the config does not
-    say, such as the length of a chunk.
+    `setting` is one of the settings, where `config` is a sweep's; `how` names what the config does
+    not say, such as the length of a chunk.
     """
     return {
         "kind": kind,
-        "fingerprint": fingerprint(config, one),
-        "shapes": digest(shapes(config if one is None else one)),
+        "fingerprint": fingerprint(config, setting),
+        "shapes": digest(shapes(config if setting is None else setting)),
         "env": env_name(config),
         "config": describe(config),
         "root": root,

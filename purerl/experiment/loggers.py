@@ -130,14 +130,14 @@ class WeightsAndBiases:
 
             config = json.loads((chunk.directory / "config.json").read_text())
             usual = {"project": "purerl", "name": chunk.directory.name, "dir": str(chunk.directory)}
-            known = chunk.directory / RUN_ID
-            if known.exists():
-                usual |= {"id": known.read_text(), "resume": "allow"}
+            run_id = chunk.directory / RUN_ID
+            if run_id.exists():
+                usual |= {"id": run_id.read_text(), "resume": "allow"}
             self._run = wandb.init(config=config, **{**usual, **self.settings})
-            known.write_text(self._run.id)
+            run_id.write_text(self._run.id)
         for line in lines(chunk, per_seed=self.per_seed):
-            known = {name: value for name, value in line.items() if value is not None}
-            self._run.log(known, step=line["env_steps"])
+            defined = {name: value for name, value in line.items() if value is not None}
+            self._run.log(defined, step=line["env_steps"])
 
     def close(self) -> None:
         if self._run is not None:
@@ -147,8 +147,8 @@ class WeightsAndBiases:
 
 def make_logger(name: str, *, per_seed: bool = False) -> Any:
     """A logger by its name on the command line: `jsonl`, `tensorboard` or `wandb`."""
-    known = {"jsonl": JsonLines, "tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-    return known[name](per_seed=per_seed)
+    loggers = {"jsonl": JsonLines, "tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+    return loggers[name](per_seed=per_seed)
 
 
 def require(module: str, extra: str) -> None:

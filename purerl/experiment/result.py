@@ -19,7 +19,14 @@ from purerl.experiment.describe import fingerprint
 from purerl.experiment.header import env_name
 from purerl.experiment.records import Evaluations, Records
 from purerl.experiment.signed import DamagedError, read_signed, write_signed
-from purerl.experiment.statistics import NOTHING, Interval, fill_forward, iqm_interval
+from purerl.experiment.statistics import (
+    NOTHING,
+    Interval,
+    fill_forward,
+    iqm_interval,
+    known,
+    share_at,
+)
 from purerl.train import TrainState
 from purerl.types import Metrics
 
@@ -110,20 +117,19 @@ class Run:
     def summary(self) -> Summary:
         """The run in a few numbers."""
         returns = self.final_returns()
-        known = returns[~np.isnan(returns)]
-        target = self.target_return
-        done = 1 - self.resumed_at / self.config.num_updates
+        found = known(returns)
+        share = 1 - self.resumed_at / self.config.num_updates  # of the run, in `times.run`
         env_steps = self.config.env_steps * len(self.seed_ids)
         return Summary(
-            episode_return=iqm_interval(known) if known.size else NOTHING,
+            episode_return=iqm_interval(found) if found.size else NOTHING,
             greedy=self.evaluation is not None,
-            solved=None if target is None else float(np.mean(returns >= target)),
-            target_return=target,
+            solved=share_at(returns, self.target_return),
+            target_return=self.target_return,
             num_seeds=len(self.seed_ids),
             failed_seeds=self.failed_seeds,
             seeds_without_episode=self._seeds(np.isnan(returns), self.failed_seeds),
             env_steps=env_steps,
-            steps_per_second=done * env_steps / self.times.run if done else np.nan,
+            steps_per_second=share * env_steps / self.times.run if share else np.nan,
             num_unfinished=self._num_unfinished(),
             times=self.times,
         )

@@ -77,8 +77,8 @@ def run(
       devices or into `memory_limit` bytes on each.
     - `evaluation_episodes`: greedy episodes of each seed after training, and every `evaluate_every`
       updates, there with as many sampled ones (0: none; nor are there any without a time limit).
-    - `checkpoint_every`: updates from one checkpoint to the next, by default the chunks that begin
-      within a minute; the last `keep_checkpoints` are kept.
+    - `checkpoint_every`: updates from one checkpoint to the next, by default with the first
+      chunk that ends a minute after the last one was begun; the last `keep_checkpoints` are kept.
     - `stop_on_nan`: end the run where a seed stops being finite.
     - `hooks`: functions called with a `Chunk` after each chunk, in threads of their own.
     - `mesh`: the devices, over an axis `seeds`, and where the environments of each agent are spread

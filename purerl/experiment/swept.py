@@ -12,7 +12,7 @@ from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.header import env_name
 from purerl.experiment.result import Times
-from purerl.experiment.statistics import NOTHING, Interval, iqm, iqm_interval
+from purerl.experiment.statistics import NOTHING, Interval, iqm, iqm_interval, known, share_at
 from purerl.types import Metrics
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Sweep:
 
         For the order alone, a seed that has no return counts as worse than all that have one.
         """
-        known = self.returns[~np.isnan(self.returns)]
-        worse = known.min() - np.ptp(known) - 1 if known.size else 0.0
+        found = known(self.returns.ravel())
+        worse = found.min() - np.ptp(found) - 1 if found.size else 0.0
         scores = iqm(np.where(np.isnan(self.returns), worse, self.returns).T)
         return np.argsort(-scores, kind="stable").tolist()
 
@@ -61,13 +61,13 @@ class Sweep:
         return [self._ranked(setting) for setting in self.order]
 
     def _ranked(self, setting: int) -> Ranked:
-        returns, target = self.returns[setting], self.target_return
-        known = returns[~np.isnan(returns)]
+        returns = self.returns[setting]
+        found = known(returns)
         return Ranked(
             setting=setting,
             values={name: float(column[setting]) for name, column in self.values.items()},
-            episode_return=iqm_interval(known) if known.size else NOTHING,
-            solved=None if target is None else float(np.mean(returns >= target)),
+            episode_return=iqm_interval(found) if found.size else NOTHING,
+            solved=share_at(returns, self.target_return),
             num_failed=int(np.sum(self.failed[setting])),
         )
 
