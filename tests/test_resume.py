@@ -24,6 +24,7 @@ from purerl.experiment import checkpoints, header
 from purerl.experiment.chunks import play_episodes
 from purerl.experiment.errors import RunError, Stopped
 from purerl.experiment.lock import Lock, in_use
+from purerl.experiment.result import read_summary
 from purerl.experiment.signed import write_signed
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
@@ -548,3 +549,15 @@ def test_who_looks_at_a_lock_does_not_refuse_a_run(tmp_path):
         with Lock(tmp_path):
             pass
         timer.join()
+
+
+def test_whether_there_is_a_result_is_for_the_first_process_to_say(finished, tmp_path, monkeypatch):
+    directory, asked = shutil.copytree(finished, tmp_path / "run"), []
+
+    def on_first(function, *args):
+        asked.append(function)
+        return json.loads(json.dumps(function(*args)))  # as the others hear it
+
+    monkeypatch.setattr("purerl.experiment.resume.on_first", on_first)
+    assert purerl.resume(directory, progress=False).times.compile > 0
+    assert read_summary in asked

@@ -14,6 +14,8 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.experiment import sweeps
+from purerl.experiment.records import Records
 from purerl.experiment.result import Times
 from purerl.experiment.swept import Sweep
 from purerl.sweep import one_setting, swept_values
@@ -137,7 +139,10 @@ def test_a_sweep_that_is_finished_is_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = purerl.sweep(small(log_every=2), policy_learning_rate=RATES)
     how: Any = {"updates_per_chunk": 6, "progress": False}
+    kept = []
+    monkeypatch.setattr(sweeps, "Records", lambda: kept.append(Records()) or kept[-1])
     result = purerl.run_sweep(sweep, 2, **how)
+    np.testing.assert_array_equal(kept[0].updates(), [2, 4, 6])
     before = {path: path.read_bytes() for path in result.directory.iterdir()}
     with pytest.raises(ValueError, match=r"the sweep in .* is finished; name another directory"):
         purerl.run_sweep(sweep, 2, result.directory, evaluation_episodes=2, **how)

@@ -48,6 +48,9 @@ def _begin(node: Any) -> tuple[int, int]:
 
 def _plain(node: Any) -> Any:
     """A syntax tree as lists; fields that are empty are left out, as they differ with versions."""
+    if isinstance(node, ast.JoinedStr):  # to which Python 3.12.1 adds empty strings
+        parts = [each for each in node.values if getattr(each, "value", None) != ""]
+        return [type(node).__name__, _plain(parts)]
     if isinstance(node, ast.AST):
         fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
         return [type(node).__name__, *([name, _plain(value)] for name, value in fields)]
