@@ -96,7 +96,10 @@ def test_resumed_run_ends_bitwise_as_one_that_ran_through(stopped, straight, mon
     again = purerl.resume(stopped, hooks=[seen.append], **GO_ON)
     assert again.resumed_at == 16
     assert_same(again, straight)
-    assert [chunk.updates for chunk in seen] == [16, 18, 20, 22, 24]
+    # What was there before comes in pieces, each to the next update at which episodes were played.
+    assert [chunk.updates for chunk in seen] == [8, 16, 18, 20, 22, 24]
+    played = [chunk.updates for chunk in seen if chunk.greedy_return is not None]
+    assert played == straight.evaluations.updates.tolist()
     together = np.concatenate([chunk.metrics.entropy for chunk in seen], axis=1)
     np.testing.assert_array_equal(together, straight.metrics.entropy)
 
