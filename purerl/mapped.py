@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
@@ -35,15 +36,21 @@ def map_seeds(
     same for all. A number of seeds that the devices do not divide is padded with repeats of the
     last, which are cut off again; where there are fewer seeds than local devices, some stay idle. A
     CPU computes up to `block` entries side by side, see `block_size`. The devices of a `mesh` may
-    be those of several processes.
+    be those of several processes. It can be part of a compiled function.
     """
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
     mesh = seed_mesh(num_seeds=num_seeds) if mesh is None else mesh
     padded = pad_seeds(batched, mesh.shape[SEEDS])
-    if mesh.is_multi_process:
+    traced = _is_traced()
+    if mesh.is_multi_process and not traced:
         padded = place(padded, NamedSharding(mesh, P(SEEDS)))
-    out = seed_program(function, mesh, block=block)(padded, *broadcast)
+    out = seed_program(function, mesh, block=block, nested=traced)(padded, *broadcast)
     return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
+
+
+def _is_traced() -> bool:
+    """Whether this is part of a function that is being traced, maybe with none of its arguments."""
+    return isinstance(jnp.zeros(()), Tracer)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -80,13 +87,15 @@ def seed_program(
     num_batched: int = 1,
     donate: bool = False,
     block: int = 1,
+    nested: bool = False,
 ) -> Any:
     """The compiled form of a function of one seed, for batches that the axis `seeds` divides.
 
     Over `seeds` devices never talk to each other; over `envs` it is the compiler that makes them.
     The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
     `donate` gives away the first. A CPU takes `block` seeds at a time, or as many below that as
-    divide its share. Equal functions are one program, and the last few are kept.
+    divide its share. Equal functions are one program, and the last few are kept. `nested` is one
+    that another program contains.
     """
 
     def on_device(*args):
@@ -132,12 +141,13 @@ def seed_program(
             return out
         return jax.lax.with_sharding_constraint(out, shardings_of(out, mesh))
 
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    # The options of a program are those of the outermost: jax refuses them further in.
+    has_options = mesh.devices.flat[0].platform == "cpu" and not nested
     return jax.jit(
         on_mesh,
         out_shardings=NamedSharding(mesh, P(SEEDS)) if over_envs(mesh) == 1 else None,
         donate_argnums=(0,) if donate else (),
-        compiler_options=CPU_OPTIONS if is_cpu else None,
+        compiler_options=CPU_OPTIONS if has_options else None,
     )
 
 

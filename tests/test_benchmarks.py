@@ -224,6 +224,14 @@ def test_the_others_go_on_without_a_trainer_that_died():
     assert [len(worker.repeats) for worker in workers] == [2, 0, 2]
 
 
+def test_a_point_of_the_sweep_is_measured_with_as_many_seeds_as_it_says():
+    point = module("throughput").measure("vpg", 3, 4, updates=2, repeats=1)
+    steps = 2 * point["rollout_length"] * 4 * 3
+    assert point["env_steps"] == steps
+    assert point["steps_per_second"] == [steps / point["run_seconds"][0]]
+    assert point["device_bytes"] > 0
+
+
 def test_memory_growth_is_of_one_update_and_seed():
     points = [
         {"updates": 8, "seeds": 4, "devices": 2, "device_bytes": 1000, "peak_rss_bytes": 5e6},

@@ -197,6 +197,28 @@ def test_five_seeds_on_two_devices_are_five():
     assert_bitwise_equal(states.key, jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config).key)
 
 
+def test_train_seeds_can_be_a_part_of_a_compiled_function(config):
+    keys = purerl.seed_keys(0, 3)
+    expected = purerl.train_seeds(keys, config)
+    shapes = jax.eval_shape(purerl.train_seeds, keys, config)
+    traced = {
+        "all": jax.jit(purerl.train_seeds)(keys, config),
+        "config": jax.jit(lambda config: purerl.train_seeds(keys, config))(config),
+        "nothing": jax.jit(lambda: purerl.train_seeds(keys, config))(),
+    }
+    assert jax.tree.map(lambda leaf: leaf.shape, expected) == jax.tree.map(
+        lambda leaf: leaf.shape, shapes
+    )
+    for states, metrics in traced.values():
+        assert_bitwise_equal(states.key, expected[0].key)
+        # Another program: the first update alone is comparable.
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=1e-3, atol=1e-5),
+            metrics,
+            expected[1],
+        )
+
+
 def test_map_seeds_maps_every_batched_leaf_and_broadcasts_the_rest():
     batched = {"a": jnp.arange(5.0), "b": jnp.arange(10).reshape(5, 2)}
 
