@@ -116,13 +116,13 @@ def compile_programs(
     the mesh does not fit the config.
     """
     start = time.perf_counter()
-    if mesh is None:  # no more devices than seeds, but some of each process
-        mesh = seed_mesh(jax.devices(), None if several() else len(keys))
+    agents, fixed = agents_of(keys, config, axes)
+    num_agents = len(agents.key)
+    if mesh is None:  # no more devices than agents, but some of each process
+        mesh = seed_mesh(jax.devices(), None if several() else num_agents)
     mesh = require_mesh(mesh, config.num_envs)
     num_devices = mesh.shape[SEEDS]
     told = "memory_limit" if memory_limit is not None else "the memory that is free"
-    agents, fixed = agents_of(keys, config, axes)
-    num_agents = len(agents.key)
     play = None
     if episodes and config.time_limit is not None:
         play = Play(episodes, config.time_limit, sampled=sampled)
@@ -130,7 +130,7 @@ def compile_programs(
     def compiled(size: int) -> Programs:
         return _compile(agents, fixed, config, chunk_updates, play, min(size, num_agents), mesh)
 
-    free = [available(mesh.local_devices[0])] if memory_limit is None else [memory_limit]
+    free = [available(mesh.local_devices)] if memory_limit is None else [memory_limit]
     limits = [limit for (limit,) in exchange(free) if limit is not None]
     limit = min(limits) if limits else None
     programs = compiled(num_agents if seed_batch is None else seed_batch)
