@@ -83,9 +83,14 @@ def resume(
         start = on_first(newest_whole, directory, force) or 0
         header = on_first(read_header, directory, start)
         plan = plan_of(header, config, env)
-        mesh = mesh_from(plan.mesh) if mesh is None else mesh
-        mesh = None if mesh is None else require_mesh(mesh, plan.config.num_envs)
-        plan = dataclasses.replace(plan, mesh=shape_of(mesh))
+        if total_steps is not None:
+            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
+        trained = start == plan.config.num_updates
+        if mesh is None and not trained:  # what is finished needs none of its devices
+            mesh = mesh_from(plan.mesh)
+        if mesh is not None:
+            mesh = require_mesh(mesh, plan.config.num_envs)
+            plan = dataclasses.replace(plan, mesh=shape_of(mesh))
         conduct = Conduct(
             checkpoint_every,
             keep_checkpoints,
@@ -95,13 +100,10 @@ def resume(
             progress,
             mesh,
         )
-        if total_steps is not None:
-            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
         if seed_batch is not None:
             plan = dataclasses.replace(plan, seed_batch=seed_batch)
         check_plan(plan, conduct)
         _require_going_on(header, plan, start)
-        trained = start == plan.config.num_updates
         with_budget = total_steps is not None
         on_first(_require_the_same, header, plan, force, with_budget, trained)
         if not start:
@@ -113,6 +115,8 @@ def resume(
         if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
             _tell_all(plan, conduct, directory, states, records)
             return _load(header, plan, directory, states, records)
+        if trained and mesh is None:  # but not evaluated
+            conduct = dataclasses.replace(conduct, mesh=mesh_from(plan.mesh))
         return complete(plan, conduct, directory, start, (states, records))
 
 
