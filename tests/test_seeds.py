@@ -297,7 +297,16 @@ def test_ids_that_are_no_whole_numbers_are_refused_in_one_line(seeds, without_ty
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("keys", [jax.random.key(0), jnp.zeros((2, 2), jnp.uint32)])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        jax.random.key(0),
+        jnp.zeros((2, 2), jnp.uint32),
+        [jax.random.key(0), jax.random.key(1)],
+        purerl.seed_keys(0, 2)[:0],
+        8,
+    ],
+)
 def test_keys_that_are_no_batch_of_typed_keys_are_refused(keys, config, without_type_checks):
     with pytest.raises(ValueError, match=r"keys is .*one typed key a seed.*seed_keys") as refusal:
         purerl.train_seeds(keys, config)
