@@ -229,6 +229,20 @@ def test_map_seeds_maps_every_batched_leaf_and_broadcasts_the_rest():
     np.testing.assert_array_equal(out, [1, 15, 29, 43, 57])
 
 
+@pytest.mark.parametrize(("share", "block", "expected"), [(31, 16, 32), (6, 4, 6), (5, 1, 5)])
+def test_blocks_are_of_one_size_and_as_few_as_can_be(share, block, expected):
+    called = []
+
+    def count(x):
+        jax.debug.callback(lambda x: called.append(int(x)), x)
+        return 2 * x
+
+    out = map_seeds(count, jnp.arange(share), mesh=seed_mesh(jax.devices()[:1]), block=block)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(out, 2 * np.arange(share))
+    assert sorted(called) == [*range(share), *[share - 1] * (expected - share)]
+
+
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
