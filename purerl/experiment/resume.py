@@ -17,7 +17,7 @@ from purerl.experiment.checkpoints import (
     restore,
     restore_records,
 )
-from purerl.experiment.conduct import Conduct, Plan, check_plan
+from purerl.experiment.conduct import Conduct, RunPlan, check_plan
 from purerl.experiment.describe import describe, digest, shapes
 from purerl.experiment.directory import write_header, write_run
 from purerl.experiment.header import (
@@ -128,7 +128,7 @@ def _require_run(directory: Path) -> None:
 
 
 def _tell_all(
-    plan: Plan, conduct: Conduct, directory: Path, states: TrainState, records: Records
+    plan: RunPlan, conduct: Conduct, directory: Path, states: TrainState, records: Records
 ) -> None:
     """Tell the hooks of a run that is finished: they may not have heard of its end."""
     with Hooks(conduct.hooks if is_first() else ()) as hooks:
@@ -138,7 +138,7 @@ def _tell_all(
 
 
 def _load(
-    header: dict[str, Any], plan: Plan, directory: Path, states: TrainState, records: Records
+    header: dict[str, Any], plan: RunPlan, directory: Path, states: TrainState, records: Records
 ) -> Run:
     """A run that is trained and evaluated; its result is written where it is missing."""
     start = plan.config.num_updates
@@ -153,7 +153,7 @@ def _load(
     return result
 
 
-def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
+def _require_going_on(header: dict[str, Any], plan: RunPlan, start: int) -> None:
     """Refuse a config with which the run cannot go on from where it stands, forced or not."""
     config, chunk = plan.config, plan.updates_per_chunk
     if config.log_every != header["config"]["log_every"]:
@@ -175,7 +175,7 @@ def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
 
 
 def _require_the_same(
-    header: dict[str, Any], plan: Plan, force: bool, with_budget: bool, trained: bool
+    header: dict[str, Any], plan: RunPlan, force: bool, with_budget: bool, trained: bool
 ) -> None:
     """Refuse to go on where the result could change, unless forced to.
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.evaluate import Evaluation
-from purerl.experiment.conduct import Plan
+from purerl.experiment.conduct import RunPlan
 from purerl.experiment.hooks import Chunk
 from purerl.experiment.records import Records
 from purerl.types import Metrics
 
 
 def make_chunk(
-    plan: Plan,
+    plan: RunPlan,
     directory: Path,
     updates: int,
     metrics: Metrics,
@@ -42,7 +42,7 @@ def make_chunk(
 
 
 def past_chunk(
-    plan: Plan, directory: Path, updates: int, records: Records, failed_at: ndarray
+    plan: RunPlan, directory: Path, updates: int, records: Records, failed_at: ndarray
 ) -> Chunk:
     """Everything that was recorded until now, as one chunk."""
     played, last = records.evaluations(), (None, None)
