@@ -35,6 +35,11 @@ def env_steps(work: dict[str, int]) -> int:
     return work["num_envs"] * work["rollout_length"] * work["updates"]
 
 
+def even_devices(seeds: int, cores: int) -> int:
+    """The most devices, of no more than the cores, over which seeds are cut evenly."""
+    return max(count for count in range(1, min(seeds, cores) + 1) if seeds % count == 0)
+
+
 def purerl(work: dict[str, int]) -> Train:
     """`purerl.train_seeds`, on as many devices as `JAX_NUM_CPU_DEVICES` says."""
     import jax
@@ -88,7 +93,7 @@ def rejax_pmap(work: dict[str, int]) -> Train:
     """`pmap(vmap(train))`, the seeds cut evenly over the devices, without evaluation."""
     import jax
 
-    devices = min(jax.local_device_count(), work["seeds"])
+    devices = even_devices(work["seeds"], jax.local_device_count())
     train_seeds = jax.pmap(jax.vmap(_rejax_algorithm(work).train))
 
     def train(root: int) -> Callable[[], int]:

@@ -37,7 +37,7 @@ from surroundings import surroundings
 
 import purerl
 from purerl.experiment.cores import use_all_cores
-from purerl.mapped import map_seeds
+from purerl.mapped import block_size, map_seeds
 from purerl.rollout import collect
 from purerl.sharding import seed_mesh
 
@@ -229,11 +229,15 @@ def floors(options: argparse.Namespace) -> dict[str, Any]:
     keys = purerl.seed_keys(0, options.seeds)
     states = jax.block_until_ready(map_seeds(purerl.init, keys, config))
     alone, both = (EnvSteps(options.updates, with_policy) for with_policy in (False, True))
-    programs: dict[str, Callable[[], Any]] = {
-        "env steps alone, as mapped": lambda: map_seeds(alone, keys, config),
-        "env and policy, as mapped": lambda: map_seeds(both, keys, config),
-        "rollout": lambda: map_seeds(Rollouts(options.updates), states, config),
-        "trained": lambda: map_seeds(Updates(options.updates), states, config),
+
+    def mapped(function: Callable[..., Any], batched: Any) -> Callable[[], Any]:
+        return lambda: map_seeds(function, batched, config, block=block_size(config))
+
+    programs = {
+        "env steps alone, as mapped": mapped(alone, keys),
+        "env and policy, as mapped": mapped(both, keys),
+        "rollout": mapped(Rollouts(options.updates), states),
+        "trained": mapped(Updates(options.updates), states),
     }
     if options.seeds % mesh.size == 0:
         alone_beside, both_beside = side_by_side(alone, mesh), side_by_side(both, mesh)

@@ -21,9 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contenders import CONTENDERS
+from contenders import CONTENDERS, even_devices
 from measures import ratio, show_table, spread
 from surroundings import revision, surroundings
+
+from purerl.experiment.cores import count_cores
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -124,8 +126,8 @@ class WorkerEnded(Exception):
 
 def environment(name: str, setting: Setting, home: Path | None) -> dict[str, str]:
     """The variables of a worker: where purerl comes from, and how many devices there are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = {"purerl": cores, "rejax-pmap": min(cores or 1, setting.seeds)}.get(name, 1)
+    cores = count_cores()
+    devices = {"purerl": cores, "rejax-pmap": even_devices(setting.seeds, cores)}.get(name, 1)
     variables = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     variables.pop("PYTHONPATH", None)
     if home is not None:

@@ -4,13 +4,13 @@ A step is taken apart into its phases, each compiled as a program of its own and
 seeds as `purerl.train_seeds` maps training; programs take turns, and each gets what the one before
 made. Times are of one update of all seeds, the median of the repeats.
 
-**rollout**: `collect`. **estimate**: the baseline's values, the advantage, and the rollout laid out
-as rows. **policy update**, **baseline update**: all epochs and minibatches of the one and of the
-other network. **sum**: these four. **whole step**: `train_step` in one program, which is more work:
-metrics, and the check that all is finite. **step in a chunk**: a step of `advance` over several
-updates, also in one program. What the sum is above the whole step is what one program saves:
-phases that need not leave their results in memory for the next, with seeds whose arrays stay in the
-cache from phase to phase.
+**rollout**: `collect`. **estimate**: the baseline's values, the advantage, the rollout laid out as
+rows, and their shuffles for minibatches. **policy update**, **baseline update**: all epochs and
+minibatches of the one and of the other network. **sum**: these four. **whole step**: `train_step`
+in one program, which is more work: metrics, and the check that all is finite. **step in a chunk**:
+a step of `advance` over several updates, also in one program. What the sum is above the whole step
+is what one program saves: phases that need not leave their results in memory for the next, with
+seeds whose arrays stay in the cache from phase to phase.
 
     python benchmarks/phases.py
     python benchmarks/phases.py --algo ppo --seeds 16 --envs 64 --repeats 20
@@ -49,20 +49,21 @@ def rollout(state: Any, config: Any) -> Any:
 
 
 def estimate(state: Any, transitions: Any, config: Any) -> Any:
-    """What the losses take, of a rollout."""
-    value, next_value = values(state.learner.baseline, transitions)
+    """What the losses take, of a rollout, and the rows of each minibatch."""
+    baseline = state.learner.baseline
+    value, next_value = (None, None) if baseline is None else values(baseline, transitions)
     made = config.algorithm.estimate(transitions, value, next_value, config.hyper)
-    return make_batch(transitions, value, made)
+    return make_batch(transitions, value, made), minibatches(state.key, config)
 
 
-def policy_update(state: Any, batch: Any, config: Any) -> Any:
+def policy_update(state: Any, batch: Any, rows: Any, config: Any) -> Any:
     """The policy after its epochs."""
-    return update_policy(state.learner, batch, minibatches(state.key, config), config)
+    return update_policy(state.learner, batch, rows, config)
 
 
-def baseline_update(state: Any, batch: Any, config: Any) -> Any:
+def baseline_update(state: Any, batch: Any, rows: Any, config: Any) -> Any:
     """The baseline after its epochs."""
-    return update_baseline(state.learner, batch, minibatches(state.key, config), config)
+    return update_baseline(state.learner, batch, rows, config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +89,10 @@ def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]
     made = {"rollout": mapped(rollout, state)}
     transitions = made["rollout"]()[0]
     made["estimate"] = mapped(estimate, state, transitions)
-    batch = made["estimate"]()
-    made["policy update"] = mapped(policy_update, state, batch)
+    batch, rows = made["estimate"]()
+    made["policy update"] = mapped(policy_update, state, batch, rows)
     if config.algorithm.has_baseline:
-        made["baseline update"] = mapped(baseline_update, state, batch)
+        made["baseline update"] = mapped(baseline_update, state, batch, rows)
     made["whole step"] = mapped(purerl.train_step, state)
     made["step in a chunk"] = mapped(Advance(chunk), state)
     for run in made.values():

@@ -1,8 +1,8 @@
 """How many env steps a second are trained, in how much memory, over algorithms, seeds and envs?
 
 Each point is a process of its own, so that its peak memory is its own and nothing is warm from the
-point before. It compiles `purerl.train_seeds` ahead of time, runs it once to warm up, and then
-several times with other keys, waiting for everything that it returns.
+point before. It compiles the program of `purerl.train_seeds` ahead of time, runs it once to warm
+up, and then several times with other keys, waiting for everything that it returns.
 
     python benchmarks/throughput.py                                  # about five minutes
     python benchmarks/throughput.py --algos ppo --seeds 1 64 --envs 4 64 --repeats 7
@@ -45,6 +45,8 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
     import purerl
     from purerl.experiment.cores import use_all_cores
     from purerl.experiment.memory import needed
+    from purerl.mapped import block_size, pad_seeds, seed_program
+    from purerl.sharding import seed_mesh
 
     use_all_cores()
     base = purerl.preset("CartPole-v1", algo, num_envs=num_envs)
@@ -52,19 +54,22 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
         updates = max(2, STEPS // (seeds * base.env_steps_per_update))
     total_steps = updates * base.env_steps_per_update
     config = purerl.preset("CartPole-v1", algo, num_envs=num_envs, total_steps=total_steps)
-    keys = [purerl.seed_keys(root, seeds) for root in range(repeats + 1)]
+    mesh = seed_mesh(num_seeds=seeds)
+    keys = [pad_seeds(purerl.seed_keys(root, seeds), mesh.size) for root in range(repeats + 1)]
     imported = peak_rss()
 
     start = time.perf_counter()
-    lowered = jax.jit(purerl.train_seeds).lower(keys[0], config)
+    # The program of `train_seeds` itself: within another it would be compiled with other options.
+    program = seed_program(purerl.train, mesh, block=block_size(config))
+    lowered = program.lower(keys[0], config)
     lowering = time.perf_counter() - start
     start = time.perf_counter()
-    program = lowered.compile()
+    compiled = lowered.compile()
     compiling = time.perf_counter() - start
     seconds = []
     for each in jax.block_until_ready(keys):
         start = time.perf_counter()
-        jax.block_until_ready(program(each, config))
+        jax.block_until_ready(compiled(each, config))
         seconds.append(time.perf_counter() - start)
     stats = jax.local_devices()[0].memory_stats() or {}
     env_steps = config.env_steps * seeds
@@ -82,8 +87,8 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
         "first_seconds": seconds[0],
         "run_seconds": seconds[1:],
         "steps_per_second": [env_steps / each for each in seconds[1:]],
-        "devices": jax.local_device_count(),
-        "device_bytes": needed(program),
+        "devices": mesh.size,
+        "device_bytes": needed(compiled),
         "peak_device_bytes": stats.get("peak_bytes_in_use"),
         "peak_rss_bytes": peak_rss(),
         "imported_rss_bytes": imported,

@@ -44,7 +44,7 @@ def monte_carlo_estimate(
     A truncated episode is over: its return is the sum of what it got.
     """
     del value, next_value
-    returns = reward_to_go(
+    advantage = reward_to_go(
         rollout.reward,
         hyper.discount,
         terminated=rollout.terminated,
@@ -52,7 +52,8 @@ def monte_carlo_estimate(
     )
     done = rollout.terminated | rollout.truncated
     finished = jnp.cumsum(done[::-1], axis=0)[::-1] > 0
-    return Estimate(advantage=returns, value_target=returns, weight=finished.astype(returns.dtype))
+    weight = finished.astype(advantage.dtype)
+    return Estimate(advantage=advantage, value_target=advantage, weight=weight)
 
 
 def baseline_estimate(
@@ -62,14 +63,15 @@ def baseline_estimate(
     hyper: Hyperparams,
 ) -> Estimate:
     """`Â = G − V`: reward-to-go, bootstrapped with V where an episode is cut, less the baseline."""
-    returns = reward_to_go(
+    value_target = reward_to_go(
         rollout.reward,
         hyper.discount,
         terminated=rollout.terminated,
         truncated=rollout.truncated,
         next_value=next_value,
     )
-    return Estimate(advantage=returns - value, value_target=returns, weight=jnp.ones_like(returns))
+    weight = jnp.ones_like(value_target)
+    return Estimate(advantage=value_target - value, value_target=value_target, weight=weight)
 
 
 def gae_estimate(

@@ -153,6 +153,9 @@ class Plan:
     topology, such as v5e:16x16."""
     seeds: int = 64
     """Number of seeds."""
+    devices: str | None = None
+    """Of the target's devices: 8 for so many, over which seeds are spread; 4x2 for 4 times 2 that
+    share the environments of the same seeds. By default all."""
     json: Path | None = None
     """File to write the plan to, as JSON."""
 

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
@@ -35,15 +36,21 @@ def map_seeds(
     same for all. A number of seeds that the devices do not divide is padded with repeats of the
     last, which are cut off again; where there are fewer seeds than local devices, some stay idle. A
     CPU computes up to `block` entries side by side, see `block_size`. The devices of a `mesh` may
-    be those of several processes.
+    be those of several processes. It can be part of a compiled function.
     """
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
     mesh = seed_mesh(num_seeds=num_seeds) if mesh is None else mesh
     padded = pad_seeds(batched, mesh.shape[SEEDS])
-    if mesh.is_multi_process:
+    traced = _is_traced()
+    if mesh.is_multi_process and not traced:
         padded = place(padded, NamedSharding(mesh, P(SEEDS)))
-    out = seed_program(function, mesh, block=block)(padded, *broadcast)
+    out = seed_program(function, mesh, block=block, nested=traced)(padded, *broadcast)
     return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
+
+
+def _is_traced() -> bool:
+    """Whether this is part of a function that is being traced, maybe with none of its arguments."""
+    return isinstance(jnp.zeros(()), Tracer)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -80,65 +87,56 @@ def seed_program(
     num_batched: int = 1,
     donate: bool = False,
     block: int = 1,
+    nested: bool = False,
 ) -> Any:
     """The compiled form of a function of one seed, for batches that the axis `seeds` divides.
 
     Over `seeds` devices never talk to each other; over `envs` it is the compiler that makes them.
     The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
-    `donate` gives away the first. A CPU takes `block` seeds at a time, or as many below that as
-    divide its share. Equal functions are one program, and the last few are kept.
+    `donate` gives away the first. A CPU takes up to `block` seeds at a time. Equal functions are
+    one program, and the last few are kept. `nested` is one that another program contains.
     """
-
-    def on_device(*args):
-        batched, broadcast = args[:num_batched], args[num_batched:]
-
-        def one(each):
-            return function(*each, *broadcast)
-
-        share = jax.tree.leaves(batched)[0].shape[0]
-        size = share
-        if mesh.devices.flat[0].platform == "cpu":
-            size = max(each for each in range(1, min(block, share) + 1) if share % each == 0)
-        if size == 1:
-            return jax.lax.map(one, batched)
-        if size == share:
-            return jax.vmap(one)(batched)
-        return jax.lax.map(one, batched, batch_size=size)
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def on_mesh(*args):
-        specs = tuple(P(SEEDS) if i < num_batched else P() for i in range(len(args)))
-        # jaxlib 0.11.2 crashes where an array without entries is laid over several CPU devices:
-        # each device makes its own.
-        args, empty = eqx.partition(args, lambda leaf: leaf.size > 0)
+        batched, broadcast = args[:num_batched], args[num_batched:]
+        on_device = functools.partial(_on_device, function, block if is_cpu else None)
+        return _on_mesh(on_device, mesh, batched, broadcast)
 
-        def with_empty(*args):
-            shares = (
-                _share_of_empty(each, mesh.shape[SEEDS] if i < num_batched else 1)
-                for i, each in enumerate(empty)
-            )
-            return on_device(*eqx.combine(args, tuple(shares)))
-
-        # check_vma is off: an environment's loop may start from constants, which do not vary over
-        # the mesh, and go on with values that do.
-        out = jax.shard_map(
-            with_empty,
-            mesh=mesh,
-            axis_names={SEEDS},
-            in_specs=specs,
-            out_specs=P(SEEDS),
-            check_vma=False,
-        )(*args)
-        if over_envs(mesh) == 1:
-            return out
-        return jax.lax.with_sharding_constraint(out, shardings_of(out, mesh))
-
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         on_mesh,
         out_shardings=NamedSharding(mesh, P(SEEDS)) if over_envs(mesh) == 1 else None,
         donate_argnums=(0,) if donate else (),
-        compiler_options=CPU_OPTIONS if is_cpu else None,
+        # A nested program has those of the outermost: jax refuses others.
+        compiler_options=CPU_OPTIONS if is_cpu and not nested else None,
     )
+
+
+def _on_mesh(
+    on_device: Callable[..., Any], mesh: Mesh, batched: PyTree, broadcast: PyTree
+) -> PyTree:
+    """Give each device of a mesh its share of a batch, and all of what is broadcast."""
+    # jaxlib 0.11.2 crashes where an array without entries is laid over several CPU devices: each
+    # device makes its own.
+    args, empty = eqx.partition((batched, broadcast), lambda leaf: leaf.size > 0)
+
+    def with_empty(*args):
+        own = (_share_of_empty(empty[0], mesh.shape[SEEDS]), _share_of_empty(empty[1], 1))
+        return on_device(*eqx.combine(args, own))
+
+    # check_vma is off: an environment's loop may start from constants, which do not vary over the
+    # mesh, and go on with values that do.
+    out = jax.shard_map(
+        with_empty,
+        mesh=mesh,
+        axis_names={SEEDS},
+        in_specs=(P(SEEDS), P()),
+        out_specs=P(SEEDS),
+        check_vma=False,
+    )(*args)
+    if over_envs(mesh) == 1:
+        return out
+    return jax.lax.with_sharding_constraint(out, shardings_of(out, mesh))
 
 
 def _share_of_empty(tree: PyTree, num_devices: int) -> PyTree:
@@ -146,6 +144,31 @@ def _share_of_empty(tree: PyTree, num_devices: int) -> PyTree:
     return jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0] // num_devices, *leaf.shape[1:]), leaf.dtype), tree
     )
+
+
+def _on_device(
+    function: Callable[..., Any], block: int | None, batched: PyTree, broadcast: PyTree
+) -> PyTree:
+    """Map a function over the share of one device: side by side, or in blocks one after another."""
+
+    def one(each):
+        return function(*each, *broadcast)
+
+    share = jax.tree.leaves(batched)[0].shape[0]
+    block = share if block is None else min(block, share)
+    if block == 1:
+        return jax.lax.map(one, batched)
+    if block == share:
+        return jax.vmap(one)(batched)
+    # Blocks of one size, so that there is one program; what fills up the last is thrown away.
+    num_blocks = -(-share // block)
+    size = -(-share // num_blocks)
+    blocks = jax.tree.map(
+        lambda leaf: leaf.reshape(num_blocks, size, *leaf.shape[1:]),
+        pad_seeds(batched, num_blocks * size),
+    )
+    out = jax.lax.map(jax.vmap(one), blocks)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:share], out)
 
 
 def shardings_of(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -76,7 +76,8 @@ def scale_rewards(
     begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
     term = rollout.reward.at[0].add(discount * scale.discounted_return)
     decay = jnp.where(begins, 0, discount)
-    returns = recurrence(term, decay, reverse=False)
-    stats = merge(scale.stats, returns)
+    discounted_return = recurrence(term, decay, reverse=False)
+    stats = merge(scale.stats, discounted_return)
     reward = jnp.clip(rollout.reward / stats.std, -LIMIT, LIMIT)
-    return RewardScale(jnp.where(done[-1], 0, returns[-1]), stats), reward
+    last = jnp.where(done[-1], 0, discounted_return[-1])
+    return RewardScale(last, stats), reward

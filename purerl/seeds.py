@@ -89,10 +89,12 @@ def train_seeds(
 
 
 def require_keys(keys: Any) -> None:
-    """Refuse what is no batch of typed keys."""
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+    """Refuse what is no batch of typed keys, or has none."""
+    told = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "dtype") else one_line(keys)
+    is_key = hasattr(keys, "dtype") and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if not is_key or keys.ndim != 1 or not len(keys):
         raise ValueError(
-            f"keys is {keys.dtype}{list(keys.shape)}; give one typed key a seed, such as "
+            f"keys is {told}; give an array of one typed key a seed, such as "
             f"purerl.seed_keys(0, 8)."
         )
 

@@ -38,10 +38,15 @@ def make_mesh(devices: Sequence[Any] | np.ndarray, envs: int = 1) -> Mesh:
 
 
 def require_mesh(mesh: Mesh, num_envs: int) -> Mesh:
-    """Refuse a mesh of other axes, or one whose axis `envs` does not divide the environments.
+    """Refuse what is no mesh, or has other axes, or where `envs` does not divide the environments.
 
     **Returns:** the mesh with Auto axes.
     """
+    if not isinstance(mesh, Mesh):
+        raise ValueError(
+            f"mesh = {one_line(mesh)} must be a jax.sharding.Mesh, such as "
+            f"jax.make_mesh((8,), ('seeds',))."
+        )
     if SEEDS not in mesh.shape or not set(mesh.shape) <= {SEEDS, ENVS}:
         raise ValueError(
             f"mesh has the axes {one_line(tuple(mesh.shape))}; it takes {SEEDS!r}, and {ENVS!r} to "

@@ -78,7 +78,8 @@ class Env(Protocol):
 
     `step` resets by itself where an episode ends, and puts the true successor, from before the
     reset, into `info["final_observation"]`. `default_params`, a pytree of numbers, is needed only
-    where the environment has parameters.
+    where the environment has parameters. A NaN anywhere in the state counts as a failure of the
+    agent, which is frozen; an infinity does not.
     """
 
     def reset(self, key: Key[Array, ""], params: PyTree, /) -> tuple[Array, PyTree]:

@@ -46,7 +46,7 @@ def learner_and_batch(config):
     state = purerl.init(jax.random.key(0), config)
     phases = module("phases")
     transitions, _, _ = phases.rollout(state, config)
-    return state.learner, phases.estimate(state, transitions, config)
+    return state.learner, phases.estimate(state, transitions, config)[0]
 
 
 def test_a_spread_is_the_median_and_the_range():
@@ -167,6 +167,23 @@ def test_the_phases_of_a_repeat_are_summed_and_shown_before_the_whole_step():
     assert lines[-1].split()[-3:] == ["60", "%", "3.33"]
 
 
+@pytest.mark.filterwarnings("ignore:rollout_length")  # too short for REINFORCE
+@pytest.mark.parametrize("algo", ["ppo", "reinforce"])
+def test_every_algorithm_is_taken_apart(algo):
+    phases = module("phases")
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 64, "hidden": (8,)}
+    config = purerl.preset("CartPole-v1", algo, **sizes)
+    made = phases.programs(purerl.seed_keys(0, 2), config, 2)
+    expected = [name for name in phases.PHASES if algo == "ppo" or name != "baseline update"]
+    assert list(made) == [*expected, "whole step", "step in a chunk"]
+
+
+def test_seeds_are_cut_evenly_over_the_devices_of_a_peer():
+    contenders = module("contenders")
+    assert [contenders.even_devices(6, cores) for cores in (1, 4, 16)] == [1, 3, 6]
+    assert contenders.even_devices(7, 4) == 1
+
+
 def test_a_setting_is_read_and_gives_every_trainer_the_same_steps():
     peers = module("peers")
     setting = peers.Setting.parse("4x128x16")
@@ -186,7 +203,7 @@ def test_only_purerl_and_pmap_get_a_device_for_each_core(tmp_path):
         for name in ("purerl", "purerl-one-device", "rejax", "rejax-pmap")
     }
     assert devices["purerl-one-device"] == devices["rejax"] == 1
-    assert devices["rejax-pmap"] == min(devices["purerl"], 2)
+    assert devices["rejax-pmap"] == module("contenders").even_devices(2, devices["purerl"])
     assert peers.environment("purerl", setting, tmp_path)["PYTHONPATH"] == str(tmp_path)
 
 
@@ -222,6 +239,14 @@ def test_the_others_go_on_without_a_trainer_that_died():
     assert module("peers").compare(workers, 2) == [workers[0], workers[2]]
     assert workers[1].failed == "b ended"
     assert [len(worker.repeats) for worker in workers] == [2, 0, 2]
+
+
+def test_a_point_of_the_sweep_is_measured_with_as_many_seeds_as_it_says():
+    point = module("throughput").measure("vpg", 3, 4, updates=2, repeats=1)
+    steps = 2 * point["rollout_length"] * 4 * 3
+    assert point["env_steps"] == steps
+    assert point["steps_per_second"] == [steps / point["run_seconds"][0]]
+    assert point["device_bytes"] > 0
 
 
 def test_memory_growth_is_of_one_update_and_seed():

@@ -106,8 +106,9 @@ def test_a_loop_that_does_not_say_how_often_it_turns_is_asked_for_its_bound():
     silent = TEXT.replace("known_trip_count", "unknown")
     (loop,) = launches(hlo.read(silent)).loops
     assert (loop.trips, loop.total_launches) == (8, 5)
-    (loop,) = launches(hlo.read(silent.replace("direction=LT", "direction=NE"))).loops
-    assert (loop.trips, loop.total_launches) == (1, 6)  # with that of the condition
+    (asked,) = launches(hlo.read(silent.replace("direction=LT", "direction=NE"))).loops
+    assert (asked.trips, asked.total_launches) == (1, 6)  # with that of the condition
+    assert asked.total_bytes == loop.total_bytes + 4 + 4 + 1  # count and bound, and what is less
 
 
 def test_traffic_is_of_slices_where_only_slices_are_touched():

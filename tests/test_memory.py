@@ -9,7 +9,7 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import chunks, programs
+from purerl.experiment import chunks, memory, programs
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import _left_in_cgroup, _left_in_cgroups, parse_bytes, show_bytes
 from purerl.seeds import seed_keys
@@ -100,6 +100,16 @@ def test_memory_that_is_not_enough_is_told_before_training():
     assert compiled(64, limit=needs - 1, batch=fits).seed_batch == fits
     with pytest.raises(ValueError, match=r"memory_limit = 1 kB .* use fewer num_envs"):
         compiled(64, limit=1000)
+
+
+def test_the_devices_of_a_run_alone_share_the_free_memory(monkeypatch):
+    monkeypatch.setattr(memory, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "_left_in_cgroup", lambda: None)
+    assert [memory.available(jax.devices()[:count]) for count in (1, 2)] == [900, 450]
+    monkeypatch.setattr(memory, "_free_memory", lambda: 10**18)
+    needs = compiled(1).memory
+    monkeypatch.setattr(memory, "_free_memory", lambda: int(1.5 * needs))
+    assert compiled(1).memory == needs
 
 
 def test_out_of_memory_says_how_many_seeds_to_try():

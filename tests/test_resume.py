@@ -25,7 +25,7 @@ from purerl.experiment.chunks import play_episodes
 from purerl.experiment.errors import RunError, Stopped
 from purerl.experiment.lock import Lock, in_use
 from purerl.experiment.result import read_summary
-from purerl.experiment.signed import write_signed
+from purerl.experiment.signed import read_signed, write_signed
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
@@ -124,6 +124,16 @@ def test_a_finished_run_is_loaded_and_left_as_it_is(straight, monkeypatch):
     assert_same(again, straight)
     assert again.summary() == straight.summary()
     assert before == {p: p.read_bytes() for p in straight.directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.filterwarnings("ignore:.*now fall to 0")
+def test_a_finished_run_is_loaded_where_there_are_fewer_devices(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    header = read_signed(run / "config.json") | {"mesh": {"seeds": 4}}
+    write_signed(run / "config.json", header)
+    assert len(purerl.resume(run, progress=False).seed_ids) == 4
+    with pytest.raises(ValueError, match="the run's mesh, --devices 4, needs 4 devices"):
+        purerl.resume(run, total_steps=2 * header["config"]["num_updates"] * 32, progress=False)
 
 
 def test_a_missing_result_is_written(stopped, straight):

@@ -197,6 +197,28 @@ def test_five_seeds_on_two_devices_are_five():
     assert_bitwise_equal(states.key, jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config).key)
 
 
+def test_train_seeds_can_be_a_part_of_a_compiled_function(config):
+    keys = purerl.seed_keys(0, 3)
+    expected = purerl.train_seeds(keys, config)
+    shapes = jax.eval_shape(purerl.train_seeds, keys, config)
+    traced = {
+        "all": jax.jit(purerl.train_seeds)(keys, config),
+        "config": jax.jit(lambda config: purerl.train_seeds(keys, config))(config),
+        "nothing": jax.jit(lambda: purerl.train_seeds(keys, config))(),
+    }
+    assert jax.tree.map(lambda leaf: leaf.shape, expected) == jax.tree.map(
+        lambda leaf: leaf.shape, shapes
+    )
+    for states, metrics in traced.values():
+        assert_bitwise_equal(states.key, expected[0].key)
+        # Another program: the first update alone is comparable.
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=1e-3, atol=1e-5),
+            metrics,
+            expected[1],
+        )
+
+
 def test_map_seeds_maps_every_batched_leaf_and_broadcasts_the_rest():
     batched = {"a": jnp.arange(5.0), "b": jnp.arange(10).reshape(5, 2)}
 
@@ -205,6 +227,20 @@ def test_map_seeds_maps_every_batched_leaf_and_broadcasts_the_rest():
 
     out = map_seeds(weigh, batched, jnp.float32(10))
     np.testing.assert_array_equal(out, [1, 15, 29, 43, 57])
+
+
+@pytest.mark.parametrize(("share", "block", "expected"), [(31, 16, 32), (6, 4, 6), (5, 1, 5)])
+def test_blocks_are_of_one_size_and_as_few_as_can_be(share, block, expected):
+    called = []
+
+    def count(x):
+        jax.debug.callback(lambda x: called.append(int(x)), x)
+        return 2 * x
+
+    out = map_seeds(count, jnp.arange(share), mesh=seed_mesh(jax.devices()[:1]), block=block)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(out, 2 * np.arange(share))
+    assert sorted(called) == [*range(share), *[share - 1] * (expected - share)]
 
 
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
@@ -275,7 +311,16 @@ def test_ids_that_are_no_whole_numbers_are_refused_in_one_line(seeds, without_ty
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("keys", [jax.random.key(0), jnp.zeros((2, 2), jnp.uint32)])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        jax.random.key(0),
+        jnp.zeros((2, 2), jnp.uint32),
+        [jax.random.key(0), jax.random.key(1)],
+        purerl.seed_keys(0, 2)[:0],
+        8,
+    ],
+)
 def test_keys_that_are_no_batch_of_typed_keys_are_refused(keys, config, without_type_checks):
     with pytest.raises(ValueError, match=r"keys is .*one typed key a seed.*seed_keys") as refusal:
         purerl.train_seeds(keys, config)

@@ -183,6 +183,14 @@ def test_a_mesh_of_other_axes_is_refused():
         require_mesh(mesh, 8)
 
 
+@pytest.mark.parametrize("mesh", [8, "4x2", {"seeds": 2}])
+def test_what_is_no_mesh_is_refused_in_one_line(mesh, tmp_path, without_type_checks):
+    config: Any = purerl.vpg("CartPole-v1", total_steps=64, **SMALL)
+    with pytest.raises(ValueError, match=r"mesh = .* must be a jax.sharding.Mesh") as refusal:
+        purerl.run(config, 2, tmp_path / "run", mesh=mesh)
+    assert "\n" not in str(refusal.value)
+
+
 def test_explicit_axes_become_automatic_ones():
     mesh = Mesh(np.array(jax.devices()), ("seeds",), axis_types=(AxisType.Explicit,))
     assert require_mesh(mesh, 8).axis_types == (AxisType.Auto,)

@@ -15,6 +15,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment import sweeps
+from purerl.experiment.programs import compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Times
 from purerl.experiment.swept import Sweep
@@ -70,6 +71,13 @@ def test_one_setting_is_the_config_with_its_values():
 
 
 # What they train
+
+
+def test_settings_of_one_seed_are_spread_over_the_devices():
+    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
+    keys = purerl.seed_keys(0, 1)
+    found = compile_programs(keys, configs, axes, chunk_updates=2, episodes=0)
+    assert (found.num_agents, found.mesh.size) == (2, len(jax.devices()))
 
 
 def test_a_sweep_over_seeds_and_settings_is_one_compile():

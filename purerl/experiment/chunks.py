@@ -109,7 +109,7 @@ def _out_of_memory(programs: Programs) -> str:
     told = f"out of memory with {programs.seed_batch} seeds at once; "
     if each == 1:
         return told + "that is one a device: use fewer num_envs or a shorter rollout_length"
-    limit = available(programs.mesh.local_devices[0])
+    limit = available(programs.mesh.local_devices)
     share = 0.5 if limit is None else min(limit / programs.memory, 0.5)
     return f"{told}train them in batches: --seed-batch {max(1, int(each * share)) * num_devices}"
 

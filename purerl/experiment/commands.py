@@ -146,7 +146,12 @@ def show_plan(options: cli.Plan) -> None:
     if options.json is not None:
         require_writable("json", options.json)
     made = plan(
-        agent.env, agent.algo, target=options.target, seeds=options.seeds, **agent.settings()
+        agent.env,
+        agent.algo,
+        target=options.target,
+        seeds=options.seeds,
+        devices=options.devices,
+        **agent.settings(),
     )
     title = f"{made.env} · {made.algo} · {made.seeds} seeds · {made.target}"
     show(summary_table(title, rows(made)))

@@ -22,7 +22,7 @@ FEWEST_CHUNKS = 10  # where there are as many records: between them a run shows,
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A run, decided: what its bits depend on besides the machine. Its header says it again."""
 
     config: Config
@@ -81,7 +81,7 @@ class Conduct:
     mesh: Mesh | None = None
 
 
-def check_plan(plan: Plan, conduct: Conduct) -> None:
+def check_plan(plan: RunPlan, conduct: Conduct) -> None:
     """Refuse counts that are none, intervals that end within a chunk, and what has no effect."""
     if not is_root(plan.root):
         raise ValueError(f"root = {one_line(plan.root)} must be an int from 0 to 2**32 - 1.")
@@ -113,7 +113,7 @@ def check_plan(plan: Plan, conduct: Conduct) -> None:
         )
 
 
-def _require_whole_chunks(plan: Plan, intervals: dict[str, int]) -> None:
+def _require_whole_chunks(plan: RunPlan, intervals: dict[str, int]) -> None:
     """Refuse intervals that are no multiple of the chunk, between which nothing happens."""
     config, chunk = plan.config, plan.updates_per_chunk
     for name, interval in intervals.items():

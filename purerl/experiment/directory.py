@@ -10,7 +10,7 @@ from pathlib import Path
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
-from purerl.experiment.conduct import Plan
+from purerl.experiment.conduct import RunPlan
 from purerl.experiment.errors import RunError
 from purerl.experiment.header import default_directory, require_same_run
 from purerl.experiment.processes import is_first, on_first
@@ -19,7 +19,7 @@ from purerl.experiment.result import Run, write_result
 from purerl.experiment.signed import write_signed
 
 
-def choose_directory(plan: Plan, directory: str | Path | None) -> str:
+def choose_directory(plan: RunPlan, directory: str | Path | None) -> str:
     """Where a run goes: where it is asked to, if no other is there."""
     header = plan.header()
     chosen = default_directory(plan.config, header) if directory is None else Path(directory)
@@ -42,7 +42,7 @@ def require_unsaved(directory: Path, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def header_written(plan: Plan, directory: Path) -> Iterator[None]:
+def header_written(plan: RunPlan, directory: Path) -> Iterator[None]:
     """Write the header as it has been decided; where that is refused, put back what was there."""
     path = directory / files.HEADER
     before: list[bytes] = []  # of the first process alone
@@ -63,13 +63,13 @@ def header_written(plan: Plan, directory: Path) -> Iterator[None]:
         raise
 
 
-def write_header(plan: Plan, directory: Path) -> None:
+def write_header(plan: RunPlan, directory: Path) -> None:
     """Write the header of a run as it has been decided."""
     with written(f"{directory} cannot be written"):
         write_signed(directory / files.HEADER, plan.header())
 
 
-def make_room(plan: Plan, directory: Path, start: int) -> None:
+def make_room(plan: RunPlan, directory: Path, start: int) -> None:
     """Write the header as it has been decided, and remove what comes after the start."""
     write_header(plan, directory)
     with written(f"{directory} cannot be written"):

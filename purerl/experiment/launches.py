@@ -103,7 +103,12 @@ def _loop(module: Module, loop: Instruction, at_least: int) -> Block:
     trips = module.trip_count(loop)
     if trips is None:  # else the host counts, and the condition is not asked
         condition = _block(module, loop.called("condition")[0], at_least)
-        body = dataclasses.replace(body, launches=body.launches + condition.launches)
+        body = dataclasses.replace(
+            body,
+            launches=body.launches + condition.launches,
+            bytes=body.bytes + condition.bytes,
+            loops=body.loops + condition.loops,
+        )
     places = module.frames.get(loop.frame, ())
     return dataclasses.replace(body, trips=1 if trips is None else trips, places=places)
 

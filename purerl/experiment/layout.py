@@ -1,6 +1,8 @@
 """Over which devices a run is laid out, as its header and the command line say it."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -8,8 +10,10 @@ from jax.sharding import Mesh
 from purerl.sharding import ENVS, SEEDS, make_mesh, over_envs
 
 
-def parse_devices(text: str) -> Mesh:
+def parse_devices(text: str, devices: Sequence[Any] | None = None) -> Mesh:
     """`8`, or `4x2` for seeds times environments, as a mesh of so many of the devices.
+
+    **Arguments:** `devices` are those of a machine that is not here; by default all of this run.
 
     **Raises:** `ValueError` for anything else, where there are not as many, and where a process
     would have none.
@@ -20,7 +24,14 @@ def parse_devices(text: str) -> Mesh:
             f"devices = {text!r} cannot be read; write 8, or 4x2 for 4 groups of seeds with 2 "
             f"devices each that share their environments."
         )
-    return mesh_of(int(match[1]), int(match[2] or 1), f"devices = {text!r}")
+    seeds, envs, named = int(match[1]), int(match[2] or 1), f"devices = {text!r}"
+    if devices is None:
+        return mesh_of(seeds, envs, named)
+    if seeds * envs > len(devices):
+        raise ValueError(
+            f"{named} needs {seeds * envs} devices, and the target has {len(devices)}; use fewer."
+        )
+    return make_mesh(devices[: seeds * envs], envs)
 
 
 def mesh_of(seeds: int, envs: int, named: str) -> Mesh:

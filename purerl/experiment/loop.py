@@ -16,7 +16,7 @@ from purerl.experiment.chunks import (
     to_save,
     train_chunks,
 )
-from purerl.experiment.conduct import Conduct, Plan
+from purerl.experiment.conduct import Conduct, RunPlan
 from purerl.experiment.display import Display
 from purerl.experiment.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hooks import Hooks
@@ -35,7 +35,7 @@ SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint
 class Loop:
     """Trains to the end, and tells everybody between chunks."""
 
-    plan: Plan
+    plan: RunPlan
     conduct: Conduct
     programs: Programs
     directory: Path

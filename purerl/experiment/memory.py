@@ -1,6 +1,7 @@
 """How much memory a program needs, and how much there is."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,16 @@ def size_of(shapes: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def available(device: Any) -> int | None:
-    """Bytes that a program may use on a device; None where nothing says.
+def available(devices: Sequence[Any]) -> int | None:
+    """Bytes that a program may use on each of its devices here; None where nothing says.
 
-    The devices of a CPU share the machine's memory.
+    Those of a CPU share the machine's memory.
     """
-    stats = device.memory_stats()
+    stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(SHARE * stats["bytes_limit"])
     free = [each for each in (_free_memory(), _left_in_cgroups()) if each is not None]
-    return int(SHARE * min(free)) // jax.local_device_count() if free else None
+    return int(SHARE * min(free)) // len(devices) if free else None
 
 
 def parse_bytes(text: str) -> int:

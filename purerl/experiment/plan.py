@@ -30,11 +30,13 @@ class Plan:
     seeds: int
     seeds_per_device: int
     """With the repeats of the last seed that make the devices divide them."""
+    sharing: int
+    """Devices that share the environments of the same seeds."""
     fits: bool
     memory: int
-    """Bytes that the training chunk needs."""
+    """Bytes that the program of the run needs which needs the most."""
     temporaries: int | None
-    """Bytes of these for what is not kept from one chunk to the next; None where nothing fits."""
+    """Bytes of the training chunk for what is not kept to the next; None where nothing fits."""
     memory_limit: int
     """Bytes that a run may use."""
     device_memory: int
@@ -60,13 +62,22 @@ class Plan:
     """Of what compiled."""
 
 
-def plan(env: str, algo: str = "vpg", *, target: str, seeds: int, **settings: Any) -> Plan:
-    """Compile a run's training chunk for a target, and read from it what the run would need.
+def plan(
+    env: str,
+    algo: str = "vpg",
+    *,
+    target: str,
+    seeds: int,
+    devices: str | None = None,
+    **settings: Any,
+) -> Plan:
+    """Compile a run's programs for a target, and read from them what the run would need.
 
     A process of its own compiles: it loads the target's compiler, and needs none of its hardware.
 
     **Arguments:** `env` is a name or an import path; `settings` are those of `preset`; `target`
-    names devices, such as `h100`, `h100:8` or `v5e:16x16`.
+    names devices, such as `h100`, `h100:8` or `v5e:16x16`; `devices` lays the run out over them,
+    `8` or `4x2` for seeds times environments, by default seeds over all.
 
     **Raises:** `ValueError` for what a run would refuse, an unknown target, or where its compiler
     is not installed; `RunError` where compiling fails.
@@ -79,6 +90,7 @@ def plan(env: str, algo: str = "vpg", *, target: str, seeds: int, **settings: An
         "env": env,
         "algo": algo,
         "seeds": seeds,
+        "devices": devices,
         "settings": settings,
         "limit": limit,
         "directory": os.getcwd(),
@@ -87,7 +99,7 @@ def plan(env: str, algo: str = "vpg", *, target: str, seeds: int, **settings: An
     in_flops = found["flops"] / aim.chip.flops
     in_bytes = (found["bytes"] or 0) / aim.chip.bandwidth
     seconds = max(in_flops, in_bytes)
-    per_device = found["padded_seeds"] // found["num_devices"]
+    per_device = found["padded_seeds"] * found["sharing"] // found["num_devices"]
     env_steps = found.pop("env_steps_per_update") * seeds
     found.pop("padded_seeds")
     return Plan(
@@ -149,16 +161,18 @@ def rows(made: Plan) -> list[tuple[str, str]]:
     fits = "yes" if made.fits else "no"
     if not made.fits and made.largest_seeds:
         fits += f"; in batches: --seed-batch {made.largest_seeds}"
+    each = "each" if made.sharing == 1 else f"each {made.sharing} that share their environments"
     filling = f"about {made.largest_seeds:,}"
     if made.num_devices > 1:
-        filling += f", {made.largest_seeds // made.num_devices:,} on each device"
+        groups = made.num_devices // made.sharing
+        filling += f", {made.largest_seeds // groups:,} on {each}{' device' * (made.sharing == 1)}"
     update = [f"{short(made.flops)}FLOP"]
     if made.bytes is not None:
         update += [f"{show_bytes(made.bytes)} of traffic", f"{made.launches:,.0f} launches"]
     limit = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}
     shown = [
         ("fits", fits),
-        ("devices", f"{made.num_devices} × {made.device}, {made.seeds_per_device} seeds on each"),
+        ("devices", f"{made.num_devices} × {made.device}, {made.seeds_per_device} seeds on {each}"),
         (
             "memory of a device",
             f"{show_bytes(made.memory)} of {show_bytes(made.memory_limit)} that a run may use "
@@ -169,7 +183,7 @@ def rows(made: Plan) -> list[tuple[str, str]]:
         ("takes at least", f"{made.seconds * 1e3:.3g} ms: {limit[made.bound_by]}"),
         ("environment steps a second, at most", short(made.steps_per_second)),
         ("seconds to compile", f"{made.compile_seconds:.0f}"),
-        ("compiled with", ", ".join(f"{name} {each}" for name, each in made.versions.items())),
+        ("compiled with", ", ".join(f"{name} {this}" for name, this in made.versions.items())),
         ("tried with", TRIED),
     ]
     if made.temporaries is not None:

@@ -9,25 +9,27 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from purerl.config import Config
 from purerl.experiment import hlo
 from purerl.experiment.arithmetic import flops
 from purerl.experiment.launches import launches
+from purerl.experiment.layout import parse_devices
 from purerl.experiment.memory import needed
-from purerl.experiment.programs import Start, lower_chunk
+from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_init, lower_play
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.targets import Target, parse_target
-from purerl.mapped import seed_program
 from purerl.seeds import Agent, seed_ids
-from purerl.sharding import seed_mesh
+from purerl.sharding import SEEDS, over_envs, require_mesh, seed_mesh
 from purerl.train import init, train_step
+
+EPISODES = 32  # of each seed, which a run plays at its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Findings:
     """
 
     num_devices: int
+    sharing: int
+    """Devices that share the environments of the same seeds."""
     padded_seeds: int
     """The seeds, and repeats of the last up to a number that the devices divide."""
     chunk_updates: int
     memory: int
-    """Bytes: arguments, results and temporaries."""
+    """Bytes: arguments, results and temporaries of the program of a run that needs the most."""
     temporaries: int | None
     collectives: dict[str, int] | None
     flops: float
@@ -55,16 +59,30 @@ class Findings:
 
 def lower(config: Config, num_seeds: int, mesh: Mesh, chunk_updates: int) -> Any:
     """The training chunk of a run with so many seeds on a mesh, ready to be compiled for it."""
-    padded = padded_size(num_seeds, mesh.size)
+    agents = _agents(config, num_seeds, mesh)
+    _, state = lower_init(mesh, agents, config)
+    return lower_chunk(mesh, state, agents, config, chunk_updates)
+
+
+def _agents(config: Config, num_seeds: int, mesh: Mesh) -> Agent:
+    """The shapes of the agents of a run."""
+    padded = padded_size(num_seeds, mesh.shape[SEEDS])
     # Of the shape of `seed_keys`, without a million ids.
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), padded))
-    agents = Agent(keys, jax.tree.map(lambda leaf: None, config))
-    sharding = NamedSharding(mesh, P("seeds"))
-    state = jax.tree.map(
-        lambda out: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
-        seed_program(Start(), mesh).lower(agents, config).out_info,
-    )
-    return lower_chunk(mesh, state, agents, config, chunk_updates)
+    return Agent(keys, jax.tree.map(lambda leaf: None, config))
+
+
+def needed_beside_training(
+    config: Config, num_seeds: int, mesh: Mesh, compiler_options: dict[str, Any] | None
+) -> int:
+    """Bytes that the other programs of a run need, which begin it and play its episodes."""
+    agents = _agents(config, num_seeds, mesh)
+    init, state = lower_init(mesh, agents, config)
+    most = needed(init.compile(compiler_options))
+    if config.time_limit is None:
+        return most
+    play = lower_play(mesh, Play(EPISODES, config.time_limit), state, agents, config)
+    return max(most, needed(play.compile(compiler_options)) + kept_beside(mesh, state))
 
 
 def padded_size(num_seeds: int, multiple: int) -> int:
@@ -83,17 +101,21 @@ def examine(
 ) -> Findings:
     """Compile the training chunk for a mesh, and read what it came to.
 
+    What begins the run and plays its episodes counts for the memory alone.
+
     **Arguments:** arrays of no more than `cache` bytes are left out of the traffic.
     """
-    padded = padded_size(num_seeds, mesh.size)
+    padded = padded_size(num_seeds, mesh.shape[SEEDS])
     known: dict[str, Any] = {
         "num_devices": mesh.size,
+        "sharing": over_envs(mesh),
         "padded_seeds": padded,
         "chunk_updates": chunk_updates,
         "flops": flops_of_update(config) * padded / mesh.size,
     }
     try:
         compiled = lower(config, num_seeds, mesh, chunk_updates).compile(compiler_options)
+        beside = needed_beside_training(config, num_seeds, mesh, compiler_options)
     except jax.errors.JaxRuntimeError as error:
         memory = _used(str(error))
         if memory is None:
@@ -104,7 +126,7 @@ def examine(
     program = launches(module, at_least=cache)
     return Findings(
         **known,
-        memory=needed(compiled),
+        memory=max(needed(compiled), beside),
         temporaries=int(compiled.memory_analysis().temp_size_in_bytes),
         collectives=dict(module.collectives()),
         bytes=program.total_bytes / chunk_updates,
@@ -129,10 +151,23 @@ def _used(message: str) -> int | None:
     return int(float(amount) * 1024 ** ("KMGT".index(unit) + 1))
 
 
-def examine_target(config: Config, num_seeds: int, target: Target, limit: int) -> dict[str, Any]:
+def mesh_on(devices: Sequence[Any], num_seeds: int, layout: str | None) -> Mesh:
+    """The mesh that a run would have on all of these devices, or on those that `layout` asks for.
+
+    As there, devices without a seed of their own are left out, but none of several processes.
+    """
+    if layout is not None:
+        return parse_devices(layout, devices)
+    is_one_process = len({device.process_index for device in devices}) == 1
+    return seed_mesh(devices, num_seeds if is_one_process else None)
+
+
+def examine_target(
+    config: Config, num_seeds: int, target: Target, limit: int, layout: str | None = None
+) -> dict[str, Any]:
     """The findings for a target, and about how many seeds need `limit` bytes of each device."""
     start = time.perf_counter()
-    mesh = seed_mesh(target.devices())
+    mesh = require_mesh(mesh_on(target.devices(), num_seeds, layout), config.num_envs)
     chunk_updates = choose_chunk(config, None)
 
     def with_seeds(count: int) -> Findings:
@@ -148,20 +183,21 @@ def examine_target(config: Config, num_seeds: int, target: Target, limit: int) -
     }
 
 
-def largest(found: Findings, with_seeds: Any, limit: int) -> int:
+def largest(found: Findings, with_seeds: Callable[[int], Findings], limit: int) -> int:
     """About how many seeds need `limit` bytes of each device, from the memory of two numbers."""
+    groups = found.num_devices // found.sharing  # of devices, each with seeds of its own
 
     def each(findings: Findings) -> int:
-        return findings.padded_seeds // findings.num_devices
+        return findings.padded_seeds // groups
 
     guess = max(1, int(each(found) * limit / found.memory))
     if guess == each(found):
-        return guess * found.num_devices
-    other = with_seeds(guess * found.num_devices)
+        return guess * groups
+    other = with_seeds(guess * groups)
     more = (other.memory - found.memory) / (each(other) - each(found))
     if more <= 0:
-        return guess * found.num_devices
-    return max(0, int(each(other) + (limit - other.memory) / more)) * found.num_devices
+        return guess * groups
+    return max(0, int(each(other) + (limit - other.memory) / more)) * groups
 
 
 def main() -> None:
@@ -175,7 +211,7 @@ def main() -> None:
         seed_ids(asked["seeds"])
         target = parse_target(asked["target"])
         config = preset(asked["env"], asked["algo"], **_with_tuples(asked["settings"]))
-        found = examine_target(config, asked["seeds"], target, asked["limit"])
+        found = examine_target(config, asked["seeds"], target, asked["limit"], asked["devices"])
         found |= {"env_steps_per_update": config.env_steps_per_update}
     except ValueError as error:
         if "\n" in str(error):

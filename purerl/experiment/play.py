@@ -13,9 +13,9 @@ from purerl.checks import require_positive_int, require_seed
 from purerl.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
+from purerl.experiment.conduct import RunPlan
 from purerl.experiment.policies import load_states
 from purerl.experiment.programs import Play
-from purerl.experiment.run import Plan
 from purerl.experiment.statistics import OverSeeds, known, over_seeds
 from purerl.mapped import pad_seeds, seed_program
 from purerl.seeds import Agent, agents_of, seed_keys
@@ -27,7 +27,7 @@ BLOCK = 256  # episodes of a seed that are played at once, at most
 class Played(NamedTuple):
     """An evaluation of saved policies: `[seeds, episodes]`, and the updates they were trained."""
 
-    plan: Plan
+    plan: RunPlan
     seed_ids: tuple[int, ...]
     updates: int
     failed: ndarray

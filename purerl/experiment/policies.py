@@ -18,12 +18,12 @@ from purerl.config import Config
 from purerl.envs import Box, Discrete, Space
 from purerl.experiment import files
 from purerl.experiment.checkpoints import damage, newest, restore
+from purerl.experiment.conduct import RunPlan
 from purerl.experiment.describe import describe, digest, shapes
 from purerl.experiment.header import as_json, differences, env_name, list_differences
 from purerl.experiment.lock import in_use
 from purerl.experiment.rebuild import NotNamedError, rebuild_plug
 from purerl.experiment.replan import plan_of, read_header
-from purerl.experiment.run import Plan
 from purerl.running import no_stats
 from purerl.train import TrainState
 
@@ -109,7 +109,7 @@ def _rebuilt(
 
 def load_states(
     directory: Path, config: Config | None = None, env: Any = None
-) -> tuple[Plan, TrainState, int]:
+) -> tuple[RunPlan, TrainState, int]:
     """The plan of a run, the states of all its agents in its newest checkpoint, and its updates.
 
     The run may be training meanwhile: where it removes the checkpoint that is being read, the next
@@ -136,7 +136,7 @@ def load_states(
     )
 
 
-def _require_given(header: dict[str, Any], plan: Plan, given: str) -> Plan:
+def _require_given(header: dict[str, Any], plan: RunPlan, given: str) -> RunPlan:
     """Refuse a config or an environment with which the run was not trained; of any budget."""
     num_updates = header["config"]["num_updates"]
     plan = dataclasses.replace(
@@ -153,7 +153,7 @@ def _require_given(header: dict[str, Any], plan: Plan, given: str) -> Plan:
     return plan
 
 
-def policy_of(plan: Plan, states: TrainState, seed: int | None) -> Carried:
+def policy_of(plan: RunPlan, states: TrainState, seed: int | None) -> Carried:
     """The policy of one seed.
 
     **Raises:** `ValueError` where the run has no such seed.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 
 from purerl.config import Config
 from purerl.evaluate import Evaluation, evaluate
@@ -96,7 +96,7 @@ class Programs(NamedTuple):
 
 
 def compile_programs(
-    keys: Any,
+    keys: Key[Array, " seeds"],
     config: Config,
     axes: Config | None,
     *,
@@ -116,13 +116,13 @@ def compile_programs(
     the mesh does not fit the config.
     """
     start = time.perf_counter()
-    if mesh is None:  # no more devices than seeds, but some of each process
-        mesh = seed_mesh(jax.devices(), None if several() else len(keys))
+    agents, fixed = agents_of(keys, config, axes)
+    num_agents = len(agents.key)
+    if mesh is None:  # no more devices than agents, but some of each process
+        mesh = seed_mesh(jax.devices(), None if several() else num_agents)
     mesh = require_mesh(mesh, config.num_envs)
     num_devices = mesh.shape[SEEDS]
     told = "memory_limit" if memory_limit is not None else "the memory that is free"
-    agents, fixed = agents_of(keys, config, axes)
-    num_agents = len(agents.key)
     play = None
     if episodes and config.time_limit is not None:
         play = Play(episodes, config.time_limit, sampled=sampled)
@@ -130,7 +130,7 @@ def compile_programs(
     def compiled(size: int) -> Programs:
         return _compile(agents, fixed, config, chunk_updates, play, min(size, num_agents), mesh)
 
-    free = [available(mesh.local_devices[0])] if memory_limit is None else [memory_limit]
+    free = [available(mesh.local_devices)] if memory_limit is None else [memory_limit]
     limits = [limit for (limit,) in exchange(free) if limit is not None]
     limit = min(limits) if limits else None
     programs = compiled(num_agents if seed_batch is None else seed_batch)
@@ -183,26 +183,17 @@ def _compile(
     first = batches[0]
     # One is traced while another compiles, which leaves Python free.
     with ThreadPoolExecutor(max_workers=2) as threads:
-        lowered = seed_program(Start(), mesh).lower(first, fixed)
+        lowered, state = lower_init(mesh, first, fixed)
         init_compiling = threads.submit(lowered.compile)
-        state = jax.tree.map(
-            lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
-            lowered.out_info,
-            shardings_of(lowered.out_info, mesh),
-        )
         lowered = lower_chunk(mesh, state, first, fixed, chunk_updates)
         chunk_compiling = threads.submit(lowered.compile)
         compiled_play = None
         if play is not None:
-            program = seed_program(play, mesh, num_batched=2)
-            updates = jax.ShapeDtypeStruct((), jnp.int32)
-            compiled_play = program.lower(state.learner.policy, first, updates, fixed).compile()
+            compiled_play = lower_play(mesh, play, state, first, fixed).compile()
         compiled_init, compiled_chunk = init_compiling.result(), chunk_compiling.result()
     memory = max(needed(compiled_init), needed(compiled_chunk))
     if compiled_play is not None:
-        beside = 0
-        if len(batches) == 1:  # all states stay on the devices; of them the policy is an argument
-            beside = (size_of(state) - size_of(state.learner.policy)) // num_devices
+        beside = kept_beside(mesh, state) if len(batches) == 1 else 0
         memory = max(memory, needed(compiled_play) + beside)
     return Programs(
         mesh=mesh,
@@ -221,11 +212,34 @@ def _compile(
     )
 
 
+def lower_init(mesh: Mesh, agents: Agent, fixed: Config) -> tuple[Any, TrainState]:
+    """The program that makes a batch's states, before it is compiled, and the shapes of those."""
+    lowered = seed_program(Start(), mesh).lower(agents, fixed)
+    state = jax.tree.map(
+        lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
+        lowered.out_info,
+        shardings_of(lowered.out_info, mesh),
+    )
+    return lowered, state
+
+
 def lower_chunk(
-    mesh: Any, state: TrainState, agents: Agent, fixed: Config, chunk_updates: int
+    mesh: Mesh, state: TrainState, agents: Agent, fixed: Config, chunk_updates: int
 ) -> Any:
     """The program that trains a batch for a chunk, before it is compiled; of shapes, or arrays."""
     chunk = seed_program(
         Advance(chunk_updates), mesh, num_batched=2, donate=True, block=block_size(fixed)
     )
     return chunk.lower(state, agents, fixed)
+
+
+def lower_play(mesh: Mesh, play: Play, state: TrainState, agents: Agent, fixed: Config) -> Any:
+    """The program that plays a batch's episodes, before it is compiled."""
+    updates = jax.ShapeDtypeStruct((), jnp.int32)
+    program = seed_program(play, mesh, num_batched=2)
+    return program.lower(state.learner.policy, agents, updates, fixed)
+
+
+def kept_beside(mesh: Mesh, state: TrainState) -> int:
+    """Bytes of the states on each device while episodes are played; the policy is an argument."""
+    return (size_of(state) - size_of(state.learner.policy)) // mesh.shape[SEEDS]

@@ -9,7 +9,7 @@ from purerl.checks import require_positive_int
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import header_of
-from purerl.experiment.conduct import Plan
+from purerl.experiment.conduct import RunPlan
 from purerl.experiment.rebuild import NotNamedError, rebuild_config
 from purerl.experiment.signed import DamagedError, read_signed
 
@@ -32,7 +32,7 @@ def read_header(directory: Path, start: int) -> dict[str, Any]:
         return header_of(directory, start)
 
 
-def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = None) -> Plan:
+def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = None) -> RunPlan:
     """The plan that a header tells.
 
     **Raises:** `ValueError` where it holds something of the user's own, and `config` is not given.
@@ -53,12 +53,12 @@ def plan_of(header: dict[str, Any], config: Config | None = None, env: Any = Non
                 f"give {'env (--env package.module:Name) or ' * (str(error) == 'env')}"
                 f"the config that it was made with."
             ) from error
-    names = {field.name for field in dataclasses.fields(Plan)} - {"config", "seed_ids"}
+    names = {field.name for field in dataclasses.fields(RunPlan)} - {"config", "seed_ids"}
     told: dict[str, Any] = {"mesh": None} | {name: header[name] for name in names if name in header}
-    return Plan(config=config, seed_ids=tuple(header["seeds"]), **told)
+    return RunPlan(config=config, seed_ids=tuple(header["seeds"]), **told)
 
 
-def config_with_budget(plan: Plan, total_steps: int, start: int) -> Config:
+def config_with_budget(plan: RunPlan, total_steps: int, start: int) -> Config:
     """The config with another budget, of whole chunks; what it does to schedules is told."""
     require_positive_int("total_steps", total_steps)
     config, chunk = plan.config, plan.updates_per_chunk

@@ -17,7 +17,7 @@ from purerl.experiment.checkpoints import (
     restore,
     restore_records,
 )
-from purerl.experiment.conduct import Conduct, Plan, check_plan
+from purerl.experiment.conduct import Conduct, RunPlan, check_plan
 from purerl.experiment.describe import describe, digest, shapes
 from purerl.experiment.directory import write_header, write_run
 from purerl.experiment.header import (
@@ -83,9 +83,14 @@ def resume(
         start = on_first(newest_whole, directory, force) or 0
         header = on_first(read_header, directory, start)
         plan = plan_of(header, config, env)
-        mesh = mesh_from(plan.mesh) if mesh is None else mesh
-        mesh = None if mesh is None else require_mesh(mesh, plan.config.num_envs)
-        plan = dataclasses.replace(plan, mesh=shape_of(mesh))
+        if total_steps is not None:
+            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
+        trained = start == plan.config.num_updates
+        if mesh is None and not trained:  # what is finished needs none of its devices
+            mesh = mesh_from(plan.mesh)
+        if mesh is not None:
+            mesh = require_mesh(mesh, plan.config.num_envs)
+            plan = dataclasses.replace(plan, mesh=shape_of(mesh))
         conduct = Conduct(
             checkpoint_every,
             keep_checkpoints,
@@ -95,13 +100,10 @@ def resume(
             progress,
             mesh,
         )
-        if total_steps is not None:
-            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
         if seed_batch is not None:
             plan = dataclasses.replace(plan, seed_batch=seed_batch)
         check_plan(plan, conduct)
         _require_going_on(header, plan, start)
-        trained = start == plan.config.num_updates
         with_budget = total_steps is not None
         on_first(_require_the_same, header, plan, force, with_budget, trained)
         if not start:
@@ -113,6 +115,8 @@ def resume(
         if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
             _tell_all(plan, conduct, directory, states, records)
             return _load(header, plan, directory, states, records)
+        if trained and mesh is None:  # but not evaluated
+            conduct = dataclasses.replace(conduct, mesh=mesh_from(plan.mesh))
         return complete(plan, conduct, directory, start, (states, records))
 
 
@@ -124,7 +128,7 @@ def _require_run(directory: Path) -> None:
 
 
 def _tell_all(
-    plan: Plan, conduct: Conduct, directory: Path, states: TrainState, records: Records
+    plan: RunPlan, conduct: Conduct, directory: Path, states: TrainState, records: Records
 ) -> None:
     """Tell the hooks of a run that is finished: they may not have heard of its end."""
     with Hooks(conduct.hooks if is_first() else ()) as hooks:
@@ -135,7 +139,7 @@ def _tell_all(
 
 
 def _load(
-    header: dict[str, Any], plan: Plan, directory: Path, states: TrainState, records: Records
+    header: dict[str, Any], plan: RunPlan, directory: Path, states: TrainState, records: Records
 ) -> Run:
     """A run that is trained and evaluated; its result is written where it is missing."""
     start = plan.config.num_updates
@@ -150,7 +154,7 @@ def _load(
     return result
 
 
-def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
+def _require_going_on(header: dict[str, Any], plan: RunPlan, start: int) -> None:
     """Refuse a config with which the run cannot go on from where it stands, forced or not."""
     config, chunk = plan.config, plan.updates_per_chunk
     if config.log_every != header["config"]["log_every"]:
@@ -172,7 +176,7 @@ def _require_going_on(header: dict[str, Any], plan: Plan, start: int) -> None:
 
 
 def _require_the_same(
-    header: dict[str, Any], plan: Plan, force: bool, with_budget: bool, trained: bool
+    header: dict[str, Any], plan: RunPlan, force: bool, with_budget: bool, trained: bool
 ) -> None:
     """Refuse to go on where the result could change, unless forced to.
 

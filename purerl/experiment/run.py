@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from purerl.config import Config, require_one_setting
 from purerl.experiment.chunks import divide
-from purerl.experiment.conduct import Conduct, Plan, check_plan, choose_chunk
+from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.experiment.directory import (
     choose_directory,
     header_written,
@@ -93,7 +93,7 @@ def run(
     """
     require_one_setting(config)
     mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
-    plan = Plan(
+    plan = RunPlan(
         config=config,
         root=root,
         seed_ids=seed_ids(seeds),
@@ -115,7 +115,7 @@ def run(
 
 
 def complete(
-    plan: Plan,
+    plan: RunPlan,
     conduct: Conduct,
     directory: Path,
     start: int = 0,
@@ -161,12 +161,12 @@ def complete(
     return result
 
 
-def _display(plan: Plan, conduct: Conduct) -> Display:
+def _display(plan: RunPlan, conduct: Conduct) -> Display:
     show = conduct.progress and is_first()
     return Display(plan.config.num_updates, plan.target_return, show=show)
 
 
-def compile_run(plan: Plan, conduct: Conduct) -> Programs:
+def compile_run(plan: RunPlan, conduct: Conduct) -> Programs:
     """The programs of a plan."""
     return compile_programs(
         seed_keys(plan.root, plan.seed_ids),
@@ -182,7 +182,7 @@ def compile_run(plan: Plan, conduct: Conduct) -> Programs:
 
 
 def make_run(
-    plan: Plan, directory: Path, states: TrainState, records: Records, times: Times, start: int
+    plan: RunPlan, directory: Path, states: TrainState, records: Records, times: Times, start: int
 ) -> Run:
     """A run at its end."""
     return Run(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.chunks import play_episodes, train_chunks
-from purerl.experiment.conduct import Conduct, Plan, check_plan, choose_chunk
+from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.experiment.directory import written
 from purerl.experiment.display import Display
 from purerl.experiment.errors import Stopped
@@ -62,7 +62,7 @@ def run_sweep(
     if several():
         raise ValueError("a sweep takes one process; train its settings as runs of their own.")
     mesh = None if mesh is None else require_mesh(mesh, configs.num_envs)
-    plan = Plan(
+    plan = RunPlan(
         config=configs,
         root=root,
         seed_ids=seed_ids(seeds),
@@ -117,7 +117,7 @@ def run_sweep(
     return result
 
 
-def _compile(plan: Plan, axes: Config, conduct: Conduct) -> Programs:
+def _compile(plan: RunPlan, axes: Config, conduct: Conduct) -> Programs:
     return compile_programs(
         seed_keys(plan.root, plan.seed_ids),
         plan.config,
@@ -131,7 +131,7 @@ def _compile(plan: Plan, axes: Config, conduct: Conduct) -> Programs:
 
 
 def _train(
-    plan: Plan,
+    plan: RunPlan,
     axes: Config,
     programs: Programs,
     directory: Path,

@@ -9,14 +9,14 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.evaluate import Evaluation
-from purerl.experiment.conduct import Plan
+from purerl.experiment.conduct import RunPlan
 from purerl.experiment.hooks import Chunk
 from purerl.experiment.records import Records
 from purerl.types import Metrics
 
 
 def make_chunk(
-    plan: Plan,
+    plan: RunPlan,
     directory: Path,
     updates: int,
     metrics: Metrics,
@@ -43,7 +43,7 @@ def make_chunk(
 
 
 def past_chunks(
-    plan: Plan, directory: Path, updates: int, records: Records, failed_at: ndarray
+    plan: RunPlan, directory: Path, updates: int, records: Records, failed_at: ndarray
 ) -> Iterator[Chunk]:
     """Everything that was recorded until now, cut where episodes were played."""
     metrics, times, played = records.metrics(), records.updates(), records.evaluations()
