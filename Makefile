@@ -13,10 +13,11 @@ train: $(VENV)/.installed
 	$(BIN)/purerl train $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.installed
-	$(BIN)/pytest -n 2 $(ARGS)
+# Without XLA_FLAGS of the tests' own, programs are compiled as for users.
+test-all: test
+	XLA_FLAGS= $(BIN)/pytest -n 2 -m slow $(ARGS)
 ifneq ($(NEWEST),)
 	$(MAKE) test-newest
 else
@@ -24,7 +25,7 @@ else
 endif
 
 test-newest: $(NEWEST_VENV)/.installed
-	$(NEWEST_VENV)/bin/pytest -n 2 -m "not slow" $(ARGS)
+	XLA_FLAGS= $(NEWEST_VENV)/bin/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -7,6 +7,11 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Most of a test's time goes into compiling a program that hardly runs: compile plainly. With any
+# XLA_FLAGS of your own, such as none (XLA_FLAGS= pytest), programs are compiled as for users.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 import jax
 import pytest
@@ -26,6 +31,14 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_plainly():
+    import purerl.mapped
+
+    if "xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]:
+        purerl.mapped.CPU_OPTIONS.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

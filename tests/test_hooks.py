@@ -174,6 +174,7 @@ def test_json_lines_are_whole_after_a_resume(tmp_path):
     assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.slow
 def test_json_lines_after_a_kill_and_a_resume_are_those_of_a_run_that_went_through(
     tmp_path, monkeypatch
 ):

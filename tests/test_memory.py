@@ -81,6 +81,7 @@ def test_batches_advance_one_chunk_each_in_turn():
     assert len({tuple(call) for call in calls[:3]}) == 3
 
 
+@pytest.mark.slow
 def test_seeds_that_do_not_fit_are_trained_in_batches():
     everything = compiled(64)
     one_a_device = compiled(64, batch=2)
@@ -104,7 +105,7 @@ def test_memory_that_is_not_enough_is_told_before_training():
 
 def test_the_devices_of_a_run_alone_share_the_free_memory(monkeypatch):
     monkeypatch.setattr(memory, "_free_memory", lambda: 1000)
-    monkeypatch.setattr(memory, "_left_in_cgroup", lambda: None)
+    monkeypatch.setattr(memory, "_left_in_cgroups", lambda: None)
     assert [memory.available(jax.devices()[:count]) for count in (1, 2)] == [900, 450]
     monkeypatch.setattr(memory, "_free_memory", lambda: 10**18)
     needs = compiled(1).memory
@@ -165,6 +166,7 @@ def test_out_of_memory_is_told_wherever_it_happens():
         next(chunks.train_chunks(much))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_run(tmp_path):
     assert compiled(4, num_updates=6).memory == compiled(4, num_updates=600).memory
 

@@ -177,6 +177,25 @@ def test_two_processes_train_what_one_does_and_others_go_on_from_it(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "layout", [["--devices", "1x2"], ["--seed-batch", "2"]], ids=["environments", "batches"]
+)
+def test_two_processes_share_environments_and_take_seeds_in_batches(layout, tmp_path):
+    two, one, longer = tmp_path / "two", tmp_path / "one", ["--total-steps", str(30 * PER_UPDATE)]
+    outcomes = together(*train(two, seeds=3, updates=20, checkpoint_every=10), *layout)
+    assert [outcome[0] for outcome in outcomes] == [0, 0], outcomes
+    done = alone(*train(one, seeds=3, updates=20, checkpoint_every=10))
+    assert done.returncode == 0, done.stderr
+    assert_same_first_records(two, one)
+    outcomes = together("resume", str(two), *longer)
+    assert [outcome[0] for outcome in outcomes] == [0, 0], outcomes
+    straight = tmp_path / "straight"
+    outcomes = together(*train(straight, seeds=3, updates=30, checkpoint_every=10), *layout)
+    assert [outcome[0] for outcome in outcomes] == [0, 0], outcomes
+    assert_same_first_records(two, straight, records=30)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_a_process_dies_all_end_and_the_run_goes_on(tmp_path, victim):
     directory = tmp_path / "run"

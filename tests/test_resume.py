@@ -400,6 +400,7 @@ def test_what_dies_while_it_compiles_can_be_resumed(tmp_path, monkeypatch, strai
     assert_same(purerl.resume(tmp_path, **GO_ON), straight)
 
 
+@pytest.mark.slow
 def test_what_is_refused_while_it_compiles_leaves_the_directory_free(tmp_path):
     with pytest.raises(ValueError, match="memory_limit = 1 kB on each device is less"):
         purerl.run(config(), 3, tmp_path, memory_limit=1000, progress=False)

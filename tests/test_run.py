@@ -120,6 +120,7 @@ def test_a_finished_run_is_not_trained_anew_unasked(tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_default_directories_of_two_configs_do_not_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = run(small(), 1, None)

@@ -222,6 +222,7 @@ def test_a_header_tells_the_devices_of_a_run(text, shape):
     assert shape_of(None) is mesh_from(None) is None
 
 
+@pytest.mark.slow
 def test_a_run_on_a_mesh_goes_on_on_it_and_says_where_another_differs(tmp_path):
     config = purerl.vpg("CartPole-v1", total_steps=8 * 64, **SMALL)
     how: Any = {"evaluation_episodes": 0, "progress": False}

@@ -20,6 +20,7 @@ def test_each_place_takes_each_row_as_often_as_another():
         assert stats.chisquare(np.bincount(rows[:, place], minlength=8)).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_neighbours_part_and_pairs_are_as_often_apart_as_of_random_orders():
     rows = np.asarray(shuffles(jax.random.key(1), 20_000, 512))
     distance = (rows[:, 1] - rows[:, 0]) % 512

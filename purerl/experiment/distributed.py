@@ -54,6 +54,10 @@ def initialize(options: Distributed) -> None:
             )
         except (ValueError, RuntimeError) as error:
             raise ValueError(_refused(options, error)) from error
+    if jax.devices()[0].platform == "cpu":
+        # A program that comes from the cache no longer has its collectives in one order (jaxlib
+        # 0.10.2): one process adds up a gradient while another waits with a number.
+        jax.config.update("jax_enable_compilation_cache", False)
     if jax.process_index() > 0:  # what all would say, the first says
         warnings.simplefilter("ignore")
 

@@ -87,7 +87,7 @@ def _alpha(num_seeds: int) -> float:
 
 def sweep_curves(
     env_steps: Float[ndarray, " records"],
-    episode_return: Sequence[Float[ndarray, "seeds records"]],
+    episode_return: Sequence[Float[ndarray, "_ records"]],
     labels: Sequence[str],
     *,
     title: str,
