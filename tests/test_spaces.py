@@ -124,7 +124,7 @@ def test_an_action_beyond_the_bounds_is_stored_as_sampled_and_clipped_for_the_en
     _, rollout, _ = collect(jax.random.key(1), policy, state.envs, config)
     action = rollout.action[..., 0]
     assert np.any(np.abs(action) > 0.5), "the test should see actions beyond the bounds"
-    np.testing.assert_array_equal(rollout.reward, np.clip(action, -0.5, 0.5))
+    np.testing.assert_allclose(rollout.reward, np.clip(action, -0.5, 0.5), rtol=1e-6)
     log_prob = jax.vmap(jax.vmap(lambda obs, a: policy(obs).log_prob(a)))
     np.testing.assert_allclose(rollout.log_prob, log_prob(rollout.obs, rollout.action), rtol=1e-4)
 

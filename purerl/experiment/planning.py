@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,11 @@ def examine(
         "flops": flops_of_update(config) * padded / mesh.size,
     }
     try:
-        compiled = lower(config, num_seeds, mesh, chunk_updates).compile(compiler_options)
-        beside = needed_beside_training(config, num_seeds, mesh, compiler_options)
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            lowered = lower(config, num_seeds, mesh, chunk_updates)
+            compiling = thread.submit(lowered.compile, compiler_options)
+            beside = needed_beside_training(config, num_seeds, mesh, compiler_options)
+            compiled = compiling.result()
     except jax.errors.JaxRuntimeError as error:
         memory = _used(str(error))
         if memory is None:
