@@ -122,10 +122,8 @@ def place(tree: PyTree, shardings: Any) -> PyTree:
 
 
 def _place(leaf: Any, sharding: Any) -> Any:
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        # Laid out anew by a program of all processes: of two at once, each may begin another.
-        return jax.block_until_ready(jax.device_put(leaf, sharding))
-    if sharding.is_fully_addressable:
+    is_spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    if sharding.is_fully_addressable or is_spread:
         return jax.device_put(leaf, sharding)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _place(jax.random.key_data(leaf), sharding)

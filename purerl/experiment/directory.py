@@ -56,10 +56,10 @@ def header_written(plan: RunPlan, directory: Path) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        if is_first():
+        if is_first() and before:
+            files.write_whole(path, lambda file: file.writelines(before))
+        elif is_first():
             path.unlink()
-            if before:
-                files.write_whole(path, lambda file: file.writelines(before))
         raise
 
 

@@ -133,9 +133,8 @@ class Served(threading.Thread):
     def _attempt(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             function(*args)
-        except (
-            BaseException
-        ) as error:  # `SystemExit` too: it would end this thread, and say nothing
+        # `SystemExit` too, which would end this thread and say nothing.
+        except BaseException as error:
             if not self.told:
                 warnings.warn(
                     f"the hook {self.called} failed: {type(error).__name__}: {error}; training "

@@ -73,17 +73,21 @@ def _agents(config: Config, num_seeds: int, mesh: Mesh) -> Agent:
     return Agent(keys, jax.tree.map(lambda leaf: None, config))
 
 
-def needed_beside_training(
-    config: Config, num_seeds: int, mesh: Mesh, compiler_options: dict[str, Any] | None
-) -> int:
-    """Bytes that the other programs of a run need, which begin it and play its episodes."""
+def compile_all(
+    config: Config, num_seeds: int, mesh: Mesh, chunk_updates: int, options: dict[str, Any] | None
+) -> tuple[Any, int]:
+    """The compiled training chunk, and the bytes of that program of a run which needs the most."""
     agents = _agents(config, num_seeds, mesh)
-    init, state = lower_init(mesh, agents, config)
-    most = needed(init.compile(compiler_options))
-    if config.time_limit is None:
-        return most
-    play = lower_play(mesh, Play(EPISODES, config.time_limit), state, agents, config)
-    return max(most, needed(play.compile(compiler_options)) + kept_beside(mesh, state))
+    beginning, state = lower_init(mesh, agents, config)
+    chunk = lower_chunk(mesh, state, agents, config, chunk_updates)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        compiling = thread.submit(chunk.compile, options)
+        most = needed(beginning.compile(options))
+        if config.time_limit is not None:
+            play = lower_play(mesh, Play(EPISODES, config.time_limit), state, agents, config)
+            most = max(most, needed(play.compile(options)) + kept_beside(mesh, state))
+        compiled = compiling.result()
+    return compiled, max(most, needed(compiled))
 
 
 def padded_size(num_seeds: int, multiple: int) -> int:
@@ -115,11 +119,7 @@ def examine(
         "flops": flops_of_update(config) * padded / mesh.size,
     }
     try:
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            lowered = lower(config, num_seeds, mesh, chunk_updates)
-            compiling = thread.submit(lowered.compile, compiler_options)
-            beside = needed_beside_training(config, num_seeds, mesh, compiler_options)
-            compiled = compiling.result()
+        compiled, memory = compile_all(config, num_seeds, mesh, chunk_updates, compiler_options)
     except jax.errors.JaxRuntimeError as error:
         memory = _used(str(error))
         if memory is None:
@@ -130,7 +130,7 @@ def examine(
     program = launches(module, at_least=cache)
     return Findings(
         **known,
-        memory=max(needed(compiled), beside),
+        memory=memory,
         temporaries=int(compiled.memory_analysis().temp_size_in_bytes),
         collectives=dict(module.collectives()),
         bytes=program.total_bytes / chunk_updates,
