@@ -115,6 +115,15 @@ def test_memory_is_what_a_run_of_the_same_program_needs():
     assert found.launches > 8  # at the least one for each step of the rollout
 
 
+def test_what_begins_a_run_and_plays_is_compiled_only_where_its_memory_is_not_known(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(planning, "needed_beside_training", refuse)
+    chunk = planning.examine(config(), 4, seed_mesh(), 2, beside=0).memory
+    assert planning.examine(config(), 4, seed_mesh(), 2, beside=2 * chunk).memory == 2 * chunk
+
+
 def test_seeds_are_padded_as_in_a_run():
     assert planning.padded_size(10, 8) == len(pad_seeds(np.arange(10), 8)) == 16
     mesh = seed_mesh()
@@ -165,7 +174,7 @@ def test_the_number_of_seeds_that_fill_the_memory(devices, sharing, asked):
 
     def with_seeds(count):
         memory = 100 + 10 * (count // groups)
-        return planning.Findings(devices, sharing, count, 1, memory, 0, {}, 1.0, 1.0, 1.0)
+        return planning.Findings(devices, sharing, count, 1, memory, 0, 0, {}, 1.0, 1.0, 1.0)
 
     assert planning.largest(with_seeds(asked * groups), with_seeds, 1100) == 100 * groups
 
@@ -183,7 +192,7 @@ def test_what_does_not_fit_says_how_much_it_needs(message, memory):
 
 
 def findings(**changes: Any) -> dict[str, Any]:
-    found = planning.Findings(8, 1, 16, 2, 10**9, 10**8, {}, 1e12, 1e9, 1000.0)
+    found = planning.Findings(8, 1, 16, 2, 10**9, 10**8, 10**8, {}, 1e12, 1e9, 1000.0)
     more = {"compile_seconds": 1.0, "largest_seeds": 80, "env_steps_per_update": 32}
     return dataclasses.asdict(found) | more | changes
 

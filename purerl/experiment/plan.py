@@ -102,6 +102,7 @@ def plan(
     per_device = found["padded_seeds"] * found["sharing"] // found["num_devices"]
     env_steps = found.pop("env_steps_per_update") * seeds
     found.pop("padded_seeds")
+    found.pop("beside")
     return Plan(
         env=env,
         algo=algo,

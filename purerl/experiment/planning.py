@@ -5,12 +5,12 @@ target's compiler: it takes a request, and leaves the findings, as JSON.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Findings:
     chunk_updates: int
     memory: int
     """Bytes: arguments, results and temporaries of the program of a run that needs the most."""
+    beside: int | None
+    """Of the programs beside the training chunk."""
     temporaries: int | None
     collectives: dict[str, int] | None
     flops: float
@@ -73,21 +75,15 @@ def _agents(config: Config, num_seeds: int, mesh: Mesh) -> Agent:
     return Agent(keys, jax.tree.map(lambda leaf: None, config))
 
 
-def compile_all(
-    config: Config, num_seeds: int, mesh: Mesh, chunk_updates: int, options: dict[str, Any] | None
-) -> tuple[Any, int]:
-    """The compiled training chunk, and the bytes of that program of a run which needs the most."""
+def needed_beside_training(config: Config, num_seeds: int, mesh: Mesh, options: Any) -> int:
+    """Bytes that the other programs of a run need, which begin it and play its episodes."""
     agents = _agents(config, num_seeds, mesh)
     beginning, state = lower_init(mesh, agents, config)
-    chunk = lower_chunk(mesh, state, agents, config, chunk_updates)
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        compiling = thread.submit(chunk.compile, options)
-        most = needed(beginning.compile(options))
-        if config.time_limit is not None:
-            play = lower_play(mesh, Play(EPISODES, config.time_limit), state, agents, config)
-            most = max(most, needed(play.compile(options)) + kept_beside(mesh, state))
-        compiled = compiling.result()
-    return compiled, max(most, needed(compiled))
+    most = needed(beginning.compile(options))
+    if config.time_limit is None:
+        return most
+    play = lower_play(mesh, Play(EPISODES, config.time_limit), state, agents, config)
+    return max(most, needed(play.compile(options)) + kept_beside(mesh, state))
 
 
 def padded_size(num_seeds: int, multiple: int) -> int:
@@ -103,10 +99,12 @@ def examine(
     *,
     cache: int = 0,
     compiler_options: dict[str, Any] | None = None,
+    beside: int | None = None,
 ) -> Findings:
     """Compile the training chunk for a mesh, and read what it came to.
 
-    What begins the run and plays its episodes counts for the memory alone.
+    What begins the run and plays its episodes counts for the memory alone; it is compiled too, but
+    where `beside` says how many bytes it needs.
 
     **Arguments:** arrays of no more than `cache` bytes are left out of the traffic.
     """
@@ -119,18 +117,21 @@ def examine(
         "flops": flops_of_update(config) * padded / mesh.size,
     }
     try:
-        compiled, memory = compile_all(config, num_seeds, mesh, chunk_updates, compiler_options)
+        compiled = lower(config, num_seeds, mesh, chunk_updates).compile(compiler_options)
+        if beside is None:
+            beside = needed_beside_training(config, num_seeds, mesh, compiler_options)
     except jax.errors.JaxRuntimeError as error:
         memory = _used(str(error))
         if memory is None:
             raise
-        nothing = dict.fromkeys(("temporaries", "collectives", "bytes", "launches"))
+        nothing = dict.fromkeys(("beside", "temporaries", "collectives", "bytes", "launches"))
         return Findings(**known, memory=memory, **nothing)
     module = hlo.read(compiled.as_text())
     program = launches(module, at_least=cache)
     return Findings(
         **known,
-        memory=memory,
+        memory=max(needed(compiled), beside),
+        beside=beside,
         temporaries=int(compiled.memory_analysis().temp_size_in_bytes),
         collectives=dict(module.collectives()),
         bytes=program.total_bytes / chunk_updates,
@@ -174,13 +175,22 @@ def examine_target(
     mesh = require_mesh(mesh_on(target.devices(), num_seeds, layout), config.num_envs)
     chunk_updates = choose_chunk(config, None)
 
-    def with_seeds(count: int) -> Findings:
-        options = target.compiler_options or None
-        cache = target.chip.cache
-        return examine(config, count, mesh, chunk_updates, cache=cache, compiler_options=options)
-
-    found = with_seeds(num_seeds)
+    examined = functools.partial(
+        examine,
+        config,
+        mesh=mesh,
+        chunk_updates=chunk_updates,
+        cache=target.chip.cache,
+        compiler_options=target.compiler_options or None,
+    )
+    found = examined(num_seeds)
     seconds = time.perf_counter() - start
+
+    def with_seeds(count: int) -> Findings:
+        # What is beside the training chunk grows with the seeds: that one alone is compiled again.
+        beside = None if found.beside is None else found.beside * count // found.padded_seeds
+        return examined(count, beside=beside)
+
     return dataclasses.asdict(found) | {
         "compile_seconds": seconds,
         "largest_seeds": largest(found, with_seeds, limit),
