@@ -20,7 +20,7 @@ from purerl.experiment.conduct import Conduct, RunPlan
 from purerl.experiment.display import Display
 from purerl.experiment.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hooks import Hooks
-from purerl.experiment.processes import agreed, exchange
+from purerl.experiment.processes import agreed, exchange, on_first
 from purerl.experiment.programs import Programs
 from purerl.experiment.records import Records
 from purerl.experiment.saving import Checkpoints
@@ -101,7 +101,7 @@ class Loop:
         self, updates: int, states: list[TrainState]
     ) -> tuple[Evaluation | None, Evaluation | None]:
         """Play and keep the episodes that are due, unless they were played already."""
-        if not self.plan.is_evaluated(updates) or self.records.is_evaluated(updates):
+        if not self.plan.is_evaluated(updates) or on_first(self.records.is_evaluated, updates):
             return None, None
         begin = time.perf_counter()
         greedy, sampled = play_episodes(self.programs, states, updates)

@@ -105,7 +105,7 @@ def evaluate_run(
     index = np.array([require_seed(seed, plan.seed_ids) for seed in ids])
     policies = jax.tree.map(lambda leaf: leaf[index], states.learner.policy)
 
-    mesh = seed_mesh()
+    mesh = seed_mesh(num_seeds=len(ids))
     agents, fixed = agents_of(seed_keys(plan.root, ids), plan.config)
     batch: tuple[Any, Agent] = pad_seeds((policies, agents), mesh.size)
     played = []

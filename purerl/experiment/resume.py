@@ -112,7 +112,8 @@ def resume(
             warn_where_inexact(header)
         records = restore_records(directory, start)
         states = restore(directory, start, plan.state_shapes())
-        if trained and (records.is_evaluated(start) or not plan.is_evaluated(start)):
+        is_evaluated = on_first(records.is_evaluated, start)
+        if trained and (is_evaluated or not plan.is_evaluated(start)):
             _tell_all(plan, conduct, directory, states, records)
             return _load(header, plan, directory, states, records)
         if trained and mesh is None:  # but not evaluated
