@@ -14,6 +14,7 @@ from test_run import Sick
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.experiment.checkpoints import found
 from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import lines
 from purerl.experiment.loop import Loop
@@ -172,6 +173,35 @@ def test_json_lines_are_whole_after_a_resume(tmp_path):
     purerl.resume(tmp_path, env=env, hooks=[purerl.JsonLines()], progress=False)
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_that_goes_on_keeps_its_loggers_and_checkpoints(tmp_path, monkeypatch):
+    from interruptions import Interrupted, interrupt_after
+
+    env = Probe("match", limit=True, length=0)
+    hooks = [
+        purerl.JsonLines(per_seed=True),
+        purerl.JsonLines(tmp_path / "mine"),
+        lambda chunk: None,
+    ]
+    with monkeypatch.context() as patch:
+        interrupt_after(8, patch)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "a", hooks, checkpoint_every=4, keep_checkpoints=3)
+    (tmp_path / "a/metrics.jsonl").unlink()
+    purerl.resume(tmp_path / "a", env=env, progress=False)
+    log = tmp_path / "a/metrics.jsonl"
+    written = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
+    assert "policy_loss/seed_1" in written[-1]
+    assert found(tmp_path / "a") == [12, 8, 4]
+
+    log.unlink()
+    purerl.resume(tmp_path / "a", env=env, progress=False)  # it is finished: only loaded
+    assert not log.exists()
+    (tmp_path / "a/summary.json").unlink()  # ended before its loggers had heard of all
+    purerl.resume(tmp_path / "a", env=env, progress=False)
+    assert len(log.read_text().splitlines()) == 6
 
 
 @pytest.mark.slow

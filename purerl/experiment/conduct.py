@@ -1,8 +1,8 @@
-"""A run, decided: what its bits depend on, and how it is carried out."""
+"""A run, decided: what is the same where it goes on, and what each process is told anew."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,10 @@ FEWEST_CHUNKS = 10  # where there are as many records: between them a run shows,
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """A run, decided: what its bits depend on besides the machine. Its header says it again."""
+    """A run, decided: all that its bits depend on besides the machine, and what it leaves.
+
+    Its header says it again: where the run goes on, it does so with the same.
+    """
 
     config: Config
     root: int
@@ -35,6 +38,10 @@ class RunPlan:
     target_return: float | None
     mesh: dict[str, int] | None = None
     """The axes of the devices, None where seeds are spread over all that there are."""
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    loggers: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    """Of those that `make_logger` makes: whether they log single seeds too, by name."""
 
     def header(self) -> dict[str, Any]:
         """What a run directory says of this run and of the machine."""
@@ -70,10 +77,8 @@ class RunPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Conduct:
-    """How a run is carried out; another conduct comes to the same result."""
+    """How a process carries a run out; another conduct comes to the same result."""
 
-    checkpoint_every: int | None = None
-    keep_checkpoints: int = 2
     memory_limit: int | None = None
     stop_on_nan: bool = False
     hooks: Sequence[Callable[[Chunk], Any]] = ()
@@ -96,7 +101,7 @@ def check_plan(plan: RunPlan, conduct: Conduct) -> None:
             require_positive_int(name, value)
     intervals = {
         "evaluate_every": plan.evaluate_every,
-        "checkpoint_every": conduct.checkpoint_every,
+        "checkpoint_every": plan.checkpoint_every,
     }
     _require_whole_chunks(
         plan, {name: each for name, each in intervals.items() if each is not None}
@@ -106,8 +111,8 @@ def check_plan(plan: RunPlan, conduct: Conduct) -> None:
             f"evaluate_every = {plan.evaluate_every} has no effect without evaluation_episodes, "
             f"or without a time limit; leave it out."
         )
-    require_positive_int("keep_checkpoints", conduct.keep_checkpoints)
-    if conduct.keep_checkpoints < 2:
+    require_positive_int("keep_checkpoints", plan.keep_checkpoints)
+    if plan.keep_checkpoints < 2:
         raise ValueError(
             "keep_checkpoints = 1 must be at least 2: one is whole while another is written."
         )

@@ -6,6 +6,7 @@ far, and each writes them anew.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class JsonLines:
 
     def __init__(self, path: str | Path | None = None, *, per_seed: bool = False):
         self.path = path
+        self.is_usual = path is None
         self.per_seed = per_seed
         self._file: Any = None
 
@@ -87,6 +89,7 @@ class TensorBoard:
     def __init__(self, directory: str | Path | None = None, *, per_seed: bool = False):
         require("tensorboardX", "tensorboard")
         self.directory = directory
+        self.is_usual = directory is None
         self.per_seed = per_seed
         self._writer: Any = None
 
@@ -122,6 +125,7 @@ class WeightsAndBiases:
         require("wandb", "wandb")
         self.per_seed = per_seed
         self.settings = settings
+        self.is_usual = not settings
         self._run: Any = None
 
     def __call__(self, chunk: Chunk) -> None:
@@ -129,7 +133,11 @@ class WeightsAndBiases:
             import wandb
 
             config = json.loads((chunk.directory / "config.json").read_text())
-            usual = {"project": "purerl", "name": chunk.directory.name, "dir": str(chunk.directory)}
+            usual = {
+                "project": "purerl",
+                "name": chunk.directory.name,
+                "dir": str(chunk.directory.absolute()),
+            }
             run_id = chunk.directory / RUN_ID
             if run_id.exists():
                 usual |= {"id": run_id.read_text(), "resume": "allow"}
@@ -145,10 +153,29 @@ class WeightsAndBiases:
             self._run = None
 
 
+LOGGERS: dict[str, Any] = {
+    "jsonl": JsonLines,
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
+
+
 def make_logger(name: str, *, per_seed: bool = False) -> Any:
     """A logger by its name on the command line: `jsonl`, `tensorboard` or `wandb`."""
-    loggers = {"jsonl": JsonLines, "tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-    return loggers[name](per_seed=per_seed)
+    return LOGGERS[name](per_seed=per_seed)
+
+
+def names_of(hooks: Sequence[Any]) -> dict[str, bool]:
+    """Which of the hooks `make_logger` can make again: whether they log single seeds, by name.
+
+    It cannot make functions, and loggers that were told of another place or of settings.
+    """
+    return {
+        name: hook.per_seed
+        for hook in hooks
+        for name, kind in LOGGERS.items()
+        if type(hook) is kind and hook.is_usual
+    }
 
 
 def require(module: str, extra: str) -> None:

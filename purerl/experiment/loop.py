@@ -118,7 +118,7 @@ class Loop:
         return next((signal for signal, _ in heard if signal), None), heard[0][1]
 
     def _is_due(self, now: Standing, late: bool) -> bool:
-        every = self.conduct.checkpoint_every
+        every = self.plan.checkpoint_every
         due = late if every is None else not now.updates % every
         return due or now.updates == self.plan.config.num_updates
 

@@ -31,6 +31,7 @@ from purerl.experiment.header import (
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
+from purerl.experiment.loggers import make_logger, names_of
 from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.records import Records
 from purerl.experiment.replan import config_with_budget, plan_of, read_header
@@ -51,9 +52,9 @@ def resume(
     seed_batch: int | None = None,
     memory_limit: int | None = None,
     checkpoint_every: int | None = None,
-    keep_checkpoints: int = 2,
+    keep_checkpoints: int | None = None,
     stop_on_nan: bool = False,
-    hooks: Sequence[Callable[[Chunk], Any]] = (),
+    hooks: Sequence[Callable[[Chunk], Any]] | None = None,
     progress: bool = True,
     mesh: Mesh | None = None,
 ) -> Run:
@@ -72,7 +73,10 @@ def resume(
       result; start from zero, and lose them, where no checkpoint is sound.
     - `seed_batch`: seeds trained at once, where fewer fit than before; it may change the result.
     - `mesh`: other devices than before, which may change the result too.
-    - The others are those of `purerl.run`; hooks are first called with all records so far.
+    - `checkpoint_every`, `keep_checkpoints`, `hooks`: by default as before, where of the hooks
+      purerl's loggers go on that write to their usual places, but for a finished run. Hooks are
+      first called with all records so far.
+    - The others are those of `purerl.run`.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
     differs and `force` is not given.
@@ -91,17 +95,18 @@ def resume(
         if mesh is not None:
             mesh = require_mesh(mesh, plan.config.num_envs)
             plan = dataclasses.replace(plan, mesh=shape_of(mesh))
-        conduct = Conduct(
-            checkpoint_every,
-            keep_checkpoints,
-            memory_limit,
-            stop_on_nan,
-            tuple(hooks),
-            progress,
-            mesh,
-        )
-        if seed_batch is not None:
-            plan = dataclasses.replace(plan, seed_batch=seed_batch)
+        given = {
+            "seed_batch": seed_batch,
+            "checkpoint_every": checkpoint_every,
+            "keep_checkpoints": keep_checkpoints,
+            "loggers": None if hooks is None else names_of(hooks),
+        }
+        told: dict[str, Any] = {name: each for name, each in given.items() if each is not None}
+        plan = dataclasses.replace(plan, **told)
+        if hooks is None:
+            is_finished = trained and on_first((directory / files.SUMMARY).exists)
+            hooks = () if is_finished else _loggers(plan)
+        conduct = Conduct(memory_limit, stop_on_nan, tuple(hooks), progress, mesh)
         check_plan(plan, conduct)
         _require_going_on(header, plan, start)
         with_budget = total_steps is not None
@@ -126,6 +131,10 @@ def _require_run(directory: Path) -> None:
         raise ValueError(
             f"directory = {str(directory)!r} holds no run; start one with purerl train."
         )
+
+
+def _loggers(plan: RunPlan) -> list[Any]:
+    return [make_logger(name, per_seed=per_seed) for name, per_seed in plan.loggers.items()]
 
 
 def _tell_all(

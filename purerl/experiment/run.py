@@ -22,6 +22,7 @@ from purerl.experiment.errors import Stopped
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
+from purerl.experiment.loggers import names_of
 from purerl.experiment.loop import Loop
 from purerl.experiment.processes import (
     agreed,
@@ -103,10 +104,11 @@ def run(
         evaluate_every=evaluate_every,
         target_return=target_return,
         mesh=shape_of(mesh),
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        loggers=names_of(hooks),
     )
-    conduct = Conduct(
-        checkpoint_every, keep_checkpoints, memory_limit, stop_on_nan, tuple(hooks), progress, mesh
-    )
+    conduct = Conduct(memory_limit, stop_on_nan, tuple(hooks), progress, mesh)
     check_plan(plan, conduct)
     directory = Path(on_first(choose_directory, plan, directory))
     with losses_told(directory), held_by_first(Lock(directory)):
@@ -138,7 +140,7 @@ def complete(
             then = f"to go on: purerl resume {directory}"
             raise agreed(Stopped(f"stopped before training; {then}", received))
         on_first(make_room, plan, directory, start)
-        checkpoints = Checkpoints(directory, plan.header(), start, keep=conduct.keep_checkpoints)
+        checkpoints = Checkpoints(directory, plan.header(), start, keep=plan.keep_checkpoints)
         states, records = (None, Records())
         if restored is not None:
             states, records = divide(programs, restored[0]), restored[1]
