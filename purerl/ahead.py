@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend as jex
 import numpy as np
 from jaxtyping import Array, Key, PyTree
+
+from purerl.operations import Call, Name, Program, program_of, read, run
 
 UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
 
@@ -34,22 +35,21 @@ def scan_keys(
         after, out = body(jax.tree.unflatten(treedef, leaves), key)
         return jax.tree.leaves(after), out
 
-    traced, shapes = jax.make_jaxpr(flat_body, return_shape=True)(carry_leaves, like)
-    program = _inlined(traced)
+    program, shapes = program_of(flat_body, carry_leaves, like)
     out_tree = jax.tree.structure(shapes[1])
     stages = _split(program, num_carried=len(carry_leaves))
 
     def ahead(key):
         env = {stages.key: key}
-        _run(stages.ahead, env)
+        run(stages.ahead, env)
         return [env[name] for name in stages.waiting]
 
     def step(leaves, waiting):
         env = dict(zip(program.inputs, leaves, strict=False)) | dict(
             zip(stages.waiting, waiting, strict=True)
         )
-        _run(stages.inside, env)
-        out = [_read(env, each) for each in program.outputs]
+        run(stages.inside, env)
+        out = [read(env, each) for each in program.outputs]
         return out[: len(carry_leaves)], jax.tree.unflatten(out_tree, out[len(carry_leaves) :])
 
     def loop(unroll):
@@ -62,31 +62,6 @@ def scan_keys(
     return jax.tree.unflatten(treedef, end), out
 
 
-class Name:
-    """A value of the body, by identity."""
-
-    __slots__ = ("aval",)
-
-    def __init__(self, aval: Any):
-        self.aval = aval
-
-
-class Call(NamedTuple):
-    """One operation: a primitive on values that have names, or are constants."""
-
-    equation: Any
-    inputs: Sequence[Any]
-    outputs: Sequence[Name]
-
-
-class Program(NamedTuple):
-    """The body as a list of operations, calls of jitted functions inlined."""
-
-    inputs: list[Name]
-    calls: list[Call]
-    outputs: list[Any]
-
-
 class Stages(NamedTuple):
     """The operations of a body, parted into those ahead of the loop and those inside."""
 
@@ -95,32 +70,6 @@ class Stages(NamedTuple):
     inside: list[Call]
     waiting: list[Name]
     """What is computed ahead and read inside."""
-
-
-def _inlined(traced: Any) -> Program:
-    inputs = [Name(each.aval) for each in traced.jaxpr.invars]
-    calls: list[Call] = []
-    outputs = _inline(traced.jaxpr, traced.consts, inputs, calls)
-    return Program(inputs, calls, outputs)
-
-
-def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], calls: list[Call]) -> list:
-    values = dict(zip(jaxpr.constvars, consts, strict=True))
-    values |= dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def value(atom):
-        return atom.val if isinstance(atom, jex.core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        given = [value(atom) for atom in equation.invars]
-        if equation.primitive.name == "jit":
-            inner = equation.params["jaxpr"]
-            results = _inline(inner.jaxpr, inner.consts, given, calls)
-        else:
-            results = [Name(each.aval) for each in equation.outvars]
-            calls.append(Call(equation, given, results))
-        values |= dict(zip(equation.outvars, results, strict=True))
-    return [value(atom) for atom in jaxpr.outvars]
 
 
 def _split(program: Program, num_carried: int) -> Stages:
@@ -146,16 +95,3 @@ def _is_early(call: Call, early: set[Name]) -> bool:
 
 def _size(values: Sequence[Name]) -> int:
     return sum(int(np.prod(value.aval.shape)) for value in values)
-
-
-def _run(calls: Sequence[Call], env: dict[Name, Any]) -> None:
-    for call in calls:
-        primitive = call.equation.primitive
-        params = primitive.get_bind_params(call.equation.params)
-        with call.equation.ctx.manager:
-            out = primitive.bind(*(_read(env, each) for each in call.inputs), **params)
-        env |= dict(zip(call.outputs, out if primitive.multiple_results else [out], strict=True))
-
-
-def _read(env: dict[Name, Any], value: Any) -> Any:
-    return env[value] if isinstance(value, Name) else value

@@ -1,4 +1,7 @@
-"""Rows of a batch in blocks, so that what is computed of them need not be in memory at once."""
+"""Rows of a batch in blocks, so that what is computed of them need not be in memory at once.
+
+An accelerator's memory holds more seeds that way, and a CPU's caches hold what a block takes.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,40 +11,37 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from purerl.checks import divisors
+from purerl.products import with_rows_turned
 from purerl.sharding import over_envs
 
 ROWS = 1024  # of a block, at most
-WHOLE = 2048  # rows that are not divided
+WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of its own there
 
 
 def block_rows(num_rows: int) -> int:
-    """The rows of a block: the largest divisor of all rows up to 1024; of few rows, all.
+    """The rows of a block: the largest divisor of all rows up to 1024.
 
-    All too where that divisor is below 256: of a prime number of rows, say.
+    All rows where that divisor is below 256: of a prime number of rows, say.
     """
     largest = max(size for size in divisors(num_rows) if size <= ROWS)
-    return num_rows if num_rows <= WHOLE or largest < ROWS // 4 else largest
+    return num_rows if largest < min(num_rows, ROWS // 4) else largest
 
 
 def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
-    """`jax.vmap(function)(rows)`; in blocks, but on a CPU."""
-    return _on_platform(
-        rows,
-        whole=lambda rows: jax.vmap(function)(rows),
-        in_blocks=lambda blocks: jax.tree.map(
-            lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
-            jax.lax.map(jax.vmap(function), blocks),
-        ),
-    )
+    """`jax.vmap(function)(rows)`, in blocks where there are many rows."""
+
+    def of_each(function, blocks):
+        mapped = jax.lax.map(function, blocks)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), mapped)
+
+    mapped = jax.vmap(function)
+    return _on_platform(rows, of_each, cpu=mapped, default=mapped)
 
 
 def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-    """`function(rows)`, which is a sum over rows; in blocks, but on a CPU.
+    """`function(rows)`, which is a sum over rows, in blocks where there are many."""
 
-    A CPU gains nothing by blocks: its memory is large, and its products slower.
-    """
-
-    def add_up(blocks):
+    def of_each(function, blocks):
         def add(total, block):
             return jax.tree.map(jnp.add, total, function(block)), None
 
@@ -49,17 +49,34 @@ def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         return jax.lax.scan(add, nothing, blocks)[0]
 
-    return _on_platform(rows, whole=function, in_blocks=add_up)
+    return _on_platform(rows, of_each, cpu=with_rows_turned(function), default=function)
 
 
-def _on_platform(rows: PyTree, *, whole: Callable[..., Any], in_blocks: Callable[..., Any]) -> Any:
+def _on_platform(
+    rows: PyTree,
+    of_each: Callable[..., Any],
+    *,
+    cpu: Callable[..., Any],
+    default: Callable[..., Any],
+) -> Any:
+    """The platform's function of all rows, or `of_each` of it and of blocks of them."""
     num_rows = jax.tree.leaves(rows)[0].shape[0]
-    size = block_rows(num_rows)
     # Rows that several devices share are fewer on each already, and are not moved between them.
-    if size == num_rows or over_envs() > 1:
-        return whole(rows)
+    if over_envs() > 1:
+        return default(rows)
 
-    def divided(rows):
-        return in_blocks(jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows))
+    def in_blocks(function, size):
+        def computed(rows):
+            if size == num_rows:
+                return function(rows)
+            blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
+            return of_each(function, blocks)
 
-    return jax.lax.platform_dependent(rows, cpu=whole, default=divided)
+        return computed
+
+    size = block_rows(num_rows)
+    return jax.lax.platform_dependent(
+        rows,
+        cpu=in_blocks(cpu, size),
+        default=in_blocks(default, num_rows if num_rows <= WHOLE else size),
+    )

@@ -16,15 +16,16 @@ from purerl.update import update
     ("num_rows", "expected"),
     [
         (1, 1),
-        (2048, 2048),
-        (4096, 1024),
+        (1024, 1024),
+        (2048, 1024),
         (6000, 1000),
         (8192, 1024),
         (8191, 8191),
         (4099 * 2, 8198),
+        (1538, 769),
     ],
 )
-def test_few_rows_and_rows_without_a_divisor_are_not_divided(num_rows, expected):
+def test_rows_are_divided_into_blocks_of_one_size_where_there_is_one(num_rows, expected):
     assert blocks.block_rows(num_rows) == expected
 
 
@@ -88,6 +89,22 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
         np.testing.assert_allclose(also_told[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_on_a_cpu_rows_are_taken_whole(rows):
-    compiled = jax.jit(lambda rows: blocks.sum_rows(total, rows)).lower(rows).compile()
-    assert "while" not in str(compiled.as_text())
+@pytest.mark.parametrize(
+    ("num_rows", "on_cpu", "elsewhere"), [(1024, 1, 1), (2048, 2, 1), (4096, 4, 4)]
+)
+def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, on_cpu, elsewhere):
+    """A CPU's caches are smaller than what an accelerator has room for."""
+    rows = {"x": jnp.ones((num_rows, 3)), "w": jnp.ones(num_rows)}
+    paths = {}
+
+    def platform_dependent(*args, cpu, default):
+        paths.update(cpu=cpu, default=default)
+        return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", platform_dependent)
+    for in_blocks, function in ((blocks.map_rows, square), (blocks.sum_rows, total)):
+        in_blocks(function, rows)
+        for path, count in (("cpu", on_cpu), ("default", elsewhere)):
+            jaxpr = jax.make_jaxpr(paths[path])(rows).jaxpr
+            scans = [each for each in jaxpr.eqns if each.primitive.name == "scan"]
+            assert [each.params["length"] for each in scans] == [count] * (count > 1)
