@@ -72,6 +72,11 @@ def over_envs(mesh: Any = None) -> int:
     return (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape.get(ENVS, 1)
 
 
+def over_seeds() -> int:
+    """The devices that share the seeds, in the mesh around a trace; 1 where there is none."""
+    return jax.sharding.get_abstract_mesh().shape.get(SEEDS, 1)
+
+
 def spread_envs(tree: PyTree, axis: int) -> PyTree:
     """Spread all leaves along an axis over the devices of `envs`, where these divide it.
 

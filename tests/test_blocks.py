@@ -90,10 +90,11 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "on_cpu", "elsewhere"), [(1024, 1, 1), (2048, 2, 1), (4096, 4, 4)]
+    ("num_rows", "num_devices", "on_cpu", "elsewhere"),
+    [(1024, 2, 1, 1), (2048, 2, 2, 1), (4096, 2, 4, 4), (4096, 1, 1, 4)],
 )
-def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, on_cpu, elsewhere):
-    """A CPU's caches are smaller than what an accelerator has room for."""
+def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cpu, elsewhere):
+    """The caches of a core are smaller than what an accelerator, or all cores, have room for."""
     rows = {"x": jnp.ones((num_rows, 3)), "w": jnp.ones(num_rows)}
     paths = {}
 
@@ -102,6 +103,7 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, on_cpu, elsewhere)
         return default(*args)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", platform_dependent)
+    monkeypatch.setattr(blocks, "over_seeds", lambda: num_devices)
     for in_blocks, function in ((blocks.map_rows, square), (blocks.sum_rows, total)):
         in_blocks(function, rows)
         for path, count in (("cpu", on_cpu), ("default", elsewhere)):

@@ -33,7 +33,7 @@ def test_a_product_over_rows_is_the_loop_over_them(m, n):
 
 def test_rows_of_several_axes_and_mapped_over_seeds():
     def product(args):
-        return jax.lax.dot_general(args[0], args[1], (((0, 1, 2),) * 2, ((), ())))
+        return jax.lax.dot_general(args[0], args[1], (((0, 1, 2), (0, 1, 2)), ((), ())))
 
     args = of((6, 2, 3, 4, 5)), of((6, 2, 3, 4, 8), 1)
     found = jax.vmap(with_rows_turned(product))(args)
