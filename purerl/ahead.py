@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from purerl.operations import Call, Name, Program, program_of, read, run
+from purerl.operations import Call, Name, Program, interpret, program_of, returned
 
 UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
 
@@ -35,22 +35,20 @@ def scan_keys(
         after, out = body(jax.tree.unflatten(treedef, leaves), key)
         return jax.tree.leaves(after), out
 
-    program, shapes = program_of(flat_body, carry_leaves, like)
-    out_tree = jax.tree.structure(shapes[1])
+    program = program_of(flat_body, carry_leaves, like)
     stages = _split(program, num_carried=len(carry_leaves))
 
     def ahead(key):
         env = {stages.key: key}
-        run(stages.ahead, env)
+        interpret(stages.ahead, env)
         return [env[name] for name in stages.waiting]
 
     def step(leaves, waiting):
         env = dict(zip(program.inputs, leaves, strict=False)) | dict(
             zip(stages.waiting, waiting, strict=True)
         )
-        run(stages.inside, env)
-        out = [read(env, each) for each in program.outputs]
-        return out[: len(carry_leaves)], jax.tree.unflatten(out_tree, out[len(carry_leaves) :])
+        interpret(stages.inside, env)
+        return returned(program, env)
 
     def loop(unroll):
         return lambda leaves, waiting: jax.lax.scan(step, leaves, waiting, unroll=unroll)
@@ -79,8 +77,8 @@ def _split(program: Program, num_carried: int) -> Stages:
         (ahead if _is_early(call, early) else inside).append(call)
         if ahead and ahead[-1] is call:
             early.update(call.outputs)
-    read = [each for call in inside for each in call.inputs] + list(program.outputs)
-    waiting = dict.fromkeys(each for each in read if isinstance(each, Name) and each in early)
+    needed = [each for call in inside for each in call.inputs] + list(program.outputs)
+    waiting = dict.fromkeys(each for each in needed if isinstance(each, Name) and each in early)
     return Stages(key, ahead, inside, list(waiting))
 
 

@@ -1,8 +1,10 @@
-"""Rows of a batch in blocks, so that what is computed of them need not be in memory at once.
+"""Rows of a batch in blocks.
 
-An accelerator's memory holds more seeds that way, and the caches of a core what a block takes.
+An accelerator has memory for more seeds then, and what a core computes of a block stays in its
+cache.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from purerl.checks import divisors
-from purerl.products import with_rows_turned
-from purerl.sharding import over_envs, over_seeds
+from purerl.operations import bind, program_of, run_program
+from purerl.products import turn_rows
+from purerl.sharding import num_seed_devices, over_envs
 
 ROWS = 1024  # of a block, at most
 WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of its own there
@@ -21,63 +24,80 @@ WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of
 def block_rows(num_rows: int) -> int:
     """The rows of a block: the largest divisor of all rows up to 1024.
 
-    All rows where that divisor is below 256: of a prime number of rows, say.
+    All rows where that divisor is below 256: few rows, or a prime number of them, say.
     """
     largest = max(size for size in divisors(num_rows) if size <= ROWS)
-    return num_rows if largest < min(num_rows, ROWS // 4) else largest
+    return largest if largest >= ROWS // 4 else num_rows
 
 
 def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
     """`jax.vmap(function)(rows)`, in blocks where there are many rows."""
-
-    def map_blocks(function, blocks):
-        mapped = jax.lax.map(function, blocks)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), mapped)
-
     mapped = jax.vmap(function)
-    return _on_platform(rows, map_blocks, cpu=mapped, default=mapped)
+
+    def in_blocks(size, rows):
+        out = jax.lax.map(mapped, _blocks(rows, size))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+    def of_size(size):
+        return mapped if size == _count(rows) else functools.partial(in_blocks, size)
+
+    on_cpu, elsewhere = _sizes(rows)
+    if on_cpu == elsewhere:
+        return of_size(elsewhere)(rows)
+    return jax.lax.platform_dependent(rows, cpu=of_size(on_cpu), default=of_size(elsewhere))
 
 
 def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
     """`function(rows)`, which is a sum over rows, in blocks where there are many."""
-
-    def sum_blocks(function, blocks):
-        def add(total, block):
-            return jax.tree.map(jnp.add, total, function(block)), None
-
-        like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], blocks))
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-        return jax.lax.scan(add, nothing, blocks)[0]
-
-    return _on_platform(rows, sum_blocks, cpu=with_rows_turned(function), default=function)
-
-
-def _on_platform(
-    rows: PyTree,
-    of_blocks: Callable[..., Any],
-    *,
-    cpu: Callable[..., Any],
-    default: Callable[..., Any],
-) -> Any:
-    """The platform's function of all rows, or `of_blocks` of it and of blocks of them."""
-    num_rows = jax.tree.leaves(rows)[0].shape[0]
-    # Rows that several devices share are fewer on each already, and are not moved between them.
     if over_envs() > 1:
-        return default(rows)
+        return function(rows)
 
-    def in_blocks(function, size):
-        def computed(rows):
-            if size == num_rows:
-                return function(rows)
-            blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
-            return of_blocks(function, blocks)
+    def in_blocks(program, rule, size, rows):
+        def add(total, block):
+            return jax.tree.map(jnp.add, total, run_program(program, block, rule=rule)), None
 
-        return computed
+        nothing = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program.out)
+        return jax.lax.scan(add, nothing, _blocks(rows, size))[0]
 
-    size = block_rows(num_rows)
+    def of_size(size, rule):
+        if size == _count(rows):
+            return functools.partial(run_program, programs[size], rule=rule)
+        return functools.partial(in_blocks, programs[size], rule, size)
+
+    on_cpu, elsewhere = _sizes(rows)
+    programs = {size: program_of(function, _block(rows, size)) for size in {on_cpu, elsewhere}}
     return jax.lax.platform_dependent(
-        rows,
-        # One device is all cores of a CPU, which share the work of all rows better than of a block.
-        cpu=in_blocks(cpu, size if over_seeds() > 1 else num_rows),
-        default=in_blocks(default, size if num_rows > WHOLE else num_rows),
+        rows, cpu=of_size(on_cpu, turn_rows), default=of_size(elsewhere, bind)
+    )
+
+
+def _count(rows: PyTree) -> int:
+    return jax.tree.leaves(rows)[0].shape[0]
+
+
+def _sizes(rows: PyTree) -> tuple[int, int]:
+    """The rows of a block on a CPU, and elsewhere.
+
+    Rows that several devices share are fewer on each already, and are not moved between them. With
+    one device, a CPU's cores share the work of all rows better than that of a block; with several,
+    each is a core, as on the command line.
+    """
+    num_rows = _count(rows)
+    if over_envs() > 1:
+        return num_rows, num_rows
+    size = block_rows(num_rows)
+    return (
+        size if num_seed_devices() > 1 else num_rows,
+        size if num_rows > WHOLE else num_rows,
+    )
+
+
+def _blocks(rows: PyTree, size: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
+
+
+def _block(rows: PyTree, size: int) -> PyTree:
+    """The shapes of a block."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows
     )

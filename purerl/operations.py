@@ -25,23 +25,25 @@ class Call(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A function as a list of operations, calls of jitted functions inlined."""
+    """A function as a list of operations, calls of jitted functions inlined.
+
+    Inputs and outputs are those of all leaves in order.
+    """
 
     inputs: list[Name]
     calls: list[Call]
     outputs: list[Any]
+    out: Any
+    """The shapes of what the function returns, as it returns it."""
 
 
-def program_of(function: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
-    """The operations of a function of pytrees of arrays, and the shapes of what it returns.
-
-    Inputs and outputs are those of all leaves in order.
-    """
-    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+def program_of(function: Callable[..., Any], *args: Any) -> Program:
+    """The operations of a function of pytrees of arrays, or of their shapes."""
+    traced, out = jax.make_jaxpr(function, return_shape=True)(*args)
     inputs = [Name(each.aval) for each in traced.jaxpr.invars]
     calls: list[Call] = []
     outputs = _inline(traced.jaxpr, traced.consts, inputs, calls)
-    return Program(inputs, calls, outputs), shapes
+    return Program(inputs, calls, outputs, out)
 
 
 def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], calls: list[Call]) -> list:
@@ -63,7 +65,7 @@ def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], calls: lis
     return [value(atom) for atom in jaxpr.outvars]
 
 
-def compute(call: Call, inputs: Sequence[Any]) -> Sequence[Any]:
+def bind(call: Call, inputs: Sequence[Any]) -> Sequence[Any]:
     """The results of one operation, as it is."""
     primitive = call.equation.primitive
     params = primitive.get_bind_params(call.equation.params)
@@ -72,15 +74,27 @@ def compute(call: Call, inputs: Sequence[Any]) -> Sequence[Any]:
     return out if primitive.multiple_results else [out]
 
 
-def run(
-    calls: Sequence[Call],
-    env: dict[Name, Any],
-    compute: Callable[[Call, Sequence[Any]], Sequence[Any]] = compute,
-) -> None:
+Rule = Callable[[Call, Sequence[Any]], Sequence[Any]]
+
+
+def interpret(calls: Sequence[Call], env: dict[Name, Any], rule: Rule = bind) -> None:
     """Compute operations one after another from the values in `env`, where the results go too."""
     for call in calls:
-        out = compute(call, [read(env, each) for each in call.inputs])
+        out = rule(call, [read(env, each) for each in call.inputs])
         env |= dict(zip(call.outputs, out, strict=True))
+
+
+def run_program(program: Program, *args: Any, rule: Rule = bind) -> Any:
+    """What the function of a program returns, each operation computed by the rule."""
+    env = dict(zip(program.inputs, jax.tree.leaves(args), strict=True))
+    interpret(program.calls, env, rule)
+    return returned(program, env)
+
+
+def returned(program: Program, env: dict[Name, Any]) -> Any:
+    """What the function returns, from the values of all that it returns."""
+    out = [read(env, each) for each in program.outputs]
+    return jax.tree.unflatten(jax.tree.structure(program.out), out)
 
 
 def read(env: dict[Name, Any], value: Any) -> Any:

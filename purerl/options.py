@@ -107,19 +107,20 @@ class How:
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """What is kept of a run while it trains, and when it stops. A run that goes on does as before
-    where these are not given, but for `stop_on_nan`.
+    """What is kept of a run while it trains, and when it stops.
+
+    What a run is not told when it goes on is as it was; to stop on NaN it is told each time.
     """
 
     checkpoint_every: int | None = None
-    """Updates from one checkpoint to the next; by default one is written with the first chunk that
-    ends a minute after the last was begun."""
+    """Updates from one checkpoint to the next; by default as before, or else one is written with
+    the first chunk that ends a minute after the last was begun."""
     keep_checkpoints: int | None = None
-    """Checkpoints that are kept, the newest; by default 2."""
+    """Checkpoints that are kept, the newest; by default as before, or else 2."""
     stop_on_nan: bool = False
     """End the run where a seed stops being finite, instead of leaving that seed behind."""
     log: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] | None = None
-    """Loggers; by default none."""
+    """Loggers; by default those from before, or else none; so with none named."""
     log_seeds: bool = False
     """Log the numbers of single seeds too."""
 
@@ -130,7 +131,9 @@ class Keep:
         told = dataclasses.asdict(self)
         names, per_seed = told.pop("log"), told.pop("log_seeds")
         if per_seed and not names:
-            raise ValueError("log_seeds has no effect without log; name loggers: --log jsonl.")
+            raise ValueError(
+                "log_seeds has no effect without loggers; name them: --log jsonl --log-seeds."
+            )
         if names is not None:
             told["hooks"] = [make_logger(name, per_seed=per_seed) for name in names]
         return {name: value for name, value in told.items() if value is not None}

@@ -72,7 +72,7 @@ def over_envs(mesh: Any = None) -> int:
     return (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape.get(ENVS, 1)
 
 
-def over_seeds() -> int:
+def num_seed_devices() -> int:
     """The devices that share the seeds, in the mesh around a trace; 1 where there is none."""
     return jax.sharding.get_abstract_mesh().shape.get(SEEDS, 1)
 

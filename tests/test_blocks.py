@@ -8,7 +8,9 @@ from probes import Probe
 
 import purerl
 from purerl import blocks
+from purerl.mapped import seed_program
 from purerl.rollout import collect, reset_envs
+from purerl.sharding import make_mesh
 from purerl.update import update
 
 
@@ -90,23 +92,56 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "num_devices", "on_cpu", "elsewhere"),
+    ("num_rows", "num_devices", "on_cpu", "on_accelerator"),
     [(1024, 2, 1, 1), (2048, 2, 2, 1), (4096, 2, 4, 4), (4096, 1, 1, 4)],
 )
-def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cpu, elsewhere):
-    """The caches of a core are smaller than what an accelerator, or all cores, have room for."""
-    rows = {"x": jnp.ones((num_rows, 3)), "w": jnp.ones(num_rows)}
-    paths = {}
+def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cpu, on_accelerator):
+    """The cache of a core is smaller than what an accelerator, or all cores, have room for."""
+    keys = jax.random.split(jax.random.key(1))
+    shapes = {"x": (num_rows, 3), "w": (num_rows,)}
+    rows = {
+        name: jax.random.normal(key, shapes[name]) for name, key in zip(shapes, keys, strict=True)
+    }
+    monkeypatch.setattr(blocks, "num_seed_devices", lambda: num_devices)
+    for in_blocks, function, expected in (
+        (blocks.map_rows, square, jax.vmap(square)(rows)),
+        (blocks.sum_rows, total, total(rows)),
+    ):
+        for path, count in (("cpu", on_cpu), ("default", on_accelerator)):
 
-    def platform_dependent(*args, cpu, default):
-        paths.update(cpu=cpu, default=default)
-        return default(*args)
+            def take(*args, path=path, **paths):
+                return paths[path](*args)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", platform_dependent)
-    monkeypatch.setattr(blocks, "over_seeds", lambda: num_devices)
-    for in_blocks, function in ((blocks.map_rows, square), (blocks.sum_rows, total)):
-        in_blocks(function, rows)
-        for path, count in (("cpu", on_cpu), ("default", elsewhere)):
-            jaxpr = jax.make_jaxpr(paths[path])(rows).jaxpr
-            scans = [each for each in jaxpr.eqns if each.primitive.name == "scan"]
+            monkeypatch.setattr(jax.lax, "platform_dependent", take)
+            jaxpr = jax.make_jaxpr(lambda rows, call=in_blocks, f=function: call(f, rows))(rows)
+            scans = [each for each in jaxpr.jaxpr.eqns if each.primitive.name == "scan"]
             assert [each.params["length"] for each in scans] == [count] * (count > 1)
+            for a, b in zip(
+                jax.tree.leaves(in_blocks(function, rows)), jax.tree.leaves(expected), strict=True
+            ):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("num_devices", "is_divided"), [(1, False), (2, True)])
+def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, is_divided):
+    """And nowhere with products over rows, which `products.py` turns over."""
+
+    def of_seed(seed):
+        w, rows = seed
+
+        def gradient(rows):
+            return jax.grad(lambda w: jnp.sum(jnp.tanh(jax.vmap(lambda x: x @ w)(rows))))(w)
+
+        return blocks.sum_rows(gradient, rows)
+
+    keys = jax.random.split(jax.random.key(0))
+    seeds = jax.random.normal(keys[0], (2, 4, 3)), jax.random.normal(keys[1], (2, 2048, 4))
+    program = seed_program(of_seed, make_mesh(jax.devices()[:num_devices]), block=2)
+    text = program.lower(seeds).compile().as_text()
+    assert ("while(" in text) == is_divided
+    dots = [line for line in text.splitlines() if " dot(" in line]
+    assert dots
+    assert not any("lhs_contracting_dims={0}" in line for line in dots)
+    w, rows = (np.asarray(each) for each in seeds)
+    expected = np.stack([x.T @ (1 - np.tanh(x @ w) ** 2) for w, x in zip(w, rows, strict=True)])
+    np.testing.assert_allclose(program(seeds), expected, rtol=1e-4, atol=1e-3)

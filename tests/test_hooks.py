@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import sys
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.checkpoints import found
 from purerl.experiment.lock import Lock
-from purerl.experiment.loggers import lines
+from purerl.experiment.loggers import describe_hooks, lines, make_again
 from purerl.experiment.loop import Loop
 from purerl.experiment.saving import Checkpoints
 
@@ -178,30 +180,82 @@ def test_json_lines_are_whole_after_a_resume(tmp_path):
 def test_a_run_that_goes_on_keeps_its_loggers_and_checkpoints(tmp_path, monkeypatch):
     from interruptions import Interrupted, interrupt_after
 
+    def show(chunk):
+        pass
+
     env = Probe("match", limit=True, length=0)
-    hooks = [
-        purerl.JsonLines(per_seed=True),
-        purerl.JsonLines(tmp_path / "mine"),
-        lambda chunk: None,
-    ]
+    hooks = [purerl.JsonLines(per_seed=True), purerl.JsonLines(tmp_path / "mine"), show]
     with monkeypatch.context() as patch:
         interrupt_after(8, patch)
         with pytest.raises(Interrupted):
             run(tmp_path / "a", hooks, checkpoint_every=4, keep_checkpoints=3)
-    (tmp_path / "a/metrics.jsonl").unlink()
-    purerl.resume(tmp_path / "a", env=env, progress=False)
-    log = tmp_path / "a/metrics.jsonl"
-    written = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
-    assert "policy_loss/seed_1" in written[-1]
+    logs = [tmp_path / "a/metrics.jsonl", tmp_path / "mine"]
+    for log in logs:
+        log.unlink()
+    with pytest.warns(UserWarning, match="not called any more: show; give all of them again"):
+        purerl.resume(tmp_path / "a", env=env, progress=False)
+    usual, mine = ([json.loads(line) for line in log.read_text().splitlines()] for log in logs)
+    for written in (usual, mine):
+        assert [line["updates"] for line in written] == [2, 4, 6, 8, 10, 12]
+    assert "policy_loss/seed_1" in usual[-1]
+    assert "policy_loss/seed_1" not in mine[-1]
     assert found(tmp_path / "a") == [12, 8, 4]
 
-    log.unlink()
+    logs[0].unlink()
     purerl.resume(tmp_path / "a", env=env, progress=False)  # it is finished: only loaded
-    assert not log.exists()
-    (tmp_path / "a/summary.json").unlink()  # ended before its loggers had heard of all
-    purerl.resume(tmp_path / "a", env=env, progress=False)
+    assert not logs[0].exists()
+
+
+def test_the_result_is_written_when_hooks_have_heard_of_all(tmp_path):
+    """A run that is killed before has no result, and its loggers are told again."""
+    finished = []
+
+    def slow(chunk):
+        time.sleep(0.3)
+        finished.append((tmp_path / "summary.json").exists())
+
+    env = Probe("match", limit=True, length=0)
+    run(tmp_path, [slow, purerl.JsonLines()])
+    assert finished == [False] * 3
+    log = tmp_path / "metrics.jsonl"
+    log.unlink()
+    (tmp_path / "summary.json").unlink()  # as a kill leaves it
+    with pytest.warns(UserWarning, match="slow"):
+        purerl.resume(tmp_path, env=env, progress=False)
     assert len(log.read_text().splitlines()) == 6
+    # None is asked for.
+    log.unlink()
+    (tmp_path / "summary.json").unlink()
+    purerl.resume(tmp_path, env=env, hooks=[], progress=False)
+    assert not log.exists()
+
+
+def test_hooks_are_described_so_that_loggers_can_be_made_again(tmp_path):
+    hooks = [
+        purerl.TensorBoard(tmp_path, per_seed=True),
+        purerl.WeightsAndBiases(project="mine", mode="offline"),
+        purerl.WeightsAndBiases(settings=object()),
+        print,
+        np.mean,
+    ]
+    described = describe_hooks(hooks)
+    with pytest.warns(UserWarning, match="WeightsAndBiases, print, mean; give all"):
+        board, wandb = make_again(json.loads(json.dumps(described)))
+    assert (board.directory, board.per_seed) == (str(tmp_path), True)
+    assert (wandb.settings, wandb.per_seed) == ({"project": "mine", "mode": "offline"}, False)
+
+
+def test_weights_and_biases_writes_into_the_run_wherever_its_process_is(tmp_path, monkeypatch):
+    """It has a process of its own, of which this one's relative paths are not."""
+    given = {}
+    fake = SimpleNamespace(id="x", log=lambda *args, **kwargs: None, finish=lambda: None)
+    monkeypatch.setitem(
+        sys.modules, "wandb", SimpleNamespace(init=lambda **each: given.update(each) or fake)
+    )
+    monkeypatch.setattr("purerl.experiment.loggers.require", lambda *args: None)
+    monkeypatch.chdir(tmp_path)
+    run("here", [purerl.WeightsAndBiases()])
+    assert given["dir"] == str(tmp_path / "here")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from probes import Probe, ProbeParams
 from rich.console import Console
 
 import purerl
-from purerl.experiment import policies, programs
+from purerl.experiment import play, policies, programs
 from purerl.experiment.lock import Lock
 from purerl.experiment.play import block_sizes, evaluate_run
 from purerl.experiment.policies import load_states
@@ -143,6 +143,19 @@ def test_shapes_that_no_description_tells_are_refused(own, monkeypatch):
     monkeypatch.setattr(policies, "shapes", lambda config: ["others"])
     with pytest.raises(ValueError, match=r"env is not that of the run.*the shapes of its states"):
         evaluate_run(own[0], env=own[1].env)
+
+
+def test_few_seeds_are_played_on_no_more_devices(finished, monkeypatch):
+    meshes, seed_program = [], play.seed_program
+
+    def seen(function, mesh, **how):
+        meshes.append(mesh.size)
+        return seed_program(function, mesh, **how)
+
+    monkeypatch.setattr(play, "seed_program", seen)
+    evaluate_run(finished, episodes=3, seeds=[1])
+    evaluate_run(finished, episodes=3, seeds=[0, 1])
+    assert meshes == [1, 2]
 
 
 @pytest.mark.parametrize("sampled", [False, True])

@@ -22,7 +22,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.layout import mesh_from, parse_devices, shape_of
 from purerl.mapped import map_seeds
-from purerl.sharding import as_rows, make_mesh, of_rows, over_seeds, require_mesh, row_numbers
+from purerl.sharding import as_rows, make_mesh, num_seed_devices, of_rows, require_mesh, row_numbers
 
 ROOT = Path(__file__).parents[1]
 SMALL: Any = {"num_envs": 8, "rollout_length": 8, "hidden": (8,)}
@@ -168,12 +168,12 @@ def test_rows_go_back_to_where_they_came_from_and_keep_their_numbers():
 
 def test_what_is_mapped_knows_over_how_many_devices_seeds_lie():
     def devices(x):
-        return x + over_seeds()
+        return x + num_seed_devices()
 
     seeds = jnp.zeros(4)
     for mesh, expected in ((make_mesh(jax.devices()), 2), (make_mesh(jax.devices()[:1]), 1)):
         np.testing.assert_array_equal(map_seeds(devices, seeds, mesh=mesh), expected)
-    assert over_seeds() == 1
+    assert num_seed_devices() == 1
 
 
 def test_environments_that_the_devices_do_not_divide_are_refused_before_anything(tmp_path):

@@ -1,8 +1,8 @@
-"""A run, decided: what is the same where it goes on, and what each process is told anew."""
+"""A run, decided: what holds where it goes on too, and what each process is told anew."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ FEWEST_CHUNKS = 10  # where there are as many records: between them a run shows,
 class RunPlan:
     """A run, decided: all that its bits depend on besides the machine, and what it leaves.
 
-    Its header says it again: where the run goes on, it does so with the same.
+    Its header says it again: where the run goes on and nothing else is asked for, this holds.
     """
 
     config: Config
@@ -40,8 +40,8 @@ class RunPlan:
     """The axes of the devices, None where seeds are spread over all that there are."""
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
-    loggers: Mapping[str, bool] = dataclasses.field(default_factory=dict)
-    """Of those that `make_logger` makes: whether they log single seeds too, by name."""
+    hooks: Sequence[dict[str, Any]] = ()
+    """As `describe_hooks` tells them."""
 
     def header(self) -> dict[str, Any]:
         """What a run directory says of this run and of the machine."""

@@ -6,6 +6,7 @@ far, and each writes them anew.
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ def _by_seed(name: str, chunk: Chunk, values: ndarray) -> dict[str, Any]:
     return {f"{name}/seed_{seed}": _number(value) for seed, value in pairs}
 
 
+def _absolute(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -65,7 +70,7 @@ class JsonLines:
 
     def __init__(self, path: str | Path | None = None, *, per_seed: bool = False):
         self.path = path
-        self.is_usual = path is None
+        self.arguments = {"path": _absolute(path), "per_seed": per_seed}
         self.per_seed = per_seed
         self._file: Any = None
 
@@ -89,7 +94,7 @@ class TensorBoard:
     def __init__(self, directory: str | Path | None = None, *, per_seed: bool = False):
         require("tensorboardX", "tensorboard")
         self.directory = directory
-        self.is_usual = directory is None
+        self.arguments = {"directory": _absolute(directory), "per_seed": per_seed}
         self.per_seed = per_seed
         self._writer: Any = None
 
@@ -125,7 +130,7 @@ class WeightsAndBiases:
         require("wandb", "wandb")
         self.per_seed = per_seed
         self.settings = settings
-        self.is_usual = not settings
+        self.arguments = {"per_seed": per_seed, **settings}
         self._run: Any = None
 
     def __call__(self, chunk: Chunk) -> None:
@@ -160,22 +165,41 @@ LOGGERS: dict[str, Any] = {
 }
 
 
-def make_logger(name: str, *, per_seed: bool = False) -> Any:
+def make_logger(name: str, **arguments: Any) -> Any:
     """A logger by its name on the command line: `jsonl`, `tensorboard` or `wandb`."""
-    return LOGGERS[name](per_seed=per_seed)
+    return LOGGERS[name](**arguments)
 
 
-def names_of(hooks: Sequence[Any]) -> dict[str, bool]:
-    """Which of the hooks `make_logger` can make again: whether they log single seeds, by name.
+def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
+    """Hooks as JSON, for `make_again`: a logger with its arguments, of another hook its name."""
+    return [_describe(hook) for hook in hooks]
 
-    It cannot make functions, and loggers that were told of another place or of settings.
-    """
-    return {
-        name: hook.per_seed
-        for hook in hooks
-        for name, kind in LOGGERS.items()
-        if type(hook) is kind and hook.is_usual
-    }
+
+def _describe(hook: Any) -> dict[str, Any]:
+    for name, kind in LOGGERS.items():
+        if type(hook) is kind and _is_json(hook.arguments):
+            return {"logger": name, "arguments": hook.arguments}
+    return {"function": getattr(hook, "__name__", type(hook).__name__)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False
+
+
+def make_again(described: Sequence[dict[str, Any]]) -> list[Any]:
+    """The loggers of a run that goes on; of other hooks it warns that they are not called."""
+    functions = [each["function"] for each in described if "function" in each]
+    if functions:
+        warnings.warn(
+            f"hooks that the run had before are not called any more: {', '.join(functions)}; "
+            f"give all of them again, as hooks=.",
+            stacklevel=3,
+        )
+    made = [each for each in described if "logger" in each]
+    return [make_logger(each["logger"], **each["arguments"]) for each in made]
 
 
 def require(module: str, extra: str) -> None:

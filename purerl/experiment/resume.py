@@ -31,7 +31,7 @@ from purerl.experiment.header import (
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
-from purerl.experiment.loggers import make_logger, names_of
+from purerl.experiment.loggers import describe_hooks, make_again
 from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.records import Records
 from purerl.experiment.replan import config_with_budget, plan_of, read_header
@@ -73,9 +73,9 @@ def resume(
       result; start from zero, and lose them, where no checkpoint is sound.
     - `seed_batch`: seeds trained at once, where fewer fit than before; it may change the result.
     - `mesh`: other devices than before, which may change the result too.
-    - `checkpoint_every`, `keep_checkpoints`, `hooks`: by default as before, where of the hooks
-      purerl's loggers go on that write to their usual places, but for a finished run. Hooks are
-      first called with all records so far.
+    - `checkpoint_every`, `keep_checkpoints`: by default as before.
+    - `hooks`: by default the loggers that the run had, unless it is finished; of others that it had
+      a warning tells. They are first called with all records so far.
     - The others are those of `purerl.run`.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
@@ -95,18 +95,25 @@ def resume(
         if mesh is not None:
             mesh = require_mesh(mesh, plan.config.num_envs)
             plan = dataclasses.replace(plan, mesh=shape_of(mesh))
-        given = {
+        told: dict[str, Any] = {
             "seed_batch": seed_batch,
             "checkpoint_every": checkpoint_every,
             "keep_checkpoints": keep_checkpoints,
-            "loggers": None if hooks is None else names_of(hooks),
+            "hooks": None if hooks is None else describe_hooks(hooks := tuple(hooks)),
         }
-        told: dict[str, Any] = {name: each for name, each in given.items() if each is not None}
+        told = {name: each for name, each in told.items() if each is not None}
         plan = dataclasses.replace(plan, **told)
-        if hooks is None:
-            is_finished = trained and on_first((directory / files.SUMMARY).exists)
-            hooks = () if is_finished else _loggers(plan)
-        conduct = Conduct(memory_limit, stop_on_nan, tuple(hooks), progress, mesh)
+        summary = on_first(read_summary, directory, plan.config) if trained else None
+        made = []
+        if hooks is None and summary is None:  # with a summary they have heard of all
+            on_first(lambda: made.extend(make_again(plan.hooks)))
+        conduct = Conduct(
+            memory_limit=memory_limit,
+            stop_on_nan=stop_on_nan,
+            hooks=made if hooks is None else hooks,
+            progress=progress,
+            mesh=mesh,
+        )
         check_plan(plan, conduct)
         _require_going_on(header, plan, start)
         with_budget = total_steps is not None
@@ -120,7 +127,7 @@ def resume(
         is_evaluated = on_first(records.is_evaluated, start)
         if trained and (is_evaluated or not plan.is_evaluated(start)):
             _tell_all(plan, conduct, directory, states, records)
-            return _load(header, plan, directory, states, records)
+            return _load(header, plan, directory, states, records, summary)
         if trained and mesh is None:  # but not evaluated
             conduct = dataclasses.replace(conduct, mesh=mesh_from(plan.mesh))
         return complete(plan, conduct, directory, start, (states, records))
@@ -131,10 +138,6 @@ def _require_run(directory: Path) -> None:
         raise ValueError(
             f"directory = {str(directory)!r} holds no run; start one with purerl train."
         )
-
-
-def _loggers(plan: RunPlan) -> list[Any]:
-    return [make_logger(name, per_seed=per_seed) for name, per_seed in plan.loggers.items()]
 
 
 def _tell_all(
@@ -149,11 +152,15 @@ def _tell_all(
 
 
 def _load(
-    header: dict[str, Any], plan: RunPlan, directory: Path, states: TrainState, records: Records
+    header: dict[str, Any],
+    plan: RunPlan,
+    directory: Path,
+    states: TrainState,
+    records: Records,
+    summary: dict[str, Any] | None,
 ) -> Run:
-    """A run that is trained and evaluated; its result is written where it is missing."""
+    """A run that is trained and evaluated; its result is written where there is no summary."""
     start = plan.config.num_updates
-    summary = on_first(read_summary, directory, plan.config)  # what one process sees, all do
     if summary is not None:
         times = Times(**summary["times"])
         return make_run(plan, directory, states, records, times, summary["resumed_at"])

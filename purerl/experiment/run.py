@@ -22,7 +22,7 @@ from purerl.experiment.errors import Stopped
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
-from purerl.experiment.loggers import names_of
+from purerl.experiment.loggers import describe_hooks
 from purerl.experiment.loop import Loop
 from purerl.experiment.processes import (
     agreed,
@@ -93,6 +93,7 @@ def run(
     where a run cannot go on, and `Stopped` where a signal ended it; what was saved stands.
     """
     require_one_setting(config)
+    hooks = tuple(hooks)
     mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
     plan = RunPlan(
         config=config,
@@ -106,9 +107,15 @@ def run(
         mesh=shape_of(mesh),
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
-        loggers=names_of(hooks),
+        hooks=describe_hooks(hooks),
     )
-    conduct = Conduct(memory_limit, stop_on_nan, tuple(hooks), progress, mesh)
+    conduct = Conduct(
+        memory_limit=memory_limit,
+        stop_on_nan=stop_on_nan,
+        hooks=hooks,
+        progress=progress,
+        mesh=mesh,
+    )
     check_plan(plan, conduct)
     directory = Path(on_first(choose_directory, plan, directory))
     with losses_told(directory), held_by_first(Lock(directory)):
@@ -125,38 +132,36 @@ def complete(
 ) -> Run:
     """Train as planned, from the beginning or from what was restored, and write the result.
 
-    The header is there before anything is compiled: what dies then can be resumed.
+    The header is there before anything is compiled: what dies then can be resumed. The result is
+    written when the hooks have heard of all.
     """
-    with (
-        Hooks(conduct.hooks if is_first() else ()) as hooks,  # they are waited for at the end
-        Signals() as signals,
-        _display(plan, conduct) as display,
-    ):
-        with header_written(plan, directory):
-            programs = interruptible(compile_run, plan, conduct)
-        plan = dataclasses.replace(plan, seed_batch=programs.seed_batch)
-        received = next((each for each in exchange(signals.received) if each), None)
-        if received is not None:
-            then = f"to go on: purerl resume {directory}"
-            raise agreed(Stopped(f"stopped before training; {then}", received))
-        on_first(make_room, plan, directory, start)
-        checkpoints = Checkpoints(directory, plan.header(), start, keep=plan.keep_checkpoints)
-        states, records = (None, Records())
-        if restored is not None:
-            states, records = divide(programs, restored[0]), restored[1]
-        loop = Loop(
-            plan=plan,
-            conduct=conduct,
-            programs=programs,
-            directory=directory,
-            display=display,
-            checkpoints=checkpoints,
-            records=records,
-            hooks=hooks,
-            signals=signals,
-            start=start,
-        )
-        trained = loop.train(states)
+    with Signals() as signals, _display(plan, conduct) as display:
+        with Hooks(conduct.hooks if is_first() else ()) as hooks:  # they are waited for at its end
+            with header_written(plan, directory):
+                programs = interruptible(compile_run, plan, conduct)
+            plan = dataclasses.replace(plan, seed_batch=programs.seed_batch)
+            received = next((each for each in exchange(signals.received) if each), None)
+            if received is not None:
+                then = f"to go on: purerl resume {directory}"
+                raise agreed(Stopped(f"stopped before training; {then}", received))
+            on_first(make_room, plan, directory, start)
+            checkpoints = Checkpoints(directory, plan.header(), start, keep=plan.keep_checkpoints)
+            states, records = (None, Records())
+            if restored is not None:
+                states, records = divide(programs, restored[0]), restored[1]
+            loop = Loop(
+                plan=plan,
+                conduct=conduct,
+                programs=programs,
+                directory=directory,
+                display=display,
+                checkpoints=checkpoints,
+                records=records,
+                hooks=hooks,
+                signals=signals,
+                start=start,
+            )
+            trained = loop.train(states)
         times = Times(programs.seconds, loop.seconds, loop.evaluation_seconds)
         result = make_run(plan, directory, trained, records, times, start)
         write_run(result, records)
