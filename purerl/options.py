@@ -120,7 +120,7 @@ class Keep:
     stop_on_nan: bool = False
     """End the run where a seed stops being finite, instead of leaving that seed behind."""
     log: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] | None = None
-    """Loggers; by default those from before, or else none; so with none named."""
+    """Loggers; by default those from before, or else none. Without a name: none."""
     log_seeds: bool = False
     """Log the numbers of single seeds too."""
 

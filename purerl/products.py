@@ -45,7 +45,8 @@ def _is_over_rows(call: Call) -> bool:
     params = call.equation.params
     a, b = (each.aval.ndim for each in call.equation.invars)
     rows = tuple(range(a - 1))
-    are_alike = params["precision"] is None or len({*params["precision"]}) == 1
+    precision = params["precision"]  # None, one for each operand, or an algorithm for both
+    are_alike = precision is None or (isinstance(precision, tuple) and len({*precision}) == 1)
     # Within a mesh it is told how the result lies, where it is not spread too.
     is_spread = params["out_sharding"] is not None and any(params["out_sharding"].spec)
     over_rows = params["dimension_numbers"] == ((rows, rows), ((), ()))

@@ -72,10 +72,13 @@ def test_only_products_over_rows_are_turned_and_with_all_that_was_asked_of_them(
     assert dot.params["preferred_element_type"] == jnp.float32
 
 
-def test_products_that_treat_their_operands_differently_stay_as_they_are():
+@pytest.mark.parametrize(
+    "precision", [("highest", "default"), jax.lax.DotAlgorithmPreset.F32_F32_F32]
+)
+def test_products_that_may_treat_their_operands_differently_stay_as_they_are(precision):
     def product(args):
         over = (((0,), (0,)), ((), ()))
-        return jax.lax.dot_general(args[0], args[1], over, precision=("highest", "default"))
+        return jax.lax.dot_general(args[0], args[1], over, precision=precision)
 
     assert barriers(product, (normal((7, 2)), normal((7, 2), 1))) == 0
 
