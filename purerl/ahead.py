@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from purerl.operations import Call, Name, Program, interpret, program_of, returned
+from purerl.sharding import by_platform
 
 UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
 
@@ -54,9 +55,7 @@ def scan_keys(
         return lambda leaves, waiting: jax.lax.scan(step, leaves, waiting, unroll=unroll)
 
     unrolled = loop(min(UNROLL, keys.shape[0]))
-    end, out = jax.lax.platform_dependent(
-        carry_leaves, jax.vmap(ahead)(keys), cpu=loop(1), default=unrolled
-    )
+    end, out = by_platform(carry_leaves, jax.vmap(ahead)(keys), cpu=loop(1), default=unrolled)
     return jax.tree.unflatten(treedef, end), out
 
 

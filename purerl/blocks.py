@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from purerl.checks import divisors
 from purerl.operations import bind, program_of, run_program
 from purerl.products import turn_rows
-from purerl.sharding import num_seed_devices, over_envs
+from purerl.sharding import by_platform, num_seed_devices, over_envs
 
 ROWS = 1024  # of a block, at most
 WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of its own there
@@ -44,7 +44,7 @@ def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
     on_cpu, elsewhere = _sizes(rows)
     if on_cpu == elsewhere:
         return of_size(elsewhere)(rows)
-    return jax.lax.platform_dependent(rows, cpu=of_size(on_cpu), default=of_size(elsewhere))
+    return by_platform(rows, cpu=of_size(on_cpu), default=of_size(elsewhere))
 
 
 def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
@@ -52,23 +52,22 @@ def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
     if over_envs() > 1:
         return function(rows)
 
-    def in_blocks(program, rule, size, rows):
+    def of_size(size, rule):
+        return functools.partial(in_blocks, size, rule)
+
+    def in_blocks(size, rule, rows):
+        program = program_of(function, _block(rows, size))
+        if size == _count(rows):
+            return run_program(program, rows, rule=rule)
+
         def add(total, block):
             return jax.tree.map(jnp.add, total, run_program(program, block, rule=rule)), None
 
         nothing = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program.out)
         return jax.lax.scan(add, nothing, _blocks(rows, size))[0]
 
-    def of_size(size, rule):
-        if size == _count(rows):
-            return functools.partial(run_program, programs[size], rule=rule)
-        return functools.partial(in_blocks, programs[size], rule, size)
-
     on_cpu, elsewhere = _sizes(rows)
-    programs = {size: program_of(function, _block(rows, size)) for size in {on_cpu, elsewhere}}
-    return jax.lax.platform_dependent(
-        rows, cpu=of_size(on_cpu, turn_rows), default=of_size(elsewhere, bind)
-    )
+    return by_platform(rows, cpu=of_size(on_cpu, turn_rows), default=of_size(elsewhere, bind))
 
 
 def _count(rows: PyTree) -> int:

@@ -1,6 +1,7 @@
 """The command line: what each command takes. `experiment/commands.py` does what they say."""
 
 import dataclasses
+import gc
 import os
 import sys
 import time
@@ -184,6 +185,8 @@ def main(args: list[str] | None = None) -> None:
     Bad input ends with one line on stderr and exit code 2, a run that cannot go on with 1, one that
     a signal has stopped with 128 and the signal's number.
     """
+    # What is imported and traced is kept: to look for garbage in it is a tenth of a start.
+    gc.set_threshold(100_000, *gc.get_threshold()[1:])
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="purerl",

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
+from purerl.sharding import by_platform
+
 
 def reward_to_go(
     reward: Real[Array, "T *batch"],
@@ -98,7 +100,7 @@ def recurrence(
     On a CPU step by step, elsewhere in log₂ T rounds: there each step would be kernels of its own.
     What lies behind a decay of 0 does not leak, NaN included.
     """
-    return jax.lax.platform_dependent(
+    return by_platform(
         term,
         decay,
         cpu=functools.partial(_step_by_step, reverse=reverse),

@@ -14,7 +14,7 @@ from purerl.carried import observe
 from purerl.config import Config
 from purerl.fit import Batch, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
-from purerl.sharding import as_rows, of_rows, over_envs, row_numbers
+from purerl.sharding import as_rows, by_platform, of_rows, over_envs, row_numbers
 from purerl.shuffle import shuffles
 from purerl.types import Baseline, Estimate, Policy, Transition
 
@@ -86,7 +86,7 @@ def values(
 
     # A loop over the rows of all environments would gather them where these are spread.
     on_cpu = functools.partial(_value_where_cut, baseline) if over_envs() == 1 else everywhere
-    cut_value = jax.lax.platform_dependent(
+    cut_value = by_platform(
         *map(as_rows, (cut, rollout.next_obs, following)), cpu=on_cpu, default=everywhere
     )
     return value, of_rows(cut_value, shape)
