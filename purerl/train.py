@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
@@ -120,7 +119,7 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
 
     def record(state, _):
         state, packed = jax.lax.scan(update_once, state, length=config.log_every)
-        return state, summarize(packed)
+        return state, pack(summarize(unpack(packed)))
 
     state, packed = jax.lax.scan(record, state, length=num_updates // config.log_every)
     return state, unpack(packed)
@@ -144,6 +143,34 @@ def episode_metrics(episodes: Episodes) -> dict[str, Array]:
     }
 
 
+def summarize(metrics: Metrics) -> Metrics:
+    """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
+
+    A mean is over the updates for which the metric is defined, and NaN where it is for none.
+    """
+    count = metrics.num_episodes
+
+    def mean_over_episodes(x):
+        return jnp.sum(jnp.where(count > 0, x * count, 0)) / jnp.sum(count)
+
+    averaged = jax.tree.map(defined_mean, metrics)
+    return eqx.tree_at(
+        lambda m: (m.episode_return, m.episode_length, m.num_episodes),
+        averaged,
+        (
+            mean_over_episodes(metrics.episode_return),
+            mean_over_episodes(metrics.episode_length),
+            jnp.sum(count),
+        ),
+    )
+
+
+def defined_mean(x: Array) -> Array:
+    """The mean over the entries that are not NaN; NaN where there are none."""
+    defined = ~jnp.isnan(x)
+    return jnp.sum(jnp.where(defined, x, 0)) / jnp.sum(defined)
+
+
 class Packed(NamedTuple):
     """Metrics as they leave a loop: in two arrays, where each scalar would be stored by itself."""
 
@@ -151,31 +178,17 @@ class Packed(NamedTuple):
     num_episodes: Int[Array, "*records"]
 
 
-MEANS = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
-
-
 def pack(metrics: Metrics) -> Packed:
     """Metrics in two arrays."""
-    means = [getattr(metrics, name) for name in MEANS]
-    return Packed(jnp.stack(means, axis=-1), metrics.num_episodes)
+    means = eqx.tree_at(lambda m: m.num_episodes, metrics, None)
+    return Packed(jnp.stack(jax.tree.leaves(means), axis=-1), metrics.num_episodes)
 
 
 def unpack(packed: Packed) -> Metrics:
     """The metrics that `pack` was given."""
-    means = {name: packed.means[..., i] for i, name in enumerate(MEANS)}
+    names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
+    means = {name: packed.means[..., i] for i, name in enumerate(names)}
     return Metrics(num_episodes=packed.num_episodes, **means)
-
-
-def summarize(packed: Packed) -> Packed:
-    """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
-
-    A mean is over the updates for which the metric is defined, and NaN where it is for none.
-    """
-    means, num_episodes = packed
-    of_episodes = np.array([name in ("episode_return", "episode_length") for name in MEANS])
-    weight = jnp.where(of_episodes, num_episodes[:, None], ~jnp.isnan(means))
-    total = jnp.sum(jnp.where(weight > 0, means * weight, 0), axis=0)
-    return Packed(total / jnp.sum(weight, axis=0), jnp.sum(num_episodes))
 
 
 def no_metrics(metrics: Metrics) -> Metrics:

@@ -9,7 +9,7 @@ import pytest
 from probes import Probe, ProbeParams
 
 import purerl
-from purerl.train import pack, summarize, unpack
+from purerl.train import defined_mean, summarize
 
 
 def play_by_hand(state, config, totals, lengths):
@@ -123,17 +123,14 @@ def some_metrics(**given):
     return purerl.Metrics(**{name: jnp.asarray(given.get(name, [0.0] * 3)) for name in names})
 
 
-def summary(**given):
-    """The record of three updates."""
-    return unpack(summarize(pack(some_metrics(**given))))
-
-
 def test_a_record_weights_episode_means_by_their_episodes():
-    record = summary(
-        num_episodes=[1, 0, 3],
-        episode_return=[10.0, np.nan, 2.0],
-        episode_length=[4.0, np.nan, 8.0],
-        entropy=[1.0, 2.0, 6.0],
+    record = summarize(
+        some_metrics(
+            num_episodes=[1, 0, 3],
+            episode_return=[10.0, np.nan, 2.0],
+            episode_length=[4.0, np.nan, 8.0],
+            entropy=[1.0, 2.0, 6.0],
+        )
     )
     assert float(record.episode_return) == (10 + 3 * 2) / 4
     assert float(record.episode_length) == (4 + 3 * 8) / 4
@@ -142,11 +139,13 @@ def test_a_record_weights_episode_means_by_their_episodes():
 
 
 def test_a_record_of_no_episodes_is_nan_and_keeps_what_is_defined():
-    record = summary(
-        num_episodes=[0, 0, 0],
-        episode_return=[np.nan] * 3,
-        entropy=[np.nan, 1.0, 3.0],
-        value_loss=[np.nan] * 3,
+    record = summarize(
+        some_metrics(
+            num_episodes=[0, 0, 0],
+            episode_return=[np.nan] * 3,
+            entropy=[np.nan, 1.0, 3.0],
+            value_loss=[np.nan] * 3,
+        )
     )
     assert np.isnan(record.episode_return)
     assert np.isnan(record.value_loss)
@@ -154,9 +153,9 @@ def test_a_record_of_no_episodes_is_nan_and_keeps_what_is_defined():
     assert float(record.entropy) == 2
 
 
-def test_a_return_that_is_not_finite_is_not_left_out_of_a_record():
-    record = summary(num_episodes=[1, 2, 0], episode_return=[1.0, np.nan, np.nan])
-    assert np.isnan(record.episode_return)
+def test_a_mean_is_over_the_defined_entries():
+    assert float(defined_mean(jnp.array([np.nan, 2.0, 4.0]))) == 3
+    assert np.isnan(defined_mean(jnp.array([np.nan, np.nan])))
 
 
 def test_env_steps_are_a_python_int_past_32_bits():
