@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from purerl.operations import Call, Name, Program, interpret, program_of, returned
-from purerl.sharding import by_platform
+from purerl.platforms import by_platform
 
 UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
 

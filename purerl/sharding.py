@@ -4,7 +4,7 @@ Code that is written for one agent is traced with the mesh around it, and says h
 its arrays have environments; the compiler does the rest. Without an axis `envs` nothing is said.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -70,19 +70,6 @@ def over_envs(mesh: Any = None) -> int:
     1 where there is no such axis.
     """
     return (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape.get(ENVS, 1)
-
-
-def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`cpu(*args)` where that runs on a CPU, and `default(*args)` elsewhere.
-
-    Only that one is traced where the mesh around the trace says which it is. Without a mesh both
-    are, as by `jax.lax.platform_dependent`, and each operation of them again wherever they are
-    mapped.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is None:
-        return jax.lax.platform_dependent(*args, cpu=cpu, default=default)
-    return (cpu if device.platform == "cpu" else default)(*args)
 
 
 def num_seed_devices() -> int:

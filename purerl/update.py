@@ -14,7 +14,8 @@ from purerl.carried import observe
 from purerl.config import Config
 from purerl.fit import Batch, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
-from purerl.sharding import as_rows, by_platform, of_rows, over_envs, row_numbers
+from purerl.platforms import by_platform
+from purerl.sharding import as_rows, of_rows, over_envs, row_numbers
 from purerl.shuffle import shuffles
 from purerl.types import Baseline, Estimate, Policy, Transition
 

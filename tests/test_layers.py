@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "purerl"
 
 # Every room of the pure half; a file that is in none of them fails, so that it is given a place.
 ROOMS = (
-    ("types", "operations"),
+    ("types", "operations", "platforms"),
     ("ahead", "products", "shuffle"),
     ("returns", "distributions", "envs", "layers", "streams", "checks"),
     ("networks", "losses", "optimizers", "running", "sharding"),
