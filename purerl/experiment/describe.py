@@ -61,11 +61,7 @@ def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
         return _describe_array(value)
     if id(value) in within:
         return "itself"
-    within = (*within, id(value))
-
-    def inner(value: Any) -> Any:
-        return _describe(value, within, told)
-
+    inner = functools.partial(_describe, within=(*within, id(value)), told=told)
     if isinstance(value, dict):
         return {str(key): inner(each) for key, each in value.items()}
     if isinstance(value, set | frozenset):
@@ -140,14 +136,12 @@ def _function_code(value: Any, inner: Callable[[Any], Any]) -> Any:
     code = getattr(function, "__code__", None)
     if code is None:
         return None
-    source = find_source(function)
+    source = find_source(function)  # JSON already, of thousands of nodes
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     found = _names(code) & {*function.__globals__}
     named = {name: function.__globals__[name] for name in sorted(found)}
-    return [
-        inner(each)
-        for each in (source or code, cells, function.__defaults__, function.__kwdefaults__, named)
-    ]
+    around = (cells, function.__defaults__, function.__kwdefaults__, named)
+    return [source or inner(code), *(inner(each) for each in around)]
 
 
 def _names(code: types.CodeType) -> set[str]:
