@@ -9,8 +9,9 @@ The cache is JAX's persistent one, switched on by environment variables, whateve
 about one: `JAX_COMPILATION_CACHE_DIR`, with `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0` and
 `JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1` so that every program is kept.
 
-**solved**: seconds from the start of the process to that evaluation in its log. **compile**,
-**run**: what the run's own summary says. **ended**: seconds to the end of the process.
+**solved**: seconds from the start of the process to that evaluation in its log. **import**: what
+the command prints of its imports, rich, tyro and orbax included; **compile**, **run**: what the
+run's summary says. **ended**: seconds to the end of the process.
 **import purerl**, **first config**: seconds of a Python process that does no more than that; the
 first `purerl.vpg("CartPole-v1")` imports jax, equinox, optax and gymnax.
 
@@ -21,6 +22,7 @@ first `purerl.vpg("CartPole-v1")` imports jax, equinox, optax and gymnax.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -67,11 +69,12 @@ def train(options: argparse.Namespace, directory: Path, cache: Path) -> dict[str
         *("--seeds", str(options.seeds), "--directory", str(directory)),
         *("--evaluate-every", str(options.evaluate_every), "--log", "jsonl", "--log-seeds"),
     ]
-    log = directory / "metrics.jsonl"
+    log, printed = directory / "metrics.jsonl", directory.with_suffix(".txt")
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=with_cache(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            command, env=with_cache(cache), stdout=out, stderr=subprocess.DEVNULL
+        )
     solved = None
     while solved is None and process.poll() is None:
         time.sleep(0.02)
@@ -86,10 +89,19 @@ def train(options: argparse.Namespace, directory: Path, cache: Path) -> dict[str
     return {
         "solved": seconds if solved else None,
         "solved_at_updates": solved["updates"] if solved else None,
+        "import": import_seconds(printed.read_text()),
         "compile": summary["times"]["compile"],
         "run": summary["times"]["run"],
         "ended": ended,
     }
+
+
+def import_seconds(printed: str) -> float:
+    """The first of the seconds in the table that `purerl train` prints."""
+    row = re.search(r"seconds: import \+ .*?([0-9.]+) \+", printed)
+    if row is None:
+        raise SystemExit(f"no seconds of imports in what was printed:\n{printed}")
+    return float(row[1])
 
 
 def with_cache(folder: Path) -> dict[str, str]:
@@ -120,7 +132,7 @@ def repeat(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def table(repeats: list[dict[str, dict[str, Any]]]) -> str:
     """Medians and ranges of the seconds."""
-    names = ("solved", "compile", "run", "ended")
+    names = ("solved", "import", "compile", "run", "ended")
     rows = []
     for run in ("cold", "warm"):
         columns = [[each[run][name] for each in repeats] for name in names]

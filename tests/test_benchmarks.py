@@ -290,6 +290,19 @@ def test_a_run_is_solved_at_the_first_evaluation_with_enough_seeds():
     assert startup.first_solved([*log[:2], log[2][:-1]]) is None  # half-written
 
 
+def test_the_seconds_of_imports_are_those_that_a_command_prints(capsys):
+    from rich.console import Console
+
+    from purerl.experiment.tables import summary_table
+
+    rows = [("environment steps", "4.1 M"), ("seconds: import + compile + run", "1.2 + 7 + 25")]
+    Console(width=80).print(summary_table("CartPole-v1", rows))
+    startup = module("startup")
+    assert startup.import_seconds(capsys.readouterr().out) == 1.2
+    with pytest.raises(SystemExit, match="no seconds of imports"):
+        startup.import_seconds("purerl: stopped")
+
+
 def test_the_surroundings_name_what_ran():
     surroundings = module("surroundings")
     found = surroundings.surroundings()
