@@ -1,11 +1,12 @@
 """What compilers make of the training program for accelerators: launches, temporaries, collectives.
 
-Nothing runs, and no accelerator is needed: the extra `plan` has the compilers. For one version of
-jax the figures are the same every time; those of the committed code are in results/compiled.json.
+Nothing runs, and no accelerator is needed: the extra `plan` has the compilers. Of one version of
+a compiler the figures are the same every time; those of the committed code are in
+results/compiled.json.
 
     python benchmarks/compiled.py                  # compile, print
     python benchmarks/compiled.py --check          # and fail where a figure has grown
-    python benchmarks/compiled.py --write          # and keep the figures for this version of jax
+    python benchmarks/compiled.py --write          # and keep the figures of these compilers
 """
 
 import argparse
@@ -18,7 +19,6 @@ from typing import Any
 os.environ["JAX_PLATFORMS"] = "cpu"  # the compilers are loaded by their names
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
 
-import jax
 
 import purerl
 from purerl.experiment import hlo
@@ -61,6 +61,12 @@ def measure(target_name: str, program: str) -> dict[str, Any]:
         "temporaries_per_seed": compiled.memory_analysis().temp_size_in_bytes / SEEDS,
         "collectives": dict(module.collectives()),
     }
+
+
+def compiler(target_name: str) -> str:
+    """The versions that the figures depend on: jax's, with its compiler for GPUs, and libtpu's."""
+    versions = require_compiler(parse_target(target_name))
+    return ", ".join(f"{name} {versions[name]}" for name in ("jax", "libtpu") if name in versions)
 
 
 def update_in(block: Block) -> Block:
@@ -115,17 +121,17 @@ def main() -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     worse = []
     for target in options.targets:
-        require_compiler(parse_target(target))
+        version = compiler(target)
         for program in options.programs:
             figures = measure(target, program)
             show(target, program, figures)
             versions = kept.setdefault(target, {}).setdefault(program, {})
-            before = versions.get(jax.__version__)
+            before = versions.get(version)
             if options.check and before is None:
-                worse.append(f"{target} {program}: nothing is kept for jax {jax.__version__}")
+                worse.append(f"{target} {program}: nothing is kept for {version}")
             elif options.check:
                 worse += [f"{target} {program}: {line}" for line in grown(figures, before)]
-            versions[jax.__version__] = figures
+            versions[version] = figures
             if options.write:
                 RESULTS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
     for line in worse:

@@ -36,16 +36,13 @@ def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
     mapped = jax.vmap(function)
 
     def in_blocks(size, rows):
+        if size == _count(rows):
+            return mapped(rows)
         out = jax.lax.map(mapped, _blocks(rows, size))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-    def of_size(size):
-        return mapped if size == _count(rows) else functools.partial(in_blocks, size)
-
-    on_cpu, elsewhere = _sizes(rows)
-    if on_cpu == elsewhere:
-        return of_size(elsewhere)(rows)
-    return by_platform(rows, cpu=of_size(on_cpu), default=of_size(elsewhere))
+    on_cpu, elsewhere = (functools.partial(in_blocks, size) for size in _sizes(rows))
+    return by_platform(rows, cpu=on_cpu, default=elsewhere)
 
 
 def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
@@ -53,22 +50,28 @@ def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
     if over_envs() > 1:
         return function(rows)
 
-    def of_size(size, rule):
-        return functools.partial(in_blocks, size, rule)
+    @functools.cache
+    def program(size):
+        return program_of(function, _block(rows, size))
 
     def in_blocks(size, rule, rows):
-        program = program_of(function, _block(rows, size))
         if size == _count(rows):
-            return run_program(program, rows, rule=rule)
+            return run_program(program(size), rows, rule=rule)
 
         def add(total, block):
-            return jax.tree.map(jnp.add, total, run_program(program, block, rule=rule)), None
+            return jax.tree.map(jnp.add, total, run_program(program(size), block, rule=rule)), None
 
-        nothing = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program.out)
+        nothing = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program(size).out)
         return jax.lax.scan(add, nothing, _blocks(rows, size))[0]
 
     on_cpu, elsewhere = _sizes(rows)
-    return by_platform(rows, cpu=of_size(on_cpu, turn_rows), default=of_size(elsewhere, bind))
+    if on_cpu == elsewhere:
+        program(on_cpu)  # before either way is traced: what is traced within one is no other's
+    return by_platform(
+        rows,
+        cpu=functools.partial(in_blocks, on_cpu, turn_rows),
+        default=functools.partial(in_blocks, elsewhere, bind),
+    )
 
 
 def _count(rows: PyTree) -> int:

@@ -1,7 +1,6 @@
 """The command line: what each command takes. `experiment/commands.py` does what they say."""
 
 import dataclasses
-import gc
 import os
 import sys
 import time
@@ -185,8 +184,6 @@ def main(args: list[str] | None = None) -> None:
     Bad input ends with one line on stderr and exit code 2, a run that cannot go on with 1, one that
     a signal has stopped with 128 and the signal's number.
     """
-    # What is imported and traced is kept: to look for garbage in it is a tenth of a start.
-    gc.set_threshold(100_000, *gc.get_threshold()[1:])
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="purerl",
@@ -194,7 +191,10 @@ def main(args: list[str] | None = None) -> None:
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from purerl.experiment import commands
+    from purerl.experiment.garbage import no_collection
+
+    with no_collection():
+        from purerl.experiment import commands
     from purerl.experiment.cache import use_compilation_cache
     from purerl.experiment.cores import use_all_cores
     from purerl.experiment.distributed import initialize, leave

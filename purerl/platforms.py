@@ -7,10 +7,11 @@ import jax
 
 
 def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`cpu(*args)` where that runs on a CPU, and `default(*args)` elsewhere.
+    """`cpu(*args)` for a CPU, `default(*args)` for all else; both return the same shapes.
 
-    Only that one is traced where the mesh around the trace says which it is. Without a mesh both
-    are, as by `jax.lax.platform_dependent`, and both once more wherever the code is mapped.
+    The mesh around the trace says which it is, and the program is for its platform alone: the other
+    way is not traced. Without a mesh both are, and the one is taken for which the program is
+    lowered, as by `jax.lax.platform_dependent`.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:

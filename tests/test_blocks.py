@@ -7,11 +7,10 @@ import pytest
 from probes import Probe
 
 import purerl
-from purerl import blocks
+from purerl import ahead, blocks, returns, update
 from purerl.mapped import seed_program
 from purerl.rollout import collect, reset_envs
 from purerl.sharding import make_mesh
-from purerl.update import update
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def elsewhere(monkeypatch):
     def default(*args, cpu, default):
         return default(*args)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+    monkeypatch.setattr(blocks, "by_platform", default)
 
 
 def square(row):
@@ -73,7 +72,7 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
     rollout = collect(jax.random.key(2), learner.policy, envs, config)[1]
 
     def updated():
-        return jax.jit(lambda: update(jax.random.key(3), learner, rollout, config))()
+        return jax.jit(lambda: update.update(jax.random.key(3), learner, rollout, config))()
 
     (expected, told), taken = updated(), []
 
@@ -81,7 +80,8 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
         taken.append(default)
         return default(*args)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+    for each in (ahead, blocks, returns, update):
+        monkeypatch.setattr(each, "by_platform", default)
     found, also_told = updated()
     assert len(taken) > 3
     # Adam divides by the size of a gradient: of one near 0, by its rounding error.
@@ -112,7 +112,7 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
             def take(*args, path=path, **paths):
                 return paths[path](*args)
 
-            monkeypatch.setattr(jax.lax, "platform_dependent", take)
+            monkeypatch.setattr(blocks, "by_platform", take)
             jaxpr = jax.make_jaxpr(lambda rows, call=in_blocks, f=function: call(f, rows))(rows)
             scans = [each for each in jaxpr.jaxpr.eqns if each.primitive.name == "scan"]
             assert [each.params["length"] for each in scans] == [count] * (count > 1)
@@ -145,3 +145,17 @@ def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, i
     w, rows = (np.asarray(each) for each in seeds)
     expected = np.stack([x.T @ (1 - np.tanh(x @ w) ** 2) for w, x in zip(w, rows, strict=True)])
     np.testing.assert_allclose(program(seeds), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("num_rows", "num_traces"), [(1024, 1), (4096, 2)])
+def test_what_both_ways_take_whole_is_traced_once(monkeypatch, num_rows, num_traces):
+    """Without a mesh, where both are traced."""
+    traced = []
+
+    def total(rows):
+        traced.append(rows)
+        return jnp.sum(rows)
+
+    rows = jnp.ones(num_rows)
+    assert jax.jit(lambda rows: blocks.sum_rows(total, rows))(rows) == num_rows
+    assert len(traced) == num_traces

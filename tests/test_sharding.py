@@ -22,14 +22,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.layout import mesh_from, parse_devices, shape_of
 from purerl.mapped import map_seeds
-from purerl.sharding import (
-    as_rows,
-    make_mesh,
-    num_seed_devices,
-    of_rows,
-    require_mesh,
-    row_numbers,
-)
+from purerl.sharding import as_rows, make_mesh, num_seed_devices, of_rows, require_mesh, row_numbers
 
 ROOT = Path(__file__).parents[1]
 SMALL: Any = {"num_envs": 8, "rollout_length": 8, "hidden": (8,)}

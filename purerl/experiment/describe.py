@@ -136,7 +136,7 @@ def _function_code(value: Any, inner: Callable[[Any], Any]) -> Any:
     code = getattr(function, "__code__", None)
     if code is None:
         return None
-    source = find_source(function)  # JSON already, of thousands of nodes
+    source = find_source(function)  # lists and strings: described again, they would be the same
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     found = _names(code) & {*function.__globals__}
     named = {name: function.__globals__[name] for name in sorted(found)}

@@ -15,6 +15,7 @@ from jaxtyping import Array, Int, Key
 
 from purerl.config import Config
 from purerl.evaluate import Evaluation, evaluate
+from purerl.experiment.garbage import no_collection
 from purerl.experiment.memory import available, needed, show_bytes, size_of
 from purerl.experiment.processes import exchange, several
 from purerl.mapped import block_size, pad_seeds, seed_program, shardings_of
@@ -182,7 +183,7 @@ def _compile(
     batches = [batch(i) for i in range(0, num_agents, size)]
     first = batches[0]
     # One is traced while another compiles, which leaves Python free.
-    with ThreadPoolExecutor(max_workers=2) as threads:
+    with no_collection(), ThreadPoolExecutor(max_workers=2) as threads:
         lowered, state = lower_init(mesh, first, fixed)
         init_compiling = threads.submit(lowered.compile)
         lowered = lower_chunk(mesh, state, first, fixed, chunk_updates)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def short(number: float) -> str:
+def short(number: int | float) -> str:
     """`1.23 M` for 1,230,000."""
     for unit, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(number) >= unit:
