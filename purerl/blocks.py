@@ -41,8 +41,14 @@ def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
         out = jax.lax.map(mapped, _blocks(rows, size))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-    on_cpu, elsewhere = (functools.partial(in_blocks, size) for size in _sizes(rows))
-    return by_platform(rows, cpu=on_cpu, default=elsewhere)
+    on_cpu, elsewhere = _sizes(rows)
+    if on_cpu == elsewhere:
+        return in_blocks(on_cpu, rows)
+    return by_platform(
+        rows,
+        cpu=functools.partial(in_blocks, on_cpu),
+        default=functools.partial(in_blocks, elsewhere),
+    )
 
 
 def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:

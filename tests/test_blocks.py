@@ -159,3 +159,6 @@ def test_what_both_ways_take_whole_is_traced_once(monkeypatch, num_rows, num_tra
     rows = jnp.ones(num_rows)
     assert jax.jit(lambda rows: blocks.sum_rows(total, rows))(rows) == num_rows
     assert len(traced) == num_traces
+    mapped = jax.jit(lambda rows: blocks.map_rows(total, rows))(rows)
+    assert mapped.shape == (num_rows,)
+    assert len(traced) == 2 * num_traces
