@@ -148,7 +148,7 @@ def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, i
 
 
 @pytest.mark.parametrize(("num_rows", "num_traces"), [(1024, 1), (4096, 2)])
-def test_what_both_ways_take_whole_is_traced_once(monkeypatch, num_rows, num_traces):
+def test_what_both_ways_take_whole_is_traced_once(num_rows, num_traces):
     """Without a mesh, where both are traced."""
     traced = []
 

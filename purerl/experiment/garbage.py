@@ -7,10 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """No search for garbage meanwhile: nothing is that is imported, traced or lowered.
-
-    The searches are a tenth of a start, and more where more lies in memory.
-    """
+    """No search for garbage meanwhile: what is imported, traced or lowered is kept anyway."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
