@@ -21,11 +21,11 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
 
 
 import purerl
+from purerl.compute.mesh import seed_mesh
 from purerl.experiment import hlo
 from purerl.experiment.launches import Block, launches
 from purerl.experiment.planning import lower
 from purerl.experiment.targets import parse_target, require_compiler
-from purerl.sharding import seed_mesh
 
 RESULTS = Path(__file__).parent / "results/compiled.json"
 PROGRAMS = {"vpg": purerl.vpg, "ppo": purerl.ppo}

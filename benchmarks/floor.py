@@ -7,7 +7,7 @@ seeds, the median of the repeats.
 **env steps alone**: the environments of all seeds step with random actions; nothing else.
 **env and policy**: the same, and each action is drawn from the policy's network, written plainly:
 `x @ W`, and one uniform number for each action. No transition is kept.
-Both are run *as mapped*, a seed after another as `purerl.mapped.map_seeds` has them, and *side by
+Both are run *as mapped*, a seed after another as `purerl.compute.mapping.map_seeds` has them, and *side by
 side*, the environments of all seeds of a device in one step. The faster of the two is the floor.
 **matrix rate**: floating-point operations a second of the best matrix product of several shapes,
 one on every device at once, or one at a time on one device, which may use all threads.
@@ -36,10 +36,10 @@ from measures import ratio, show_table, spread
 from surroundings import surroundings
 
 import purerl
+from purerl.compute.mapping import block_size, map_seeds
+from purerl.compute.mesh import seed_mesh
 from purerl.experiment.cores import use_all_cores
-from purerl.mapped import block_size, map_seeds
 from purerl.rollout import collect
-from purerl.sharding import seed_mesh
 
 RESULTS = Path(__file__).parent / "results"
 HIDDEN = (64, 64)

@@ -32,10 +32,10 @@ from measures import show_table, spread
 from surroundings import surroundings
 
 import purerl
+from purerl.compute.mapping import block_size, map_seeds, seed_program
+from purerl.compute.mesh import seed_mesh
 from purerl.experiment.cores import use_all_cores
-from purerl.mapped import block_size, map_seeds, seed_program
 from purerl.rollout import collect
-from purerl.sharding import seed_mesh
 from purerl.update import make_batch, minibatches, update_baseline, update_policy, values
 
 TOP = Path(__file__).resolve().parents[1]

@@ -43,10 +43,10 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
     import jax
 
     import purerl
+    from purerl.compute.mapping import block_size, pad_seeds, seed_program
+    from purerl.compute.mesh import seed_mesh
     from purerl.experiment.cores import use_all_cores
     from purerl.experiment.memory import needed
-    from purerl.mapped import block_size, pad_seeds, seed_program
-    from purerl.sharding import seed_mesh
 
     use_all_cores()
     base = purerl.preset("CartPole-v1", algo, num_envs=num_envs)

@@ -93,7 +93,7 @@ class How:
 
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
-        from purerl.experiment.layout import parse_devices
+        from purerl.compute.layout import parse_devices
         from purerl.experiment.memory import parse_bytes
         from purerl.presets import TARGETS
 

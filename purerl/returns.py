@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
-from purerl.platforms import by_platform
+from purerl.compute.platforms import by_platform
 
 
 def reward_to_go(

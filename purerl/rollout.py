@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from purerl import envs
-from purerl.ahead import scan_keys
+from purerl.compute.hoisting import scan_keys
+from purerl.compute.mesh import spread_envs
 from purerl.config import Config
 from purerl.envs import EnvStep
 from purerl.returns import recurrence
-from purerl.sharding import spread_envs
 from purerl.types import Distribution, Policy, Transition
 
 

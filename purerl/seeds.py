@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from purerl.checks import one_line
+from purerl.compute.mapping import block_size, map_seeds
+from purerl.compute.mesh import require_mesh
 from purerl.config import Config
-from purerl.mapped import block_size, map_seeds
-from purerl.sharding import require_mesh
 from purerl.streams import FIRST
 from purerl.train import TrainState, train
 from purerl.types import Metrics

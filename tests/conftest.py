@@ -35,10 +35,10 @@ def without_type_checks():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_plainly():
-    import purerl.mapped
+    import purerl.compute.mapping
 
     if "xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]:
-        purerl.mapped.CPU_OPTIONS.clear()
+        purerl.compute.mapping.CPU_OPTIONS.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import purerl
-from purerl.ahead import UNROLL, scan_keys
+from purerl.compute.hoisting import UNROLL, scan_keys
 from purerl.rollout import collect, reset_envs
 from purerl.train import init
 

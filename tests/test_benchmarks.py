@@ -14,9 +14,9 @@ import pytest
 from finished import train
 
 import purerl
+from purerl.compute.mapping import map_seeds
 from purerl.experiment.tables import show_result
 from purerl.fit import mean_gradient
-from purerl.mapped import map_seeds
 from purerl.update import baseline_objective, policy_objective
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -144,7 +144,7 @@ def test_the_env_floor_steps_every_environment(config, with_policy):
     assert obs.shape == (2, 4, 4)
     # CartPole gives a reward of 1 a step, but none in the step after an episode's end.
     assert np.all((total > 24) & (total <= 3 * 16))
-    other = floor.side_by_side(floor.EnvSteps(3, with_policy), purerl.sharding.seed_mesh())
+    other = floor.side_by_side(floor.EnvSteps(3, with_policy), purerl.compute.mesh.seed_mesh())
     np.testing.assert_array_equal(other(keys, config)[2], total)
     assert jnp.all((state.time >= 0) & (state.time <= 3 * 16))
 

@@ -7,10 +7,12 @@ import pytest
 from probes import Probe
 
 import purerl
-from purerl import ahead, blocks, returns, update
-from purerl.mapped import seed_program
+from purerl import returns, update
+from purerl.compute import hoisting as ahead
+from purerl.compute import rows as blocks
+from purerl.compute.mapping import seed_program
+from purerl.compute.mesh import make_mesh
 from purerl.rollout import collect, reset_envs
-from purerl.sharding import make_mesh
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from purerl.compute.mesh import seed_mesh
 from purerl.experiment import hlo
 from purerl.experiment.launches import launches, size
-from purerl.sharding import seed_mesh
 
 # A loop as a GPU's compiler prints it: an asynchronous fusion, a call, a slice that is updated.
 TEXT = """\

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl.operations import bind, program_of, run_program
+from purerl.compute.jaxprs import bind, program_of, run_program
 
 TABLE = np.arange(6.0, dtype=np.float32).reshape(2, 3)
 

@@ -16,14 +16,14 @@ from probes import Probe
 
 import purerl
 from purerl import cli
+from purerl.compute.mapping import pad_seeds
+from purerl.compute.mesh import seed_mesh
 from purerl.experiment import plan as planner
 from purerl.experiment import planning, programs, targets
 from purerl.experiment.arithmetic import flops
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import needed
-from purerl.mapped import pad_seeds
 from purerl.seeds import seed_keys
-from purerl.sharding import seed_mesh
 
 ROOT = Path(__file__).parents[1]
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}

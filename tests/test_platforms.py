@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import AxisType
 
 import purerl
-from purerl.mapped import map_seeds
-from purerl.platforms import by_platform
+from purerl.compute.mapping import map_seeds
+from purerl.compute.platforms import by_platform
 
 
 def mesh_of(platform, axes):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purerl.operations import program_of, run_program
-from purerl.products import turn_rows
+from purerl.compute.jaxprs import program_of, run_program
+from purerl.compute.matmul import turn_rows
 
 
 def with_rows_turned(function):

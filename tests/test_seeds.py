@@ -14,9 +14,9 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.mapped import map_seeds, seed_program
+from purerl.compute.mapping import map_seeds, seed_program
+from purerl.compute.mesh import seed_mesh
 from purerl.rollout import collect
-from purerl.sharding import seed_mesh
 from purerl.streams import EVALUATE, FIRST, INIT, TRAIN, stream
 from purerl.update import update
 

@@ -20,9 +20,16 @@ from jax.sharding import AxisType, Mesh
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.layout import mesh_from, parse_devices, shape_of
-from purerl.mapped import map_seeds
-from purerl.sharding import as_rows, make_mesh, num_seed_devices, of_rows, require_mesh, row_numbers
+from purerl.compute.layout import mesh_from, parse_devices, shape_of
+from purerl.compute.mapping import map_seeds
+from purerl.compute.mesh import (
+    as_rows,
+    make_mesh,
+    num_seed_devices,
+    of_rows,
+    require_mesh,
+    row_numbers,
+)
 
 ROOT = Path(__file__).parents[1]
 SMALL: Any = {"num_envs": 8, "rollout_length": 8, "hidden": (8,)}
@@ -34,8 +41,8 @@ import jax.numpy as jnp
 import numpy as np
 import purerl
 from purerl.experiment import hlo
-from purerl.mapped import seed_program
-from purerl.sharding import make_mesh
+from purerl.compute.mapping import seed_program
+from purerl.compute.mesh import make_mesh
 
 sizes = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "hidden": (8,)}
 configs = {

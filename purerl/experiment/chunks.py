@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy import ndarray
 
+from purerl.compute.mapping import pad_seeds
+from purerl.compute.mesh import SEEDS, place
 from purerl.evaluate import Evaluation
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import available
 from purerl.experiment.processes import several, to_host
 from purerl.experiment.programs import Programs
 from purerl.experiment.signals import interruptible
-from purerl.mapped import pad_seeds
 from purerl.seeds import Agent
-from purerl.sharding import SEEDS, place
 from purerl.train import TrainState
 from purerl.types import Metrics
 

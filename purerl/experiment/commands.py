@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from purerl import cli
+from purerl.compute.layout import parse_devices
 from purerl.config import Config
 from purerl.envs import make_env
 from purerl.experiment import files
@@ -13,7 +14,6 @@ from purerl.experiment.compared import compare_runs
 from purerl.experiment.display import show, summary_table
 from purerl.experiment.exports import write_scores, write_table
 from purerl.experiment.files import require_writable
-from purerl.experiment.layout import parse_devices
 from purerl.experiment.memory import parse_bytes
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run

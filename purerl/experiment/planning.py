@@ -17,17 +17,17 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from purerl.compute.layout import parse_devices
+from purerl.compute.mesh import SEEDS, over_envs, require_mesh, seed_mesh
 from purerl.config import Config
 from purerl.experiment import hlo
 from purerl.experiment.arithmetic import flops
 from purerl.experiment.launches import launches
-from purerl.experiment.layout import parse_devices
 from purerl.experiment.memory import needed
 from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_init, lower_play
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.targets import Target, parse_target
 from purerl.seeds import Agent, seed_ids
-from purerl.sharding import SEEDS, over_envs, require_mesh, seed_mesh
 from purerl.train import init, train_step
 
 EPISODES = 32  # of each seed, which a run plays at its end

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.checks import require_positive_int, require_seed
+from purerl.compute.mapping import pad_seeds, seed_program
+from purerl.compute.mesh import seed_mesh
 from purerl.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
@@ -17,9 +19,7 @@ from purerl.experiment.conduct import RunPlan
 from purerl.experiment.policies import load_states
 from purerl.experiment.programs import Play
 from purerl.experiment.statistics import OverSeeds, known, over_seeds
-from purerl.mapped import pad_seeds, seed_program
 from purerl.seeds import Agent, agents_of, seed_keys
-from purerl.sharding import seed_mesh
 
 BLOCK = 256  # episodes of a seed that are played at once, at most
 

@@ -13,14 +13,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, Key
 
+from purerl.compute.mapping import block_size, pad_seeds, seed_program, shardings_of
+from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config import Config
 from purerl.evaluate import Evaluation, evaluate
 from purerl.experiment.garbage import no_collection
 from purerl.experiment.memory import available, needed, show_bytes, size_of
 from purerl.experiment.processes import exchange, several
-from purerl.mapped import block_size, pad_seeds, seed_program, shardings_of
 from purerl.seeds import Agent, agents_of
-from purerl.sharding import SEEDS, place, require_mesh, seed_mesh
 from purerl.train import TrainState, advance, init
 from purerl.types import Metrics
 

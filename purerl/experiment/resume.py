@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from purerl.compute.layout import mesh_from, shape_of
+from purerl.compute.mesh import require_mesh
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import (
@@ -29,7 +31,6 @@ from purerl.experiment.header import (
     warn_where_inexact,
 )
 from purerl.experiment.hooks import Chunk, Hooks
-from purerl.experiment.layout import mesh_from, shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import describe_hooks, make_again
 from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
@@ -38,7 +39,6 @@ from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
 from purerl.experiment.telling import past_chunks
-from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from purerl.compute.layout import shape_of
+from purerl.compute.mesh import require_mesh
 from purerl.config import Config, require_one_setting
 from purerl.experiment.chunks import divide
 from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
@@ -20,7 +22,6 @@ from purerl.experiment.directory import (
 from purerl.experiment.display import Display
 from purerl.experiment.errors import Stopped
 from purerl.experiment.hooks import Chunk, Hooks
-from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import describe_hooks
 from purerl.experiment.loop import Loop
@@ -38,7 +39,6 @@ from purerl.experiment.result import Run, Times
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals, interruptible
 from purerl.seeds import seed_ids, seed_keys
-from purerl.sharding import require_mesh
 from purerl.train import TrainState
 
 

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from purerl.compute.layout import shape_of
+from purerl.compute.mesh import require_mesh
 from purerl.config import Config
 from purerl.experiment import files
 from purerl.experiment.chunks import play_episodes, train_chunks
@@ -21,7 +23,6 @@ from purerl.experiment.header import (
     make_header,
     require_same_run,
 )
-from purerl.experiment.layout import shape_of
 from purerl.experiment.lock import Lock
 from purerl.experiment.processes import several
 from purerl.experiment.programs import Programs, compile_programs
@@ -32,7 +33,6 @@ from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import fill_forward
 from purerl.experiment.swept import Sweep, write_sweep
 from purerl.seeds import seed_ids, seed_keys
-from purerl.sharding import require_mesh
 from purerl.sweep import one_setting, swept_values
 
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from purerl.checks import divisors
-from purerl.operations import bind, program_of, run_program
-from purerl.platforms import by_platform
-from purerl.products import turn_rows
-from purerl.sharding import num_seed_devices, over_envs
+from purerl.compute.jaxprs import bind, program_of, run_program
+from purerl.compute.matmul import turn_rows
+from purerl.compute.mesh import num_seed_devices, over_envs
+from purerl.compute.platforms import by_platform
 
 ROWS = 1024  # of a block, at most
 WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of its own there

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from purerl.operations import Call, Name, Program, interpret, program_of, returned
-from purerl.platforms import by_platform
+from purerl.compute.jaxprs import Call, Name, Program, interpret, program_of, returned
+from purerl.compute.platforms import by_platform
 
 UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
 

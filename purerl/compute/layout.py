@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from purerl.sharding import ENVS, SEEDS, make_mesh, over_envs
+from purerl.compute.mesh import ENVS, SEEDS, make_mesh, over_envs
 
 
 def parse_devices(text: str, devices: Sequence[Any] | None = None) -> Mesh:

@@ -13,10 +13,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
+from purerl.compute.mesh import ENVS, SEEDS, over_envs, place, seed_mesh
 from purerl.config import Config
 from purerl.rollout import EnvCarry
 from purerl.running import RewardScale
-from purerl.sharding import ENVS, SEEDS, over_envs, place, seed_mesh
 
 BLOCK_ENVS = 64  # environments that a CPU's core steps at once, where seeds have fewer
 # The compiler's third level takes a quarter longer, and what it makes of a rollout is slower.

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from purerl.operations import Call, bind
+from purerl.compute.jaxprs import Call, bind
 
 
 def turn_rows(call: Call, inputs: Sequence[Any]) -> Sequence[Any]:
