@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from purerl.algorithms import REINFORCE as REINFORCE
     from purerl.algorithms import VPG as VPG
     from purerl.algorithms import Algorithm as Algorithm
-    from purerl.carried import carried as carried
     from purerl.config import Config as Config
     from purerl.distributions import Categorical as Categorical
     from purerl.distributions import DiagonalGaussian as DiagonalGaussian
@@ -43,8 +42,9 @@ if TYPE_CHECKING:
     from purerl.factories import ppo as ppo
     from purerl.factories import reinforce as reinforce
     from purerl.factories import vpg as vpg
-    from purerl.networks import DefaultBaseline as DefaultBaseline
-    from purerl.networks import DefaultPolicy as DefaultPolicy
+    from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
+    from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
+    from purerl.networks.network import carried as carried
     from purerl.optimizers import clipped_adam as clipped_adam
     from purerl.presets import preset as preset
     from purerl.returns import gae as gae
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 # backend: device counts can still be set after it.
 _HOME = {
     "algorithms": ("A2C", "PPO", "REINFORCE", "VPG", "Algorithm"),
-    "carried": ("carried",),
+    "networks.network": ("carried",),
     "config": ("Config",),
     "distributions": ("Categorical", "DiagonalGaussian", "SquashedGaussian"),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
@@ -89,7 +89,7 @@ _HOME = {
     "experiment.sweeps": ("run_sweep",),
     "experiment.swept": ("Sweep",),
     "factories": ("a2c", "ppo", "reinforce", "vpg"),
-    "networks": ("DefaultBaseline", "DefaultPolicy"),
+    "networks.defaults": ("DefaultBaseline", "DefaultPolicy"),
     "optimizers": ("clipped_adam",),
     "presets": ("preset",),
     "returns": ("gae", "reward_to_go"),

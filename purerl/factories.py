@@ -20,7 +20,7 @@ from purerl.checks import one_line, require_bool, require_positive_int
 from purerl.config import Config, require_effect
 from purerl.envs import check_env, make_env, time_limit
 from purerl.losses import clipped_squared_error, squared_error
-from purerl.networks import DefaultBaseline, DefaultPolicy
+from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.optimizers import clipped_adam
 from purerl.types import Env, Hyperparams
 

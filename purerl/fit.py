@@ -10,10 +10,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from purerl.carried import Carried, parameters, with_parameters
 from purerl.compute.mesh import spread_envs
 from purerl.compute.rows import sum_rows
 from purerl.losses import weighted_sum
+from purerl.networks.network import Carried, parameters, with_parameters
 
 Report = dict[str, Float[Array, ""]]
 RowReport = dict[str, Float[Array, " batch"]]

@@ -10,7 +10,7 @@ import numpy as np
 from purerl.algorithms import Algorithm
 from purerl.checks import one_line
 from purerl.envs import Box, EnvSpec
-from purerl.networks import DefaultBaseline, DefaultPolicy
+from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.types import Estimate, Hyperparams, Transition
 
 Shape = jax.ShapeDtypeStruct

@@ -15,12 +15,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from purerl.anneal import annealed
-from purerl.carried import carried, parameters
 from purerl.checks import require_divisor, require_positive_int
 from purerl.compute.mesh import over_envs
 from purerl.config import Config, require_one_setting
+from purerl.networks.network import carried, parameters
+from purerl.networks.normalization import RewardScale, no_reward_scale, no_stats, scale_rewards
 from purerl.rollout import EnvCarry, Episodes, collect, reset_envs
-from purerl.running import RewardScale, no_reward_scale, no_stats, scale_rewards
 from purerl.streams import INIT, TRAIN, stream
 from purerl.types import Metrics
 from purerl.update import Learner, optimizers, update

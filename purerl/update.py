@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from purerl.carried import observe
 from purerl.compute.mesh import as_rows, of_rows, over_envs, row_numbers
 from purerl.compute.platforms import by_platform
 from purerl.compute.rows import map_rows
@@ -17,6 +16,7 @@ from purerl.compute.shuffle import shuffles
 from purerl.config import Config
 from purerl.fit import Batch, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
+from purerl.networks.network import observe
 from purerl.types import Baseline, Estimate, Policy, Transition
 
 CUT_ROWS = 64  # values of successors that are computed together

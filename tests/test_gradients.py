@@ -14,8 +14,8 @@ from probes import Probe
 
 import purerl
 from purerl.algorithms import VPG, monte_carlo_estimate
-from purerl.carried import parameters
 from purerl.fit import mean_gradient
+from purerl.networks.network import parameters
 from purerl.rollout import collect, reset_envs
 from purerl.train import init, train_step
 from purerl.types import Estimate

@@ -15,9 +15,9 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.anneal import annealed
-from purerl.carried import parameters
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
+from purerl.networks.network import parameters
 from purerl.rollout import collect
 from purerl.types import Estimate
 from purerl.update import (

@@ -9,9 +9,15 @@ import pytest
 from probes import Probe, ProbeParams
 
 import purerl
-from purerl.carried import parameters
+from purerl.networks.network import parameters
+from purerl.networks.normalization import (
+    RewardScale,
+    merge,
+    no_reward_scale,
+    no_stats,
+    scale_rewards,
+)
 from purerl.rollout import collect
-from purerl.running import RewardScale, merge, no_reward_scale, no_stats, scale_rewards
 from purerl.types import Transition
 
 SMALL: dict[str, Any] = {"num_envs": 3, "rollout_length": 7, "total_steps": 21 * 4, "hidden": (8,)}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import purerl
-from purerl.layers import Convolution
-from purerl.networks import Encoder
+from purerl.networks.defaults import Encoder
+from purerl.networks.layers import Convolution
 from purerl.rollout import collect
 
 SMALL: dict[str, Any] = {"num_envs": 2, "rollout_length": 8, "total_steps": 32, "hidden": (8,)}

@@ -15,8 +15,8 @@ from jaxtyping import PyTree
 
 from purerl.compute.mesh import ENVS, SEEDS, over_envs, place, seed_mesh
 from purerl.config import Config
+from purerl.networks.normalization import RewardScale
 from purerl.rollout import EnvCarry
-from purerl.running import RewardScale
 
 BLOCK_ENVS = 64  # environments that a CPU's core steps at once, where seeds have fewer
 # The compiler's third level takes a quarter longer, and what it makes of a rollout is slower.

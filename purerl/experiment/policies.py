@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 import purerl
-from purerl.carried import Carried, carried
 from purerl.checks import require_seed
 from purerl.config import Config
 from purerl.envs import Box, Discrete, Space
@@ -24,7 +23,8 @@ from purerl.experiment.header import as_json, differences, env_name, list_differ
 from purerl.experiment.lock import in_use
 from purerl.experiment.rebuild import NotNamedError, rebuild_plug
 from purerl.experiment.replan import plan_of, read_header
-from purerl.running import no_stats
+from purerl.networks.network import Carried, carried
+from purerl.networks.normalization import no_stats
 from purerl.train import TrainState
 
 ATTEMPTS = 3  # to read a checkpoint that is not removed meanwhile

@@ -16,7 +16,7 @@ from purerl.config import Config
 from purerl.envs import env_names, make_env
 from purerl.experiment.describe import describe
 from purerl.losses import clipped_squared_error
-from purerl.networks import DefaultBaseline, DefaultPolicy
+from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.optimizers import clipped_adam
 from purerl.types import Hyperparams
 

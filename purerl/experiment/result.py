@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from purerl.carried import Carried
 from purerl.checks import require_seed
 from purerl.config import Config
 from purerl.evaluate import Evaluation
@@ -27,6 +26,7 @@ from purerl.experiment.statistics import (
     known,
     share_at,
 )
+from purerl.networks.network import Carried
 from purerl.train import TrainState
 from purerl.types import Metrics
 

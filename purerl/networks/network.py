@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from purerl.running import RunningStats, merge
+from purerl.networks.normalization import RunningStats, merge
 
 
 class Carried(eqx.Module):

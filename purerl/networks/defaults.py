@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from purerl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from purerl.envs import Box, Discrete, Space
-from purerl.layers import MLP, Convolution
+from purerl.networks.layers import MLP, Convolution
 
 MAX_IMAGE = 12  # images with a longer short side are first halved by convolutions of stride 2
 LOG_STD_RANGE = (-5.0, 2.0)  # of a standard deviation that a network gives

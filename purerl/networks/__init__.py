@@ -1,0 +1,1 @@
+"""Maps one observation to a distribution or a value, and holds what training carries of that."""
