@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from purerl.envs.later import imported_later
+from purerl.envs.gymnax import imported_later
 
 # What gymnax draws with.
 DRAWING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
