@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from purerl.algorithms import REINFORCE as REINFORCE
     from purerl.algorithms import VPG as VPG
     from purerl.algorithms import Algorithm as Algorithm
-    from purerl.config import Config as Config
+    from purerl.config.config import Config as Config
+    from purerl.config.factories import a2c as a2c
+    from purerl.config.factories import ppo as ppo
+    from purerl.config.factories import reinforce as reinforce
+    from purerl.config.factories import vpg as vpg
+    from purerl.config.optimizers import clipped_adam as clipped_adam
+    from purerl.config.presets import preset as preset
+    from purerl.config.sweeps import LogUniform as LogUniform
+    from purerl.config.sweeps import Uniform as Uniform
+    from purerl.config.sweeps import sweep as sweep
     from purerl.distributions import Categorical as Categorical
     from purerl.distributions import DiagonalGaussian as DiagonalGaussian
     from purerl.distributions import SquashedGaussian as SquashedGaussian
@@ -38,23 +47,14 @@ if TYPE_CHECKING:
     from purerl.experiment.run import run as run
     from purerl.experiment.sweeps import run_sweep as run_sweep
     from purerl.experiment.swept import Sweep as Sweep
-    from purerl.factories import a2c as a2c
-    from purerl.factories import ppo as ppo
-    from purerl.factories import reinforce as reinforce
-    from purerl.factories import vpg as vpg
     from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
     from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
     from purerl.networks.network import carried as carried
-    from purerl.optimizers import clipped_adam as clipped_adam
-    from purerl.presets import preset as preset
     from purerl.returns import gae as gae
     from purerl.returns import reward_to_go as reward_to_go
     from purerl.seeds import seed_keys as seed_keys
     from purerl.seeds import train_seeds as train_seeds
     from purerl.seeds import train_sweep as train_sweep
-    from purerl.sweep import LogUniform as LogUniform
-    from purerl.sweep import Uniform as Uniform
-    from purerl.sweep import sweep as sweep
     from purerl.train import TrainState as TrainState
     from purerl.train import advance as advance
     from purerl.train import init as init
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 _HOME = {
     "algorithms": ("A2C", "PPO", "REINFORCE", "VPG", "Algorithm"),
     "networks.network": ("carried",),
-    "config": ("Config",),
+    "config.config": ("Config",),
     "distributions": ("Categorical", "DiagonalGaussian", "SquashedGaussian"),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
     "evaluate": ("Evaluation", "evaluate"),
@@ -88,13 +88,13 @@ _HOME = {
     "experiment.run": ("run",),
     "experiment.sweeps": ("run_sweep",),
     "experiment.swept": ("Sweep",),
-    "factories": ("a2c", "ppo", "reinforce", "vpg"),
+    "config.factories": ("a2c", "ppo", "reinforce", "vpg"),
     "networks.defaults": ("DefaultBaseline", "DefaultPolicy"),
-    "optimizers": ("clipped_adam",),
-    "presets": ("preset",),
+    "config.optimizers": ("clipped_adam",),
+    "config.presets": ("preset",),
     "returns": ("gae", "reward_to_go"),
     "seeds": ("seed_keys", "train_seeds", "train_sweep"),
-    "sweep": ("LogUniform", "Uniform", "sweep"),
+    "config.sweeps": ("LogUniform", "Uniform", "sweep"),
     "train": ("TrainState", "advance", "init", "train", "train_step"),
     "types": (
         "Baseline",

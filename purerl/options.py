@@ -62,7 +62,7 @@ class Agent:
 
     def settings(self) -> dict[str, Any]:
         """What was given of the settings that `preset` takes."""
-        from purerl.factories import Settings
+        from purerl.config.factories import Settings
 
         given = {name: getattr(self, name, None) for name in get_type_hints(Settings)}
         return {name: value for name, value in given.items() if value is not None}
@@ -94,8 +94,8 @@ class How:
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
         from purerl.compute.layout import parse_devices
+        from purerl.config.presets import TARGETS
         from purerl.experiment.memory import parse_bytes
-        from purerl.presets import TARGETS
 
         told = dataclasses.asdict(self)
         devices = told.pop("devices")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from purerl.checks import one_line
 from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import require_mesh
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.streams import FIRST
 from purerl.train import TrainState, train
 from purerl.types import Metrics

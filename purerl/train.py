@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from purerl.anneal import annealed
 from purerl.checks import require_divisor, require_positive_int
 from purerl.compute.mesh import over_envs
-from purerl.config import Config, require_one_setting
+from purerl.config.config import Config, require_one_setting
+from purerl.config.schedules import annealed
 from purerl.networks.network import carried, parameters
 from purerl.networks.normalization import RewardScale, no_reward_scale, no_stats, scale_rewards
 from purerl.rollout import EnvCarry, Episodes, collect, reset_envs

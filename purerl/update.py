@@ -13,7 +13,7 @@ from purerl.compute.mesh import as_rows, of_rows, over_envs, row_numbers
 from purerl.compute.platforms import by_platform
 from purerl.compute.rows import map_rows
 from purerl.compute.shuffle import shuffles
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.fit import Batch, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
 from purerl.networks.network import observe

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_kill import ROOT, environment
 
+from purerl.config.presets import preset
 from purerl.experiment import programs
-from purerl.presets import preset
 from purerl.seeds import seed_keys
 
 FRAIL = """

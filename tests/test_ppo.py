@@ -14,7 +14,7 @@ from probes import CutShort, Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.anneal import annealed
+from purerl.config.schedules import annealed
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.networks.network import parameters

@@ -3,8 +3,8 @@
 import pytest
 
 import purerl
+from purerl.config.presets import FACTORIES, PRESETS, TARGETS
 from purerl.experiment.conduct import choose_chunk
-from purerl.presets import FACTORIES, PRESETS, TARGETS
 
 
 @pytest.mark.parametrize(("env", "algo"), list(PRESETS))

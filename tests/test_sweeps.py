@@ -14,12 +14,12 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.config.sweeps import one_setting, swept_values
 from purerl.experiment import sweeps
 from purerl.experiment.programs import compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Times
 from purerl.experiment.swept import Sweep
-from purerl.sweep import one_setting, swept_values
 from purerl.types import Metrics
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from purerl.compute.mesh import ENVS, SEEDS, over_envs, place, seed_mesh
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.networks.normalization import RewardScale
 from purerl.rollout import EnvCarry
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from purerl import cli
 from purerl.compute.layout import parse_devices
-from purerl.config import Config
+from purerl.config.config import Config
+from purerl.config.presets import FACTORIES, preset
+from purerl.config.sweeps import LogUniform, Uniform
+from purerl.config.sweeps import sweep as settings_of
 from purerl.envs import make_env
 from purerl.experiment import files
 from purerl.experiment.compared import compare_runs
@@ -30,9 +33,6 @@ from purerl.experiment.tables import (
     show_result,
     show_sweep,
 )
-from purerl.presets import FACTORIES, preset
-from purerl.sweep import LogUniform, Uniform
-from purerl.sweep import sweep as settings_of
 
 
 def train(options: cli.Train) -> None:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from numpy import ndarray
 
 from purerl.checks import divisors, one_line, require_divisor, require_positive_int
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment.header import make_header
 from purerl.experiment.hooks import Chunk
 from purerl.seeds import is_root, seed_keys

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment.sources import find_source
 from purerl.train import init
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
 from purerl.experiment.conduct import RunPlan

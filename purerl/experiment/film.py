@@ -19,7 +19,7 @@ from matplotlib.patches import Circle
 from numpy import ndarray
 from PIL import Image
 
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment import files
 from purerl.experiment.header import env_name
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 
 import purerl
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment import files
 from purerl.experiment.cores import count_cores, describe_cpu
 from purerl.experiment.describe import PACKAGES, describe, digest, fingerprint, shapes

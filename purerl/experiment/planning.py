@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from purerl.compute.layout import parse_devices
 from purerl.compute.mesh import SEEDS, over_envs, require_mesh, seed_mesh
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment import hlo
 from purerl.experiment.arithmetic import flops
 from purerl.experiment.launches import launches
@@ -216,7 +216,7 @@ def largest(found: Findings, with_seeds: Callable[[int], Findings], limit: int) 
 
 def main() -> None:
     """Carry out the request in the first file; leave findings, or a refusal, in the second."""
-    from purerl.presets import preset
+    from purerl.config.presets import preset
 
     request, answer = map(Path, sys.argv[1:])
     asked = json.loads(request.read_text())

@@ -12,7 +12,7 @@ from numpy import ndarray
 from purerl.checks import require_positive_int, require_seed
 from purerl.compute.mapping import pad_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
 from purerl.experiment.conduct import RunPlan

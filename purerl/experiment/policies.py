@@ -13,7 +13,7 @@ import numpy as np
 
 import purerl
 from purerl.checks import require_seed
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.envs import Box, Discrete, Space
 from purerl.experiment import files
 from purerl.experiment.checkpoints import damage, newest, restore

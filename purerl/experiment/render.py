@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from purerl import envs
 from purerl.checks import one_line, require_positive_int
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment.files import require_writable
 from purerl.experiment.film import make_film
 from purerl.experiment.policies import load_states, policy_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purerl.checks import require_positive_int
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import header_of
 from purerl.experiment.conduct import RunPlan

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.checks import require_seed
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.evaluate import Evaluation
 from purerl.experiment import files
 from purerl.experiment.describe import fingerprint

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from purerl.compute.layout import mesh_from, shape_of
 from purerl.compute.mesh import require_mesh
-from purerl.config import Config
+from purerl.config.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import (
     has_checkpoints,

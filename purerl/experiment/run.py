@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from purerl.compute.layout import shape_of
 from purerl.compute.mesh import require_mesh
-from purerl.config import Config, require_one_setting
+from purerl.config.config import Config, require_one_setting
 from purerl.experiment.chunks import divide
 from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.experiment.directory import (

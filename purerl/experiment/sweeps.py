@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from purerl.compute.layout import shape_of
 from purerl.compute.mesh import require_mesh
-from purerl.config import Config
+from purerl.config.config import Config
+from purerl.config.sweeps import one_setting, swept_values
 from purerl.experiment import files
 from purerl.experiment.chunks import play_episodes, train_chunks
 from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
@@ -33,7 +34,6 @@ from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import fill_forward
 from purerl.experiment.swept import Sweep, write_sweep
 from purerl.seeds import seed_ids, seed_keys
-from purerl.sweep import one_setting, swept_values
 
 
 def run_sweep(

@@ -6,6 +6,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
 from purerl.experiment.compared import Compared
 from purerl.experiment.display import show, show_interval, summary_table
@@ -15,7 +16,6 @@ from purerl.experiment.result import Run
 from purerl.experiment.statistics import known, share_at
 from purerl.experiment.swept import Sweep
 from purerl.experiment.words import ranges, short
-from purerl.presets import FACTORIES, PRESETS
 
 
 def evaluation_table(played: Played) -> Table:

@@ -12,9 +12,9 @@ from jaxtyping import PyTree
 
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import one_line, require_bool, require_divisor, require_positive_int
+from purerl.config.components import check_algorithm, check_baseline, check_optimizer, check_policy
 from purerl.envs import Discrete, EnvSpec, check_env, time_limit
 from purerl.losses import score_function_loss, squared_error
-from purerl.plugs import check_algorithm, check_baseline, check_optimizer, check_policy
 from purerl.types import Env, Hyperparams
 
 COUNTS = (

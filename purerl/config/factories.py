@@ -17,11 +17,11 @@ from purerl.algorithms import (
     Algorithm,
 )
 from purerl.checks import one_line, require_bool, require_positive_int
-from purerl.config import Config, require_effect
+from purerl.config.config import Config, require_effect
+from purerl.config.optimizers import clipped_adam
 from purerl.envs import check_env, make_env, time_limit
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
-from purerl.optimizers import clipped_adam
 from purerl.types import Env, Hyperparams
 
 

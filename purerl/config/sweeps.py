@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from purerl.checks import one_line, require_bool, require_positive_int
-from purerl.config import Config, check_hyper, require_effect, warn_of_short_rollout
+from purerl.config.config import Config, check_hyper, require_effect, warn_of_short_rollout
 
 
 class Uniform(NamedTuple):

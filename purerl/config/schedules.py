@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from purerl.config import Config
+from purerl.config.config import Config
 
 
 def annealed(config: Config, step: Int[Array, ""] | int) -> Config:

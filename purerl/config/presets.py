@@ -2,9 +2,9 @@
 
 from typing import Any, Unpack
 
-from purerl import factories
-from purerl.config import Config
-from purerl.factories import Settings
+from purerl.config import factories
+from purerl.config.config import Config
+from purerl.config.factories import Settings
 from purerl.types import Env
 
 BOTH_RATES = ("policy_learning_rate", "baseline_learning_rate")
