@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from purerl.envs import Discrete as Discrete
     from purerl.envs import env_names as env_names
     from purerl.envs import make_env as make_env
-    from purerl.evaluate import Evaluation as Evaluation
-    from purerl.evaluate import evaluate as evaluate
+    from purerl.evaluation import Evaluation as Evaluation
+    from purerl.evaluation import evaluate as evaluate
     from purerl.experiment.errors import RunError as RunError
     from purerl.experiment.errors import Stopped as Stopped
     from purerl.experiment.hooks import Chunk as Chunk
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from purerl.seeds import seed_keys as seed_keys
     from purerl.seeds import train_seeds as train_seeds
     from purerl.seeds import train_sweep as train_sweep
-    from purerl.train import TrainState as TrainState
-    from purerl.train import advance as advance
-    from purerl.train import init as init
-    from purerl.train import train as train
-    from purerl.train import train_step as train_step
+    from purerl.training import TrainState as TrainState
+    from purerl.training import advance as advance
+    from purerl.training import init as init
+    from purerl.training import train as train
+    from purerl.training import train_step as train_step
     from purerl.types import Baseline as Baseline
     from purerl.types import Distribution as Distribution
     from purerl.types import Env as Env
@@ -77,7 +77,7 @@ _HOME = {
     "config.config": ("Config",),
     "distributions": ("Categorical", "DiagonalGaussian", "SquashedGaussian"),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
-    "evaluate": ("Evaluation", "evaluate"),
+    "evaluation": ("Evaluation", "evaluate"),
     "experiment.errors": ("RunError", "Stopped"),
     "experiment.hooks": ("Chunk",),
     "experiment.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
@@ -95,7 +95,7 @@ _HOME = {
     "returns": ("gae", "reward_to_go"),
     "seeds": ("seed_keys", "train_seeds", "train_sweep"),
     "config.sweeps": ("LogUniform", "Uniform", "sweep"),
-    "train": ("TrainState", "advance", "init", "train", "train_step"),
+    "training": ("TrainState", "advance", "init", "train", "train_step"),
     "types": (
         "Baseline",
         "Distribution",

@@ -17,7 +17,7 @@ from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.streams import FIRST
-from purerl.train import TrainState, train
+from purerl.training import TrainState, train
 from purerl.types import Metrics
 
 

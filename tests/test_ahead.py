@@ -8,7 +8,7 @@ import pytest
 import purerl
 from purerl.compute.hoisting import UNROLL, scan_keys
 from purerl.rollout import collect, reset_envs
-from purerl.train import init
+from purerl.training import init
 
 
 def noisy(carry, key):

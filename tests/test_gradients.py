@@ -17,7 +17,7 @@ from purerl.algorithms import VPG, monte_carlo_estimate
 from purerl.fit import mean_gradient
 from purerl.networks.network import parameters
 from purerl.rollout import collect, reset_envs
-from purerl.train import init, train_step
+from purerl.training import init, train_step
 from purerl.types import Estimate
 from purerl.update import (
     Batch,

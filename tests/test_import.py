@@ -43,22 +43,6 @@ print({heavy!r} in sys.modules)
     assert run_python(code) == ["False"]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "sweep"])
-@pytest.mark.parametrize(
-    "before", ["import purerl.{0}", "from purerl.{0} import {0}", "import purerl.seeds"]
-)
-def test_a_function_is_not_hidden_by_the_file_of_its_name(name, before):
-    code = f"""
-import types
-import purerl
-{before.format(name)}
-assert isinstance(purerl.{name}, types.FunctionType), purerl.{name}
-from purerl import {name}
-assert isinstance({name}, types.FunctionType), {name}
-"""
-    run_python(code)
-
-
 @pytest.mark.parametrize("name", purerl.__all__)
 def test_every_public_name_resolves_to_what_its_file_defines(name):
     path = f"purerl.{_MODULE_OF[name]}"

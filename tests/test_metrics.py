@@ -9,7 +9,7 @@ import pytest
 from probes import Probe, ProbeParams
 
 import purerl
-from purerl.train import defined_mean, summarize
+from purerl.training import defined_mean, summarize
 
 
 def play_by_hand(state, config, totals, lengths):

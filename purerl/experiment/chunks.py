@@ -13,14 +13,14 @@ from numpy import ndarray
 
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
-from purerl.evaluate import Evaluation
+from purerl.evaluation import Evaluation
 from purerl.experiment.errors import RunError
 from purerl.experiment.memory import available
 from purerl.experiment.processes import several, to_host
 from purerl.experiment.programs import Programs
 from purerl.experiment.signals import interruptible
 from purerl.seeds import Agent
-from purerl.train import TrainState
+from purerl.training import TrainState
 from purerl.types import Metrics
 
 

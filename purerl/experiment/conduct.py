@@ -15,7 +15,7 @@ from purerl.config.config import Config
 from purerl.experiment.header import make_header
 from purerl.experiment.hooks import Chunk
 from purerl.seeds import is_root, seed_keys
-from purerl.train import TrainState, init
+from purerl.training import TrainState, init
 
 CHUNKS = 30  # of a run, about, unless `updates_per_chunk` says
 FEWEST_CHUNKS = 10  # where there are as many records: between them a run shows, saves and hears

@@ -15,7 +15,7 @@ import numpy as np
 
 from purerl.config.config import Config
 from purerl.experiment.sources import find_source
-from purerl.train import init
+from purerl.training import init
 
 # Functions and classes of these are told by name: their versions stand in a run's header.
 PACKAGES = ("purerl", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")

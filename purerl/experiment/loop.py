@@ -7,7 +7,7 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from purerl.evaluate import Evaluation
+from purerl.evaluation import Evaluation
 from purerl.experiment.chunks import (
     Standing,
     failed_at,
@@ -26,7 +26,7 @@ from purerl.experiment.records import Records
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals
 from purerl.experiment.telling import make_chunk, past_chunks
-from purerl.train import TrainState
+from purerl.training import TrainState
 
 SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint_every` says
 

@@ -28,7 +28,7 @@ from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_ini
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.targets import Target, parse_target
 from purerl.seeds import Agent, seed_ids
-from purerl.train import init, train_step
+from purerl.training import init, train_step
 
 EPISODES = 32  # of each seed, which a run plays at its end
 

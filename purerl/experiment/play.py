@@ -13,7 +13,7 @@ from purerl.checks import require_positive_int, require_seed
 from purerl.compute.mapping import pad_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
-from purerl.evaluate import Evaluation
+from purerl.evaluation import Evaluation
 from purerl.experiment import files
 from purerl.experiment.conduct import RunPlan
 from purerl.experiment.policies import load_states

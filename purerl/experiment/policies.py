@@ -25,7 +25,7 @@ from purerl.experiment.rebuild import NotNamedError, rebuild_plug
 from purerl.experiment.replan import plan_of, read_header
 from purerl.networks.network import Carried, carried
 from purerl.networks.normalization import no_stats
-from purerl.train import TrainState
+from purerl.training import TrainState
 
 ATTEMPTS = 3  # to read a checkpoint that is not removed meanwhile
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from purerl.evaluate import Evaluation
+from purerl.evaluation import Evaluation
 from purerl.types import Metrics
 
 UPDATES = "record_updates"

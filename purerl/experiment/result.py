@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from purerl.checks import require_seed
 from purerl.config.config import Config
-from purerl.evaluate import Evaluation
+from purerl.evaluation import Evaluation
 from purerl.experiment import files
 from purerl.experiment.describe import fingerprint
 from purerl.experiment.header import env_name
@@ -27,7 +27,7 @@ from purerl.experiment.statistics import (
     share_at,
 )
 from purerl.networks.network import Carried
-from purerl.train import TrainState
+from purerl.training import TrainState
 from purerl.types import Metrics
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
 from purerl.experiment.telling import past_chunks
-from purerl.train import TrainState
+from purerl.training import TrainState
 
 
 def resume(

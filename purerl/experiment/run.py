@@ -39,7 +39,7 @@ from purerl.experiment.result import Run, Times
 from purerl.experiment.saving import Checkpoints
 from purerl.experiment.signals import Signals, interruptible
 from purerl.seeds import seed_ids, seed_keys
-from purerl.train import TrainState
+from purerl.training import TrainState
 
 
 def run(

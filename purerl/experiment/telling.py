@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpy import ndarray
 
-from purerl.evaluate import Evaluation
+from purerl.evaluation import Evaluation
 from purerl.experiment.conduct import RunPlan
 from purerl.experiment.hooks import Chunk
 from purerl.experiment.records import Records
