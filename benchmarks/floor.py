@@ -38,7 +38,7 @@ from surroundings import surroundings
 import purerl
 from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import seed_mesh
-from purerl.experiment.cores import use_all_cores
+from purerl.experiment.hosts.startup import use_all_cores
 from purerl.rollout import collect
 
 RESULTS = Path(__file__).parent / "results"

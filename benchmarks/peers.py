@@ -25,7 +25,7 @@ from contenders import CONTENDERS, even_devices
 from measures import ratio, show_table, spread
 from surroundings import revision, surroundings
 
-from purerl.experiment.cores import count_cores
+from purerl.experiment.hosts.startup import count_cores
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -34,7 +34,7 @@ from surroundings import surroundings
 import purerl
 from purerl.compute.mapping import block_size, map_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
-from purerl.experiment.cores import use_all_cores
+from purerl.experiment.hosts.startup import use_all_cores
 from purerl.rollout import collect
 from purerl.update import make_batch, minibatches, update_baseline, update_policy, values
 

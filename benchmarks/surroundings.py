@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 import purerl
-from purerl.experiment.cores import count_cores
+from purerl.experiment.hosts.startup import count_cores
 
 
 def surroundings() -> dict[str, Any]:

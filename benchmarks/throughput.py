@@ -45,8 +45,8 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
     import purerl
     from purerl.compute.mapping import block_size, pad_seeds, seed_program
     from purerl.compute.mesh import seed_mesh
-    from purerl.experiment.cores import use_all_cores
-    from purerl.experiment.memory import needed
+    from purerl.experiment.hosts.memory import needed
+    from purerl.experiment.hosts.startup import use_all_cores
 
     use_all_cores()
     base = purerl.preset("CartPole-v1", algo, num_envs=num_envs)

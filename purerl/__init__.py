@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from purerl.envs import make_env as make_env
     from purerl.evaluation import Evaluation as Evaluation
     from purerl.evaluation import evaluate as evaluate
-    from purerl.experiment.errors import RunError as RunError
-    from purerl.experiment.errors import Stopped as Stopped
     from purerl.experiment.hooks import Chunk as Chunk
+    from purerl.experiment.hosts.errors import RunError as RunError
+    from purerl.experiment.hosts.errors import Stopped as Stopped
     from purerl.experiment.loggers import JsonLines as JsonLines
     from purerl.experiment.loggers import TensorBoard as TensorBoard
     from purerl.experiment.loggers import WeightsAndBiases as WeightsAndBiases
@@ -78,7 +78,7 @@ _HOME = {
     "distributions": ("Categorical", "DiagonalGaussian", "SquashedGaussian"),
     "envs": ("Box", "Discrete", "env_names", "make_env"),
     "evaluation": ("Evaluation", "evaluate"),
-    "experiment.errors": ("RunError", "Stopped"),
+    "experiment.hosts.errors": ("RunError", "Stopped"),
     "experiment.hooks": ("Chunk",),
     "experiment.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
     "experiment.plan": ("Plan", "plan"),

@@ -191,15 +191,15 @@ def main(args: list[str] | None = None) -> None:
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from purerl.experiment.garbage import no_collection
+    from purerl.experiment.hosts.garbage import no_collection
 
     with no_collection():
         from purerl.experiment import commands
-    from purerl.experiment.cache import use_compilation_cache
-    from purerl.experiment.cores import use_all_cores
-    from purerl.experiment.distributed import initialize, leave
-    from purerl.experiment.errors import RunError, Stopped
-    from purerl.experiment.processes import is_agreed, is_first
+    from purerl.experiment.hosts.cache import use_compilation_cache
+    from purerl.experiment.hosts.distributed import initialize, leave
+    from purerl.experiment.hosts.errors import RunError, Stopped
+    from purerl.experiment.hosts.processes import is_agreed, is_first
+    from purerl.experiment.hosts.startup import use_all_cores
 
     use_all_cores()
     use_compilation_cache()

@@ -95,7 +95,7 @@ class How:
         """The arguments of `run` and `run_sweep`."""
         from purerl.compute.layout import parse_devices
         from purerl.config.presets import TARGETS
-        from purerl.experiment.memory import parse_bytes
+        from purerl.experiment.hosts.memory import parse_bytes
 
         told = dataclasses.asdict(self)
         devices = told.pop("devices")

@@ -11,8 +11,9 @@ from finished import altered
 from test_cli import purerl as command_line
 
 from purerl import cli
-from purerl.experiment import cores, files
+from purerl.experiment import files
 from purerl.experiment.files import require_writable
+from purerl.experiment.hosts import startup as cores
 
 
 @pytest.fixture

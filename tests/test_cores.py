@@ -2,7 +2,7 @@
 
 import pytest
 
-from purerl.experiment.cores import describe_cpu
+from purerl.experiment.hosts.startup import describe_cpu
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,15 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import chunks, memory, programs
-from purerl.experiment.errors import RunError
-from purerl.experiment.memory import _left_in_cgroup, _left_in_cgroups, parse_bytes, show_bytes
+from purerl.experiment import chunks, programs
+from purerl.experiment.hosts import memory
+from purerl.experiment.hosts.errors import RunError
+from purerl.experiment.hosts.memory import (
+    _left_in_cgroup,
+    _left_in_cgroups,
+    parse_bytes,
+    show_bytes,
+)
 from purerl.seeds import seed_keys
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}

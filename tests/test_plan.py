@@ -21,8 +21,8 @@ from purerl.compute.mesh import seed_mesh
 from purerl.experiment import plan as planner
 from purerl.experiment import planning, programs, targets
 from purerl.experiment.arithmetic import flops
-from purerl.experiment.errors import RunError
-from purerl.experiment.memory import needed
+from purerl.experiment.hosts.errors import RunError
+from purerl.experiment.hosts.memory import needed
 from purerl.seeds import seed_keys
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +89,7 @@ def test_without_its_compiler_a_line_says_what_to_install(target, package, monke
         return None if name.startswith(("libtpu", "jax-cuda", "nvidia")) else "1.2.3"
 
     monkeypatch.setattr(targets, "_version", version)
-    monkeypatch.setattr("purerl.experiment.cores.use_all_cores", lambda: None)
+    monkeypatch.setattr("purerl.experiment.hosts.startup.use_all_cores", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main(["plan", "--target", target])
     assert ended.value.code == 2

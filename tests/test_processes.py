@@ -23,10 +23,10 @@ from pairs import (
     wait_for_checkpoint,
 )
 
-from purerl.experiment import processes
-from purerl.experiment.cores import describe_cpu
-from purerl.experiment.distributed import initialize
-from purerl.experiment.errors import LostError
+from purerl.experiment.hosts import processes
+from purerl.experiment.hosts.distributed import initialize
+from purerl.experiment.hosts.errors import LostError
+from purerl.experiment.hosts.startup import describe_cpu
 from purerl.experiment.signed import read_signed
 from purerl.options import Distributed
 
@@ -123,7 +123,7 @@ ENDS = {
 def test_a_process_that_dies_has_last_words(end, is_told):
     code = f"""
 import os
-from purerl.experiment.processes import last_words
+from purerl.experiment.hosts.processes import last_words
 with last_words("it's over: 100%"):
     {end}
 """

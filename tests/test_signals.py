@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from purerl.experiment.signals import OF_A_THREAD, interruptible
+from purerl.experiment.hosts.stopping import OF_A_THREAD, interruptible
 
 
 def settings() -> dict[str, Any]:

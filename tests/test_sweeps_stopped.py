@@ -12,7 +12,7 @@ from test_kill import command
 
 import purerl
 from purerl.experiment import files, sweeps
-from purerl.experiment.errors import RunError, Stopped
+from purerl.experiment.hosts.errors import RunError, Stopped
 
 SIZES: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
 

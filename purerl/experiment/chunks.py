@@ -14,11 +14,11 @@ from numpy import ndarray
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
 from purerl.evaluation import Evaluation
-from purerl.experiment.errors import RunError
-from purerl.experiment.memory import available
-from purerl.experiment.processes import several, to_host
+from purerl.experiment.hosts.errors import RunError
+from purerl.experiment.hosts.memory import available
+from purerl.experiment.hosts.processes import several, to_host
+from purerl.experiment.hosts.stopping import interruptible
 from purerl.experiment.programs import Programs
-from purerl.experiment.signals import interruptible
 from purerl.seeds import Agent
 from purerl.training import TrainState
 from purerl.types import Metrics

@@ -17,11 +17,11 @@ from purerl.experiment.compared import compare_runs
 from purerl.experiment.display import show, summary_table
 from purerl.experiment.exports import write_scores, write_table
 from purerl.experiment.files import require_writable
-from purerl.experiment.memory import parse_bytes
+from purerl.experiment.hosts.memory import parse_bytes
+from purerl.experiment.hosts.processes import is_first
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run
 from purerl.experiment.policies import load_states, policy_of, save_policy
-from purerl.experiment.processes import is_first
 from purerl.experiment.resume import resume
 from purerl.experiment.run import run
 from purerl.experiment.saved import read_run

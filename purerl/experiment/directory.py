@@ -11,9 +11,9 @@ from purerl.config.config import Config
 from purerl.experiment import files
 from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
 from purerl.experiment.conduct import RunPlan
-from purerl.experiment.errors import RunError
 from purerl.experiment.header import default_directory, require_same_run
-from purerl.experiment.processes import is_first, on_first
+from purerl.experiment.hosts.errors import RunError
+from purerl.experiment.hosts.processes import is_first, on_first
 from purerl.experiment.records import Records
 from purerl.experiment.result import Run, write_result
 from purerl.experiment.signed import write_signed

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from purerl.experiment.chunks import Standing
-from purerl.experiment.memory import show_bytes
+from purerl.experiment.hosts.memory import show_bytes
 from purerl.experiment.programs import Programs
 from purerl.experiment.statistics import Interval, fill_forward, iqm
 from purerl.experiment.words import short

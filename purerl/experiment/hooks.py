@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from purerl.experiment.errors import is_at_once
+from purerl.experiment.hosts.errors import is_at_once
 from purerl.experiment.statistics import iqm
 from purerl.types import Metrics
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from purerl.checks import one_line
-from purerl.experiment.errors import RunError
-from purerl.experiment.memory import SHARE, show_bytes
+from purerl.experiment.hosts.errors import RunError
+from purerl.experiment.hosts.memory import SHARE, show_bytes
 from purerl.experiment.targets import parse_target, require_compiler
 from purerl.experiment.words import short
 

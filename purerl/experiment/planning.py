@@ -22,8 +22,8 @@ from purerl.compute.mesh import SEEDS, over_envs, require_mesh, seed_mesh
 from purerl.config.config import Config
 from purerl.experiment import hlo
 from purerl.experiment.arithmetic import flops
+from purerl.experiment.hosts.memory import needed
 from purerl.experiment.launches import launches
-from purerl.experiment.memory import needed
 from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_init, lower_play
 from purerl.experiment.run import choose_chunk
 from purerl.experiment.targets import Target, parse_target

@@ -17,9 +17,9 @@ from purerl.compute.mapping import block_size, pad_seeds, seed_program, sharding
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation, evaluate
-from purerl.experiment.garbage import no_collection
-from purerl.experiment.memory import available, needed, show_bytes, size_of
-from purerl.experiment.processes import exchange, several
+from purerl.experiment.hosts.garbage import no_collection
+from purerl.experiment.hosts.memory import available, needed, show_bytes, size_of
+from purerl.experiment.hosts.processes import exchange, several
 from purerl.seeds import Agent, agents_of
 from purerl.training import TrainState, advance, init
 from purerl.types import Metrics

@@ -31,9 +31,9 @@ from purerl.experiment.header import (
     warn_where_inexact,
 )
 from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import describe_hooks, make_again
-from purerl.experiment.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.records import Records
 from purerl.experiment.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.result import Run, Times, read_summary

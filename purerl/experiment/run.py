@@ -20,12 +20,9 @@ from purerl.experiment.directory import (
     write_run,
 )
 from purerl.experiment.display import Display
-from purerl.experiment.errors import Stopped
 from purerl.experiment.hooks import Chunk, Hooks
-from purerl.experiment.lock import Lock
-from purerl.experiment.loggers import describe_hooks
-from purerl.experiment.loop import Loop
-from purerl.experiment.processes import (
+from purerl.experiment.hosts.errors import Stopped
+from purerl.experiment.hosts.processes import (
     agreed,
     exchange,
     held_by_first,
@@ -33,11 +30,14 @@ from purerl.experiment.processes import (
     losses_told,
     on_first,
 )
+from purerl.experiment.hosts.stopping import Signals, interruptible
+from purerl.experiment.lock import Lock
+from purerl.experiment.loggers import describe_hooks
+from purerl.experiment.loop import Loop
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Run, Times
 from purerl.experiment.saving import Checkpoints
-from purerl.experiment.signals import Signals, interruptible
 from purerl.seeds import seed_ids, seed_keys
 from purerl.training import TrainState
 

@@ -28,8 +28,8 @@ from purerl.experiment.checkpoints import (
     plain,
     read_manifest,
 )
-from purerl.experiment.errors import LostError, RunError
-from purerl.experiment.processes import is_first, is_loss, on_first, several
+from purerl.experiment.hosts.errors import LostError, RunError
+from purerl.experiment.hosts.processes import is_first, is_loss, on_first, several
 from purerl.experiment.records import Records
 from purerl.experiment.signed import sha256, write_signed
 

@@ -17,19 +17,19 @@ from purerl.experiment.chunks import play_episodes, train_chunks
 from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.experiment.directory import written
 from purerl.experiment.display import Display
-from purerl.experiment.errors import Stopped
 from purerl.experiment.header import (
     default_directory,
     is_finished,
     make_header,
     require_same_run,
 )
+from purerl.experiment.hosts.errors import Stopped
+from purerl.experiment.hosts.processes import several
+from purerl.experiment.hosts.stopping import Signals, interruptible
 from purerl.experiment.lock import Lock
-from purerl.experiment.processes import several
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.records import Records
 from purerl.experiment.result import Times
-from purerl.experiment.signals import Signals, interruptible
 from purerl.experiment.signed import write_signed
 from purerl.experiment.statistics import fill_forward
 from purerl.experiment.swept import Sweep, write_sweep

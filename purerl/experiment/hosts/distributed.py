@@ -6,7 +6,7 @@ import warnings
 
 import jax
 
-from purerl.experiment.processes import last_words
+from purerl.experiment.hosts.processes import last_words
 from purerl.options import Distributed
 
 

@@ -1,0 +1,1 @@
+"""What the machine and its other processes are and do; knows no run."""
