@@ -11,9 +11,9 @@ from finished import altered
 from test_cli import purerl as command_line
 
 from purerl import cli
-from purerl.experiment import files
-from purerl.experiment.files import require_writable
 from purerl.experiment.hosts import startup as cores
+from purerl.experiment.store import files
+from purerl.experiment.store.files import require_writable
 
 
 @pytest.fixture

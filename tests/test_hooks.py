@@ -16,11 +16,11 @@ from test_run import Sick
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.checkpoints import found
-from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import describe_hooks, lines, make_again
 from purerl.experiment.loop import Loop
-from purerl.experiment.saving import Checkpoints
+from purerl.experiment.store.checkpoints import found
+from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.saving import Checkpoints
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
 

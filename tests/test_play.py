@@ -15,10 +15,10 @@ from rich.console import Console
 
 import purerl
 from purerl.experiment import play, policies, programs
-from purerl.experiment.lock import Lock
 from purerl.experiment.play import block_sizes, evaluate_run
 from purerl.experiment.policies import load_states
 from purerl.experiment.render import render_run
+from purerl.experiment.store.lock import Lock
 from purerl.experiment.tables import evaluation_table
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import purerl
 from purerl.config.presets import FACTORIES, PRESETS, TARGETS
-from purerl.experiment.conduct import choose_chunk
+from purerl.experiment.store.spec import choose_chunk
 
 
 @pytest.mark.parametrize(("env", "algo"), list(PRESETS))

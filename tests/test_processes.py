@@ -27,7 +27,7 @@ from purerl.experiment.hosts import processes
 from purerl.experiment.hosts.distributed import initialize
 from purerl.experiment.hosts.errors import LostError
 from purerl.experiment.hosts.startup import describe_cpu
-from purerl.experiment.signed import read_signed
+from purerl.experiment.store.signed import read_signed
 from purerl.options import Distributed
 
 SIZES = ["--num-envs", "4", "--rollout-length", "8", "--hidden", "8", "--updates-per-chunk", "10"]
@@ -317,7 +317,7 @@ def test_the_script_for_slurm_trains_10_seeds_on_4_devices_of_two_tasks(tmp_path
 
 def saved_sizes(directory):
     """The first sizes of all arrays in a checkpoint."""
-    from purerl.experiment.checkpoints import orbax
+    from purerl.experiment.store.checkpoints import orbax
 
     (step,) = directory.glob("checkpoints/*/default")
     with orbax().StandardCheckpointer() as checkpointer:

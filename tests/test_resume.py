@@ -20,12 +20,12 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import checkpoints, header
 from purerl.experiment.chunks import play_episodes
 from purerl.experiment.hosts.errors import RunError, Stopped
-from purerl.experiment.lock import Lock, in_use
 from purerl.experiment.result import read_summary
-from purerl.experiment.signed import read_signed, write_signed
+from purerl.experiment.store import checkpoints, header
+from purerl.experiment.store.lock import Lock, in_use
+from purerl.experiment.store.signed import read_signed, write_signed
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_read_is_damage(stopped, monkeypatch):
     def unreadable(path):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr("purerl.experiment.checkpoints.sha256", unreadable)
+    monkeypatch.setattr("purerl.experiment.store.checkpoints.sha256", unreadable)
     with pytest.raises(ValueError, match=r"none is sound: of update 12, .* cannot be read: Input"):
         purerl.resume(stopped, **GO_ON)
 
@@ -424,8 +424,8 @@ def test_a_lock_that_fails_says_why(tmp_path, monkeypatch):
 
 
 def test_keys_come_back_with_their_implementation(tmp_path):
-    from purerl.experiment.records import Records
-    from purerl.experiment.saving import Checkpoints
+    from purerl.experiment.store.records import Records
+    from purerl.experiment.store.saving import Checkpoints
 
     states = {"key": jax.random.split(jax.random.key(0, impl="rbg"), 2)}
     saving = Checkpoints(tmp_path, {}, 0)
@@ -451,8 +451,8 @@ def test_two_runs_in_one_directory_at_once_are_refused(tmp_path):
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = f"""
 import os, signal, pathlib
-from purerl.experiment.lock import Lock
-from purerl.experiment.signed import write_signed
+from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.signed import write_signed
 with Lock(pathlib.Path({str(tmp_path)!r})):
     print("held", flush=True)
     signal.pause()
@@ -479,8 +479,8 @@ def test_a_sweep_is_not_resumed(tmp_path):
 @pytest.mark.parametrize("algo", ["reinforce", "vpg", "a2c", "ppo"])
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar"])
 def test_a_config_is_rebuilt_from_its_header(algo, env):
-    from purerl.experiment.describe import describe, fingerprint
-    from purerl.experiment.rebuild import rebuild_config
+    from purerl.experiment.store.fingerprint import describe, fingerprint
+    from purerl.experiment.store.rebuild import rebuild_config
 
     made = purerl.preset(env, algo, hidden=(32,))
     again = rebuild_config(json.loads(json.dumps(describe(made))), env)

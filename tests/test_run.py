@@ -10,7 +10,7 @@ from probes import Probe, ProbeParams
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.conduct import choose_chunk
+from purerl.experiment.store.spec import choose_chunk
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
 

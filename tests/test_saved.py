@@ -12,7 +12,7 @@ from test_run import Sick
 
 import purerl
 from purerl.experiment.exports import write_scores, write_table
-from purerl.experiment.saved import read_run, short_names
+from purerl.experiment.store.saved import read_run, short_names
 from purerl.experiment.words import ranges
 
 

@@ -7,9 +7,9 @@ import types
 
 import pytest
 
-from purerl.experiment import saving
 from purerl.experiment.hosts import processes
 from purerl.experiment.hosts.errors import LostError
+from purerl.experiment.store import saving
 
 
 def in_a_thread(function, *args):

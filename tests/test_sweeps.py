@@ -17,8 +17,8 @@ import purerl
 from purerl.config.sweeps import one_setting, swept_values
 from purerl.experiment import sweeps
 from purerl.experiment.programs import compile_programs
-from purerl.experiment.records import Records
 from purerl.experiment.result import Times
+from purerl.experiment.store.records import Records
 from purerl.experiment.swept import Sweep
 from purerl.types import Metrics
 

@@ -12,11 +12,9 @@ from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as settings_of
 from purerl.envs import make_env
-from purerl.experiment import files
 from purerl.experiment.compared import compare_runs
 from purerl.experiment.display import show, summary_table
 from purerl.experiment.exports import write_scores, write_table
-from purerl.experiment.files import require_writable
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_first
 from purerl.experiment.plan import plan, rows
@@ -24,7 +22,9 @@ from purerl.experiment.play import evaluate_run
 from purerl.experiment.policies import load_states, policy_of, save_policy
 from purerl.experiment.resume import resume
 from purerl.experiment.run import run
-from purerl.experiment.saved import read_run
+from purerl.experiment.store import files
+from purerl.experiment.store.files import require_writable
+from purerl.experiment.store.saved import read_run
 from purerl.experiment.sweeps import run_sweep
 from purerl.experiment.tables import (
     comparison_table,

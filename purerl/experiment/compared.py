@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purerl.experiment.saved import Saved, read_run, short_names
 from purerl.experiment.statistics import (
     Interval,
     OverSeeds,
@@ -13,6 +12,7 @@ from purerl.experiment.statistics import (
     probability_of_improvement,
     share_at,
 )
+from purerl.experiment.store.saved import Saved, read_run, short_names
 
 
 class Compared(NamedTuple):

@@ -20,8 +20,8 @@ from numpy import ndarray
 from PIL import Image
 
 from purerl.config.config import Config
-from purerl.experiment import files
-from purerl.experiment.header import env_name
+from purerl.experiment.store import files
+from purerl.experiment.store.header import env_name
 
 FRAMES = 200  # of a GIF, at most
 FRAME, LAST_FRAME = 80, 1500  # milliseconds that one is shown

@@ -16,15 +16,15 @@ from purerl.experiment.chunks import (
     to_save,
     train_chunks,
 )
-from purerl.experiment.conduct import Conduct, RunPlan
 from purerl.experiment.display import Display
 from purerl.experiment.hooks import Hooks
 from purerl.experiment.hosts.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hosts.processes import agreed, exchange, on_first
 from purerl.experiment.hosts.stopping import Signals
 from purerl.experiment.programs import Programs
-from purerl.experiment.records import Records
-from purerl.experiment.saving import Checkpoints
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.saving import Checkpoints
+from purerl.experiment.store.spec import Conduct, RunPlan
 from purerl.experiment.telling import make_chunk, past_chunks
 from purerl.training import TrainState
 

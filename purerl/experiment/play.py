@@ -14,11 +14,11 @@ from purerl.compute.mapping import pad_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
-from purerl.experiment import files
-from purerl.experiment.conduct import RunPlan
 from purerl.experiment.policies import load_states
 from purerl.experiment.programs import Play
 from purerl.experiment.statistics import OverSeeds, known, over_seeds
+from purerl.experiment.store import files
+from purerl.experiment.store.spec import RunPlan
 from purerl.seeds import Agent, agents_of, seed_keys
 
 BLOCK = 256  # episodes of a seed that are played at once, at most

@@ -15,14 +15,14 @@ import purerl
 from purerl.checks import require_seed
 from purerl.config.config import Config
 from purerl.envs import Box, Discrete, Space
-from purerl.experiment import files
-from purerl.experiment.checkpoints import damage, newest, restore
-from purerl.experiment.conduct import RunPlan
-from purerl.experiment.describe import describe, digest, shapes
-from purerl.experiment.header import as_json, differences, env_name, list_differences
-from purerl.experiment.lock import in_use
-from purerl.experiment.rebuild import NotNamedError, rebuild_plug
-from purerl.experiment.replan import plan_of, read_header
+from purerl.experiment.store import files
+from purerl.experiment.store.checkpoints import damage, newest, restore
+from purerl.experiment.store.fingerprint import describe, digest, shapes
+from purerl.experiment.store.header import as_json, differences, env_name, list_differences
+from purerl.experiment.store.lock import in_use
+from purerl.experiment.store.rebuild import NotNamedError, rebuild_plug
+from purerl.experiment.store.replan import plan_of, read_header
+from purerl.experiment.store.spec import RunPlan
 from purerl.networks.network import Carried, carried
 from purerl.networks.normalization import no_stats
 from purerl.training import TrainState

@@ -13,11 +13,6 @@ from numpy import ndarray
 from purerl.checks import require_seed
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
-from purerl.experiment import files
-from purerl.experiment.describe import fingerprint
-from purerl.experiment.header import env_name
-from purerl.experiment.records import Evaluations, Records
-from purerl.experiment.signed import DamagedError, read_signed, write_signed
 from purerl.experiment.statistics import (
     NOTHING,
     Interval,
@@ -26,6 +21,11 @@ from purerl.experiment.statistics import (
     known,
     share_at,
 )
+from purerl.experiment.store import files
+from purerl.experiment.store.fingerprint import fingerprint
+from purerl.experiment.store.header import env_name
+from purerl.experiment.store.records import Evaluations, Records
+from purerl.experiment.store.signed import DamagedError, read_signed, write_signed
 from purerl.networks.network import Carried
 from purerl.training import TrainState
 from purerl.types import Metrics

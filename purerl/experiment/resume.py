@@ -12,17 +12,21 @@ from jax.sharding import Mesh
 from purerl.compute.layout import mesh_from, shape_of
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
-from purerl.experiment import files
-from purerl.experiment.checkpoints import (
+from purerl.experiment.hooks import Chunk, Hooks
+from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
+from purerl.experiment.loggers import describe_hooks, make_again
+from purerl.experiment.result import Run, Times, read_summary
+from purerl.experiment.run import complete, make_run
+from purerl.experiment.store import files
+from purerl.experiment.store.checkpoints import (
     has_checkpoints,
     newest_whole,
     restore,
     restore_records,
 )
-from purerl.experiment.conduct import Conduct, RunPlan, check_plan
-from purerl.experiment.describe import describe, digest, shapes
-from purerl.experiment.directory import write_header, write_run
-from purerl.experiment.header import (
+from purerl.experiment.store.directory import write_header, write_run
+from purerl.experiment.store.fingerprint import describe, digest, shapes
+from purerl.experiment.store.header import (
     as_json,
     differences,
     list_differences,
@@ -30,14 +34,10 @@ from purerl.experiment.header import (
     surroundings,
     warn_where_inexact,
 )
-from purerl.experiment.hooks import Chunk, Hooks
-from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
-from purerl.experiment.lock import Lock
-from purerl.experiment.loggers import describe_hooks, make_again
-from purerl.experiment.records import Records
-from purerl.experiment.replan import config_with_budget, plan_of, read_header
-from purerl.experiment.result import Run, Times, read_summary
-from purerl.experiment.run import complete, make_run
+from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.replan import config_with_budget, plan_of, read_header
+from purerl.experiment.store.spec import Conduct, RunPlan, check_plan
 from purerl.experiment.telling import past_chunks
 from purerl.training import TrainState
 

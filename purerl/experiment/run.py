@@ -11,14 +11,6 @@ from purerl.compute.layout import shape_of
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config, require_one_setting
 from purerl.experiment.chunks import divide
-from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
-from purerl.experiment.directory import (
-    choose_directory,
-    header_written,
-    make_room,
-    require_unsaved,
-    write_run,
-)
 from purerl.experiment.display import Display
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.hosts.errors import Stopped
@@ -31,13 +23,21 @@ from purerl.experiment.hosts.processes import (
     on_first,
 )
 from purerl.experiment.hosts.stopping import Signals, interruptible
-from purerl.experiment.lock import Lock
 from purerl.experiment.loggers import describe_hooks
 from purerl.experiment.loop import Loop
 from purerl.experiment.programs import Programs, compile_programs
-from purerl.experiment.records import Records
 from purerl.experiment.result import Run, Times
-from purerl.experiment.saving import Checkpoints
+from purerl.experiment.store.directory import (
+    choose_directory,
+    header_written,
+    make_room,
+    require_unsaved,
+    write_run,
+)
+from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.saving import Checkpoints
+from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.seeds import seed_ids, seed_keys
 from purerl.training import TrainState
 

@@ -12,26 +12,26 @@ from purerl.compute.layout import shape_of
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.config.sweeps import one_setting, swept_values
-from purerl.experiment import files
 from purerl.experiment.chunks import play_episodes, train_chunks
-from purerl.experiment.conduct import Conduct, RunPlan, check_plan, choose_chunk
-from purerl.experiment.directory import written
 from purerl.experiment.display import Display
-from purerl.experiment.header import (
+from purerl.experiment.hosts.errors import Stopped
+from purerl.experiment.hosts.processes import several
+from purerl.experiment.hosts.stopping import Signals, interruptible
+from purerl.experiment.programs import Programs, compile_programs
+from purerl.experiment.result import Times
+from purerl.experiment.statistics import fill_forward
+from purerl.experiment.store import files
+from purerl.experiment.store.directory import written
+from purerl.experiment.store.header import (
     default_directory,
     is_finished,
     make_header,
     require_same_run,
 )
-from purerl.experiment.hosts.errors import Stopped
-from purerl.experiment.hosts.processes import several
-from purerl.experiment.hosts.stopping import Signals, interruptible
-from purerl.experiment.lock import Lock
-from purerl.experiment.programs import Programs, compile_programs
-from purerl.experiment.records import Records
-from purerl.experiment.result import Times
-from purerl.experiment.signed import write_signed
-from purerl.experiment.statistics import fill_forward
+from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.signed import write_signed
+from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.experiment.swept import Sweep, write_sweep
 from purerl.seeds import seed_ids, seed_keys
 

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.config.config import Config
-from purerl.experiment import files
-from purerl.experiment.header import env_name
 from purerl.experiment.result import Times
 from purerl.experiment.statistics import NOTHING, Interval, iqm, iqm_interval, known, share_at
+from purerl.experiment.store import files
+from purerl.experiment.store.header import env_name
 from purerl.types import Metrics
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.evaluation import Evaluation
-from purerl.experiment.conduct import RunPlan
 from purerl.experiment.hooks import Chunk
-from purerl.experiment.records import Records
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.spec import RunPlan
 from purerl.types import Metrics
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from purerl.experiment import files
+from purerl.experiment.store import files
 
 
 class DamagedError(Exception):

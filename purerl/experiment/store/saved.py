@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from purerl.experiment import files
-from purerl.experiment.header import find_header
-from purerl.experiment.records import UPDATES
-from purerl.experiment.signed import DamagedError, read_signed
+from purerl.experiment.store import files
+from purerl.experiment.store.header import find_header
+from purerl.experiment.store.records import UPDATES
+from purerl.experiment.store.signed import DamagedError, read_signed
 
 
 class Saved(NamedTuple):

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purerl.config.config import Config
-from purerl.experiment import files
-from purerl.experiment.checkpoints import discard_after, has_checkpoints, newest
-from purerl.experiment.conduct import RunPlan
-from purerl.experiment.header import default_directory, require_same_run
 from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.processes import is_first, on_first
-from purerl.experiment.records import Records
 from purerl.experiment.result import Run, write_result
-from purerl.experiment.signed import write_signed
+from purerl.experiment.store import files
+from purerl.experiment.store.checkpoints import discard_after, has_checkpoints, newest
+from purerl.experiment.store.header import default_directory, require_same_run
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.signed import write_signed
+from purerl.experiment.store.spec import RunPlan
 
 
 def choose_directory(plan: RunPlan, directory: str | Path | None) -> str:

@@ -15,7 +15,7 @@ from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
 from purerl.envs import env_names, make_env
-from purerl.experiment.describe import describe
+from purerl.experiment.store.fingerprint import describe
 from purerl.losses import clipped_squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.types import Hyperparams

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.experiment import files
-from purerl.experiment.records import Records
-from purerl.experiment.signed import DamagedError, read_signed, sha256
+from purerl.experiment.store import files
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.signed import DamagedError, read_signed, sha256
 
 CHECKPOINTS = "checkpoints"
 RECORDS = "records"

@@ -12,10 +12,10 @@ import jax
 
 import purerl
 from purerl.config.config import Config
-from purerl.experiment import files
-from purerl.experiment.describe import PACKAGES, describe, digest, fingerprint, shapes
 from purerl.experiment.hosts.startup import count_cores, describe_cpu
-from purerl.experiment.signed import DamagedError, read_signed
+from purerl.experiment.store import files
+from purerl.experiment.store.fingerprint import PACKAGES, describe, digest, fingerprint, shapes
+from purerl.experiment.store.signed import DamagedError, read_signed
 
 # Settings of jax, and variables, that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")

@@ -7,11 +7,11 @@ from typing import Any
 
 from purerl.checks import require_positive_int
 from purerl.config.config import Config
-from purerl.experiment import files
-from purerl.experiment.checkpoints import header_of
-from purerl.experiment.conduct import RunPlan
-from purerl.experiment.rebuild import NotNamedError, rebuild_config
-from purerl.experiment.signed import DamagedError, read_signed
+from purerl.experiment.store import files
+from purerl.experiment.store.checkpoints import header_of
+from purerl.experiment.store.rebuild import NotNamedError, rebuild_config
+from purerl.experiment.store.signed import DamagedError, read_signed
+from purerl.experiment.store.spec import RunPlan
 
 
 def read_header(directory: Path, start: int) -> dict[str, Any]:

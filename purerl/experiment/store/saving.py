@@ -17,8 +17,10 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.experiment import files
-from purerl.experiment.checkpoints import (
+from purerl.experiment.hosts.errors import LostError, RunError
+from purerl.experiment.hosts.processes import is_first, is_loss, on_first, several
+from purerl.experiment.store import files
+from purerl.experiment.store.checkpoints import (
     CHECKPOINTS,
     MANIFEST,
     RECORDS,
@@ -28,10 +30,8 @@ from purerl.experiment.checkpoints import (
     plain,
     read_manifest,
 )
-from purerl.experiment.hosts.errors import LostError, RunError
-from purerl.experiment.hosts.processes import is_first, is_loss, on_first, several
-from purerl.experiment.records import Records
-from purerl.experiment.signed import sha256, write_signed
+from purerl.experiment.store.records import Records
+from purerl.experiment.store.signed import sha256, write_signed
 
 
 class Checkpoints:

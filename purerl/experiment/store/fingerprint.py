@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.config.config import Config
-from purerl.experiment.sources import find_source
+from purerl.experiment.store.sources import find_source
 from purerl.training import init
 
 # Functions and classes of these are told by name: their versions stand in a run's header.
