@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from purerl.experiment.plan import plan as plan
     from purerl.experiment.policies import load_policy as load_policy
     from purerl.experiment.policies import save_policy as save_policy
-    from purerl.experiment.result import Run as Run
+    from purerl.experiment.report.run_result import Run as Run
+    from purerl.experiment.report.sweep_ranking import Sweep as Sweep
     from purerl.experiment.resume import resume as resume
     from purerl.experiment.run import run as run
     from purerl.experiment.sweeps import run_sweep as run_sweep
-    from purerl.experiment.swept import Sweep as Sweep
     from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
     from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
     from purerl.networks.network import carried as carried
@@ -83,11 +83,11 @@ _HOME = {
     "experiment.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
     "experiment.plan": ("Plan", "plan"),
     "experiment.policies": ("load_policy", "save_policy"),
-    "experiment.result": ("Run",),
+    "experiment.report.run_result": ("Run",),
     "experiment.resume": ("resume",),
     "experiment.run": ("run",),
     "experiment.sweeps": ("run_sweep",),
-    "experiment.swept": ("Sweep",),
+    "experiment.report.sweep_ranking": ("Sweep",),
     "config.factories": ("a2c", "ppo", "reinforce", "vpg"),
     "networks.defaults": ("DefaultBaseline", "DefaultPolicy"),
     "config.optimizers": ("clipped_adam",),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from finished import altered
 
-from purerl.experiment.compared import compare_runs
-from purerl.experiment.plot import comparison
+from purerl.experiment.report.comparison import compare_runs
+from purerl.experiment.report.figures import comparison
 from purerl.experiment.tables import comparison_table
 
 

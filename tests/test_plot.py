@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from purerl.experiment.plot import THIN_LINES, histogram, learning_curve
+from purerl.experiment.report.figures import THIN_LINES, histogram, learning_curve
 
 
 def test_histogram_of_equal_and_of_missing_returns():

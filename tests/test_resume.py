@@ -22,7 +22,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.chunks import play_episodes
 from purerl.experiment.hosts.errors import RunError, Stopped
-from purerl.experiment.result import read_summary
+from purerl.experiment.report.run_result import read_summary
 from purerl.experiment.store import checkpoints, header
 from purerl.experiment.store.lock import Lock, in_use
 from purerl.experiment.store.signed import read_signed, write_signed

@@ -11,9 +11,9 @@ from interruptions import Interrupted, interrupt_after
 from test_run import Sick
 
 import purerl
-from purerl.experiment.exports import write_scores, write_table
+from purerl.experiment.report.exports import write_scores, write_table
+from purerl.experiment.report.format import ranges
 from purerl.experiment.store.saved import read_run, short_names
-from purerl.experiment.words import ranges
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 from scipy import stats
 
-from purerl.experiment.statistics import curve_interval, fill_forward, iqm, iqm_interval
+from purerl.experiment.report.statistics import curve_interval, fill_forward, iqm, iqm_interval
 
 
 def test_iqm_is_the_mean_of_the_middle_half():

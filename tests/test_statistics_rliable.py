@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from purerl.experiment.statistics import iqm, probability_of_improvement, score_interval
+from purerl.experiment.report.statistics import iqm, probability_of_improvement, score_interval
 
 
 @pytest.fixture(scope="module")

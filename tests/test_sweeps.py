@@ -17,9 +17,9 @@ import purerl
 from purerl.config.sweeps import one_setting, swept_values
 from purerl.experiment import sweeps
 from purerl.experiment.programs import compile_programs
-from purerl.experiment.result import Times
+from purerl.experiment.report.run_result import Times
+from purerl.experiment.report.sweep_ranking import Sweep
 from purerl.experiment.store.records import Records
-from purerl.experiment.swept import Sweep
 from purerl.types import Metrics
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}

@@ -12,14 +12,14 @@ from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as settings_of
 from purerl.envs import make_env
-from purerl.experiment.compared import compare_runs
 from purerl.experiment.display import show, summary_table
-from purerl.experiment.exports import write_scores, write_table
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_first
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play import evaluate_run
 from purerl.experiment.policies import load_states, policy_of, save_policy
+from purerl.experiment.report.comparison import compare_runs
+from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.resume import resume
 from purerl.experiment.run import run
 from purerl.experiment.store import files
@@ -90,7 +90,9 @@ def evaluate(options: cli.Evaluate) -> None:
 
 def compare(options: cli.Compare) -> None:
     """`purerl compare`: statistics of several runs side by side, and their curves."""
-    from purerl.experiment import plot  # matplotlib takes a while: only where something is drawn
+    from purerl.experiment.report import (
+        figures as plot,  # matplotlib takes a while: only where something is drawn
+    )
 
     plot.require_figure_name("output", options.output)
     require_writable("output", options.output)

@@ -22,8 +22,8 @@ from rich.text import Text
 from purerl.experiment.chunks import Standing
 from purerl.experiment.hosts.memory import show_bytes
 from purerl.experiment.programs import Programs
-from purerl.experiment.statistics import Interval, fill_forward, iqm
-from purerl.experiment.words import short
+from purerl.experiment.report.format import short
+from purerl.experiment.report.statistics import Interval, fill_forward, iqm
 
 
 class Display:

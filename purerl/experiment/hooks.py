@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.experiment.hosts.errors import is_at_once
-from purerl.experiment.statistics import iqm
+from purerl.experiment.report.statistics import iqm
 from purerl.types import Metrics
 
 PATIENCE = 30.0  # seconds that a hook may take for its next call, once the run has ended

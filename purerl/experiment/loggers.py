@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.experiment.hooks import Chunk
-from purerl.experiment.statistics import iqm
+from purerl.experiment.report.statistics import iqm
 
 LOG = "metrics.jsonl"
 RUN_ID = "wandb_id.txt"

@@ -12,8 +12,8 @@ from typing import Any
 from purerl.checks import one_line
 from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.memory import SHARE, show_bytes
+from purerl.experiment.report.format import short
 from purerl.experiment.targets import parse_target, require_compiler
-from purerl.experiment.words import short
 
 TRIED = "jax 0.10.2 and 0.11.2"
 

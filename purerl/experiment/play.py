@@ -16,7 +16,7 @@ from purerl.config.config import Config
 from purerl.evaluation import Evaluation
 from purerl.experiment.policies import load_states
 from purerl.experiment.programs import Play
-from purerl.experiment.statistics import OverSeeds, known, over_seeds
+from purerl.experiment.report.statistics import OverSeeds, known, over_seeds
 from purerl.experiment.store import files
 from purerl.experiment.store.spec import RunPlan
 from purerl.seeds import Agent, agents_of, seed_keys

@@ -15,7 +15,7 @@ from purerl.config.config import Config
 from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
 from purerl.experiment.loggers import describe_hooks, make_again
-from purerl.experiment.result import Run, Times, read_summary
+from purerl.experiment.report.run_result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (

@@ -26,7 +26,7 @@ from purerl.experiment.hosts.stopping import Signals, interruptible
 from purerl.experiment.loggers import describe_hooks
 from purerl.experiment.loop import Loop
 from purerl.experiment.programs import Programs, compile_programs
-from purerl.experiment.result import Run, Times
+from purerl.experiment.report.run_result import Run, Times
 from purerl.experiment.store.directory import (
     choose_directory,
     header_written,

@@ -18,8 +18,9 @@ from purerl.experiment.hosts.errors import Stopped
 from purerl.experiment.hosts.processes import several
 from purerl.experiment.hosts.stopping import Signals, interruptible
 from purerl.experiment.programs import Programs, compile_programs
-from purerl.experiment.result import Times
-from purerl.experiment.statistics import fill_forward
+from purerl.experiment.report.run_result import Times
+from purerl.experiment.report.statistics import fill_forward
+from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
 from purerl.experiment.store import files
 from purerl.experiment.store.directory import written
 from purerl.experiment.store.header import (
@@ -32,7 +33,6 @@ from purerl.experiment.store.lock import Lock
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.signed import write_signed
 from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, choose_chunk
-from purerl.experiment.swept import Sweep, write_sweep
 from purerl.seeds import seed_ids, seed_keys
 
 

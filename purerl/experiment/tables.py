@@ -8,14 +8,14 @@ from rich.table import Table
 
 from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
-from purerl.experiment.compared import Compared
 from purerl.experiment.display import show, show_interval, summary_table
 from purerl.experiment.play import Played
-from purerl.experiment.result import Run
-from purerl.experiment.statistics import known, share_at
+from purerl.experiment.report.comparison import Compared
+from purerl.experiment.report.format import ranges, short
+from purerl.experiment.report.run_result import Run
+from purerl.experiment.report.statistics import known, share_at
+from purerl.experiment.report.sweep_ranking import Sweep
 from purerl.experiment.store.header import env_name
-from purerl.experiment.swept import Sweep
-from purerl.experiment.words import ranges, short
 
 
 def evaluation_table(played: Played) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 from purerl.config.config import Config
 from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.processes import is_first, on_first
-from purerl.experiment.result import Run, write_result
+from purerl.experiment.report.run_result import Run, write_result
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import discard_after, has_checkpoints, newest
 from purerl.experiment.store.header import default_directory, require_same_run

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from purerl.experiment.compared import require_one_kind
 from purerl.experiment.loggers import require
+from purerl.experiment.report.comparison import require_one_kind
+from purerl.experiment.report.format import ranges
 from purerl.experiment.store import files
 from purerl.experiment.store.records import EVALUATED, UPDATES
 from purerl.experiment.store.saved import Saved
-from purerl.experiment.words import ranges
 from purerl.types import Metrics
 
 

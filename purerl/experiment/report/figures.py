@@ -14,10 +14,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from purerl.experiment.compared import Compared
-from purerl.experiment.statistics import curve_interval, fill_forward, iqm, known
+from purerl.experiment.report.comparison import Compared
+from purerl.experiment.report.format import short, with_minus
+from purerl.experiment.report.statistics import curve_interval, fill_forward, iqm, known
 from purerl.experiment.store import files
-from purerl.experiment.words import short, with_minus
 
 COLOR = "#0b4f9c"
 SINGLE = "#a0a0a0"

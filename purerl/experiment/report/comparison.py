@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purerl.experiment.statistics import (
+from purerl.experiment.report.statistics import (
     Interval,
     OverSeeds,
     known,

@@ -9,8 +9,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.config.config import Config
-from purerl.experiment.result import Times
-from purerl.experiment.statistics import NOTHING, Interval, iqm, iqm_interval, known, share_at
+from purerl.experiment.report.run_result import Times
+from purerl.experiment.report.statistics import (
+    NOTHING,
+    Interval,
+    iqm,
+    iqm_interval,
+    known,
+    share_at,
+)
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 from purerl.types import Metrics
@@ -76,9 +83,7 @@ class Sweep:
 
         Seeds that failed are left out, and the labels count them.
         """
-        from purerl.experiment import (
-            plot,  # matplotlib takes a while, and training does not need it
-        )
+        from purerl.experiment.report import figures as plot
 
         config, order = self.configs, self.order
         per_record = config.log_every * config.env_steps_per_update

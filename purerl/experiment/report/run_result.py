@@ -13,7 +13,7 @@ from numpy import ndarray
 from purerl.checks import require_seed
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
-from purerl.experiment.statistics import (
+from purerl.experiment.report.statistics import (
     NOTHING,
     Interval,
     fill_forward,
@@ -143,7 +143,7 @@ class Run:
         Seeds that failed are left out, and the title counts them.
         """
         # Here: matplotlib takes a while to import, and training does not need it.
-        from purerl.experiment import plot
+        from purerl.experiment.report import figures as plot
 
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
         per_record = self.config.log_every * self.config.env_steps_per_update
@@ -159,7 +159,7 @@ class Run:
 
     def plot_returns(self, path: str | Path | None = None) -> "Figure":
         """Draw a histogram of the final returns and save it, as `returns.png` in the directory."""
-        from purerl.experiment import plot
+        from purerl.experiment.report import figures as plot
 
         kind = "mean greedy return" if self.evaluation is not None else "last return in training"
         figure = plot.histogram(
