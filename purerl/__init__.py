@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from purerl.envs import make_env as make_env
     from purerl.evaluation import Evaluation as Evaluation
     from purerl.evaluation import evaluate as evaluate
-    from purerl.experiment.hooks import Chunk as Chunk
     from purerl.experiment.hosts.errors import RunError as RunError
     from purerl.experiment.hosts.errors import Stopped as Stopped
-    from purerl.experiment.loggers import JsonLines as JsonLines
-    from purerl.experiment.loggers import TensorBoard as TensorBoard
-    from purerl.experiment.loggers import WeightsAndBiases as WeightsAndBiases
+    from purerl.experiment.logging.hooks import Chunk as Chunk
+    from purerl.experiment.logging.loggers import JsonLines as JsonLines
+    from purerl.experiment.logging.loggers import TensorBoard as TensorBoard
+    from purerl.experiment.logging.loggers import WeightsAndBiases as WeightsAndBiases
     from purerl.experiment.plan import Plan as Plan
     from purerl.experiment.plan import plan as plan
     from purerl.experiment.policies import load_policy as load_policy
@@ -79,8 +79,8 @@ _HOME = {
     "envs": ("Box", "Discrete", "env_names", "make_env"),
     "evaluation": ("Evaluation", "evaluate"),
     "experiment.hosts.errors": ("RunError", "Stopped"),
-    "experiment.hooks": ("Chunk",),
-    "experiment.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
+    "experiment.logging.hooks": ("Chunk",),
+    "experiment.logging.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
     "experiment.plan": ("Plan", "plan"),
     "experiment.policies": ("load_policy", "save_policy"),
     "experiment.report.run_result": ("Run",),

@@ -126,7 +126,7 @@ class Keep:
 
     def options(self) -> dict[str, Any]:
         """The arguments of `run` and `resume`."""
-        from purerl.experiment.loggers import make_logger
+        from purerl.experiment.logging.loggers import make_logger
 
         told = dataclasses.asdict(self)
         names, per_seed = told.pop("log"), told.pop("log_seeds")

@@ -16,7 +16,7 @@ from test_run import Sick
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.loggers import describe_hooks, lines, make_again
+from purerl.experiment.logging.loggers import describe_hooks, lines, make_again
 from purerl.experiment.loop import Loop
 from purerl.experiment.store.checkpoints import found
 from purerl.experiment.store.lock import Lock
@@ -93,7 +93,7 @@ def test_a_slow_hook_does_not_hold_up_training_and_misses_nothing(tmp_path):
 
 
 def test_a_hook_that_never_returns_holds_up_nothing_for_long(tmp_path, monkeypatch):
-    monkeypatch.setattr("purerl.experiment.hooks.PATIENCE", 0.5)
+    monkeypatch.setattr("purerl.experiment.logging.hooks.PATIENCE", 0.5)
     never, finished = threading.Event(), []
 
     def stuck(chunk):
@@ -247,7 +247,7 @@ def test_weights_and_biases_writes_into_the_run_wherever_its_process_is(tmp_path
     monkeypatch.setitem(
         sys.modules, "wandb", SimpleNamespace(init=lambda **each: given.update(each) or fake)
     )
-    monkeypatch.setattr("purerl.experiment.loggers.require", lambda *args: None)
+    monkeypatch.setattr("purerl.experiment.logging.loggers.require", lambda *args: None)
     monkeypatch.chdir(tmp_path)
     run("here", [purerl.WeightsAndBiases()])
     assert given["dir"] == str(tmp_path / "here")
@@ -348,7 +348,7 @@ def test_a_logger_whose_package_is_missing_says_what_to_install(monkeypatch):
 def test_a_run_that_dies_waits_for_its_hooks_only_so_long(tmp_path, monkeypatch):
     from interruptions import Interrupted, interrupt_after
 
-    monkeypatch.setattr("purerl.experiment.hooks.PATIENCE", 0.5)
+    monkeypatch.setattr("purerl.experiment.logging.hooks.PATIENCE", 0.5)
     interrupt_after(8, monkeypatch)
     never = threading.Event()
     start = time.monotonic()

@@ -17,15 +17,15 @@ from purerl.experiment.chunks import (
     train_chunks,
 )
 from purerl.experiment.display import Display
-from purerl.experiment.hooks import Hooks
 from purerl.experiment.hosts.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hosts.processes import agreed, exchange, on_first
 from purerl.experiment.hosts.stopping import Signals
+from purerl.experiment.logging.hooks import Hooks
+from purerl.experiment.logging.telling import make_chunk, past_chunks
 from purerl.experiment.programs import Programs
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.saving import Checkpoints
 from purerl.experiment.store.spec import Conduct, RunPlan
-from purerl.experiment.telling import make_chunk, past_chunks
 from purerl.training import TrainState
 
 SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint_every` says

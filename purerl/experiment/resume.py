@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from purerl.compute.layout import mesh_from, shape_of
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
-from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
-from purerl.experiment.loggers import describe_hooks, make_again
+from purerl.experiment.logging.hooks import Chunk, Hooks
+from purerl.experiment.logging.loggers import describe_hooks, make_again
+from purerl.experiment.logging.telling import past_chunks
 from purerl.experiment.report.run_result import Run, Times, read_summary
 from purerl.experiment.run import complete, make_run
 from purerl.experiment.store import files
@@ -38,7 +39,6 @@ from purerl.experiment.store.lock import Lock
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.replan import config_with_budget, plan_of, read_header
 from purerl.experiment.store.spec import Conduct, RunPlan, check_plan
-from purerl.experiment.telling import past_chunks
 from purerl.training import TrainState
 
 

@@ -12,7 +12,6 @@ from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config, require_one_setting
 from purerl.experiment.chunks import divide
 from purerl.experiment.display import Display
-from purerl.experiment.hooks import Chunk, Hooks
 from purerl.experiment.hosts.errors import Stopped
 from purerl.experiment.hosts.processes import (
     agreed,
@@ -23,7 +22,8 @@ from purerl.experiment.hosts.processes import (
     on_first,
 )
 from purerl.experiment.hosts.stopping import Signals, interruptible
-from purerl.experiment.loggers import describe_hooks
+from purerl.experiment.logging.hooks import Chunk, Hooks
+from purerl.experiment.logging.loggers import describe_hooks
 from purerl.experiment.loop import Loop
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.report.run_result import Run, Times

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from purerl.experiment.loggers import require
+from purerl.experiment.logging.loggers import require
 from purerl.experiment.report.comparison import require_one_kind
 from purerl.experiment.report.format import ranges
 from purerl.experiment.store import files

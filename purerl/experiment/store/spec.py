@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from purerl.checks import divisors, one_line, require_divisor, require_positive_int
 from purerl.config.config import Config
-from purerl.experiment.hooks import Chunk
+from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.store.header import make_header
 from purerl.seeds import is_root, seed_keys
 from purerl.training import TrainState, init

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.evaluation import Evaluation
-from purerl.experiment.hooks import Chunk
+from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import RunPlan
 from purerl.types import Metrics

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from purerl.experiment.hooks import Chunk
+from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.report.statistics import iqm
 
 LOG = "metrics.jsonl"
