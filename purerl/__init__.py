@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from purerl.experiment.logging.loggers import WeightsAndBiases as WeightsAndBiases
     from purerl.experiment.plan import Plan as Plan
     from purerl.experiment.plan import plan as plan
-    from purerl.experiment.policies import load_policy as load_policy
-    from purerl.experiment.policies import save_policy as save_policy
+    from purerl.experiment.play.policies import load_policy as load_policy
+    from purerl.experiment.play.policies import save_policy as save_policy
     from purerl.experiment.report.run_result import Run as Run
     from purerl.experiment.report.sweep_ranking import Sweep as Sweep
     from purerl.experiment.resume import resume as resume
@@ -82,7 +82,7 @@ _HOME = {
     "experiment.logging.hooks": ("Chunk",),
     "experiment.logging.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
     "experiment.plan": ("Plan", "plan"),
-    "experiment.policies": ("load_policy", "save_policy"),
+    "experiment.play.policies": ("load_policy", "save_policy"),
     "experiment.report.run_result": ("Run",),
     "experiment.resume": ("resume",),
     "experiment.run": ("run",),

@@ -14,10 +14,12 @@ from probes import Probe, ProbeParams
 from rich.console import Console
 
 import purerl
-from purerl.experiment import play, policies, programs
-from purerl.experiment.play import block_sizes, evaluate_run
-from purerl.experiment.policies import load_states
-from purerl.experiment.render import render_run
+from purerl.experiment import programs
+from purerl.experiment.play import policies
+from purerl.experiment.play import run_evaluation as play
+from purerl.experiment.play.policies import load_states
+from purerl.experiment.play.rendering import render_run
+from purerl.experiment.play.run_evaluation import block_sizes, evaluate_run
 from purerl.experiment.store.lock import Lock
 from purerl.experiment.tables import evaluation_table
 

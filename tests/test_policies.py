@@ -12,7 +12,7 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import policies
+from purerl.experiment.play import policies
 from purerl.experiment.store.lock import Lock
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4}

@@ -14,9 +14,9 @@ from PIL import Image
 from probes import Probe
 
 import purerl
-from purerl.experiment import film
-from purerl.experiment.film import make_film
-from purerl.experiment.render import play_frames, render_run
+from purerl.experiment.play import gif as film
+from purerl.experiment.play.gif import make_film
+from purerl.experiment.play.rendering import play_frames, render_run
 
 
 class Always:

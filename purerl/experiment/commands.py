@@ -16,8 +16,8 @@ from purerl.experiment.display import show, summary_table
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_first
 from purerl.experiment.plan import plan, rows
-from purerl.experiment.play import evaluate_run
-from purerl.experiment.policies import load_states, policy_of, save_policy
+from purerl.experiment.play.policies import load_states, policy_of, save_policy
+from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.resume import resume
@@ -129,7 +129,7 @@ def export(options: cli.Export) -> None:
 
 def render(options: cli.Render) -> None:
     """`purerl render`: a GIF."""
-    from purerl.experiment.render import render_run
+    from purerl.experiment.play.rendering import render_run
 
     path, episode_return, length = render_run(
         options.run,

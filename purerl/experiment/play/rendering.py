@@ -12,8 +12,8 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import one_line, require_positive_int
 from purerl.config.config import Config
-from purerl.experiment.film import make_film
-from purerl.experiment.policies import load_states, policy_of
+from purerl.experiment.play.gif import make_film
+from purerl.experiment.play.policies import load_states, policy_of
 from purerl.experiment.store.files import require_writable
 from purerl.seeds import seed_keys
 

@@ -14,7 +14,7 @@ from purerl.compute.mapping import pad_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
-from purerl.experiment.policies import load_states
+from purerl.experiment.play.policies import load_states
 from purerl.experiment.programs import Play
 from purerl.experiment.report.statistics import OverSeeds, known, over_seeds
 from purerl.experiment.store import files

@@ -1,0 +1,1 @@
+"""Takes saved policies out of a run and acts with them."""
