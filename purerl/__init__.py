@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from purerl.experiment.play.policies import save_policy as save_policy
     from purerl.experiment.report.run_result import Run as Run
     from purerl.experiment.report.sweep_ranking import Sweep as Sweep
-    from purerl.experiment.resume import resume as resume
-    from purerl.experiment.run import run as run
-    from purerl.experiment.sweeps import run_sweep as run_sweep
+    from purerl.experiment.resuming import resume as resume
+    from purerl.experiment.runner import run as run
+    from purerl.experiment.sweep_runner import run_sweep as run_sweep
     from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
     from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
     from purerl.networks.network import carried as carried
@@ -84,9 +84,9 @@ _HOME = {
     "experiment.plan": ("Plan", "plan"),
     "experiment.play.policies": ("load_policy", "save_policy"),
     "experiment.report.run_result": ("Run",),
-    "experiment.resume": ("resume",),
-    "experiment.run": ("run",),
-    "experiment.sweeps": ("run_sweep",),
+    "experiment.resuming": ("resume",),
+    "experiment.runner": ("run",),
+    "experiment.sweep_runner": ("run_sweep",),
     "experiment.report.sweep_ranking": ("Sweep",),
     "config.factories": ("a2c", "ppo", "reinforce", "vpg"),
     "networks.defaults": ("DefaultBaseline", "DefaultPolicy"),

@@ -9,7 +9,8 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import chunks, programs
+from purerl.experiment import batches as chunks
+from purerl.experiment import programs
 from purerl.experiment.hosts import memory
 from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.memory import (

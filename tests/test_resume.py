@@ -20,7 +20,7 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.chunks import play_episodes
+from purerl.experiment.batches import play_episodes
 from purerl.experiment.hosts.errors import RunError, Stopped
 from purerl.experiment.report.run_result import read_summary
 from purerl.experiment.store import checkpoints, header
@@ -118,8 +118,8 @@ def test_a_finished_run_is_loaded_and_left_as_it_is(straight, monkeypatch):
     before = {p: p.read_bytes() for p in straight.directory.rglob("*") if p.is_file()}
     with monkeypatch.context() as elsewhere:
         other = header.surroundings() | {"cores": 64}  # nothing is left to compute there
-        elsewhere.setattr("purerl.experiment.resume.surroundings", lambda: other)
-        elsewhere.delattr("purerl.experiment.run.compile_programs")
+        elsewhere.setattr("purerl.experiment.resuming.surroundings", lambda: other)
+        elsewhere.delattr("purerl.experiment.runner.compile_programs")
         again = purerl.resume(straight.directory, progress=False)
     assert_same(again, straight)
     assert again.summary() == straight.summary()
@@ -294,7 +294,7 @@ def test_another_version_device_or_core_count_needs_force(stopped, straight, mon
         "cores": 64,
         "versions": here["versions"] | {"jax": "9.9", "python": "3.99"},
     }
-    monkeypatch.setattr("purerl.experiment.resume.surroundings", lambda: other)
+    monkeypatch.setattr("purerl.experiment.resuming.surroundings", lambda: other)
     with pytest.raises(
         ValueError, match=r"versions.jax: .*, now 9.9; device.f.*: .*, now avx2; cores: \d+, now 64"
     ) as error:
@@ -331,7 +331,7 @@ def test_a_gpu_that_was_not_told_to_be_exact_is_warned_of(platform, flags, warne
 
 def test_only_a_run_that_goes_on_is_warned_of_its_gpu(stopped, monkeypatch):
     seen = []
-    monkeypatch.setattr("purerl.experiment.resume.warn_where_inexact", seen.append)
+    monkeypatch.setattr("purerl.experiment.resuming.warn_where_inexact", seen.append)
     purerl.resume(stopped, **GO_ON)
     assert [each["device"]["platform"] for each in seen] == ["cpu"]
     purerl.resume(stopped, **GO_ON)  # loads it
@@ -394,7 +394,7 @@ def test_what_dies_while_it_compiles_can_be_resumed(tmp_path, monkeypatch, strai
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("purerl.experiment.run.compile_programs", dies)
+        patch.setattr("purerl.experiment.runner.compile_programs", dies)
         with pytest.raises(Interrupted):
             start(tmp_path)
     assert_same(purerl.resume(tmp_path, **GO_ON), straight)
@@ -542,12 +542,12 @@ def test_another_budget_is_not_forgotten_where_the_run_is_stopped_while_it_compi
         raise ValueError("it does not fit")
 
     with monkeypatch.context() as patch:
-        patch.setattr("purerl.experiment.run.compile_run", refuse)
+        patch.setattr("purerl.experiment.runner.compile_run", refuse)
         with pytest.raises(ValueError, match="it does not fit"):
             purerl.resume(directory, **decided)
     assert (directory / "config.json").read_bytes() == before
     with monkeypatch.context() as patch:
-        patch.setattr("purerl.experiment.run.Signals", Told)
+        patch.setattr("purerl.experiment.runner.Signals", Told)
         with pytest.raises(Stopped, match="stopped before training; to go on: purerl resume"):
             purerl.resume(directory, **decided)
     assert purerl.resume(directory, progress=False).config.num_updates == 12
@@ -572,6 +572,6 @@ def test_whether_there_is_a_result_is_for_the_first_process_to_say(finished, tmp
         asked.append(function)
         return json.loads(json.dumps(function(*args)))  # as the others hear it
 
-    monkeypatch.setattr("purerl.experiment.resume.on_first", on_first)
+    monkeypatch.setattr("purerl.experiment.resuming.on_first", on_first)
     assert purerl.resume(directory, progress=False).times.compile > 0
     assert read_summary in asked

@@ -15,7 +15,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.config.sweeps import one_setting, swept_values
-from purerl.experiment import sweeps
+from purerl.experiment import sweep_runner as sweeps
 from purerl.experiment.programs import compile_programs
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.sweep_ranking import Sweep

@@ -11,7 +11,7 @@ from probes import Probe
 from test_kill import command
 
 import purerl
-from purerl.experiment import sweeps
+from purerl.experiment import sweep_runner as sweeps
 from purerl.experiment.hosts.errors import RunError, Stopped
 from purerl.experiment.store import files
 

@@ -12,20 +12,20 @@ from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as settings_of
 from purerl.envs import make_env
-from purerl.experiment.display import show, summary_table
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_first
 from purerl.experiment.plan import plan, rows
 from purerl.experiment.play.policies import load_states, policy_of, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
+from purerl.experiment.progress import show, summary_table
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.exports import write_scores, write_table
-from purerl.experiment.resume import resume
-from purerl.experiment.run import run
+from purerl.experiment.resuming import resume
+from purerl.experiment.runner import run
 from purerl.experiment.store import files
 from purerl.experiment.store.files import require_writable
 from purerl.experiment.store.saved import read_run
-from purerl.experiment.sweeps import run_sweep
+from purerl.experiment.sweep_runner import run_sweep
 from purerl.experiment.tables import (
     comparison_table,
     envs_table,

@@ -8,7 +8,7 @@ from pathlib import Path
 from numpy import ndarray
 
 from purerl.evaluation import Evaluation
-from purerl.experiment.chunks import (
+from purerl.experiment.batches import (
     Standing,
     failed_at,
     join,
@@ -16,13 +16,13 @@ from purerl.experiment.chunks import (
     to_save,
     train_chunks,
 )
-from purerl.experiment.display import Display
 from purerl.experiment.hosts.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hosts.processes import agreed, exchange, on_first
 from purerl.experiment.hosts.stopping import Signals
 from purerl.experiment.logging.hooks import Hooks
 from purerl.experiment.logging.telling import make_chunk, past_chunks
 from purerl.experiment.programs import Programs
+from purerl.experiment.progress import Display
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.saving import Checkpoints
 from purerl.experiment.store.spec import Conduct, RunPlan

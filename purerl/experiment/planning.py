@@ -25,7 +25,7 @@ from purerl.experiment.arithmetic import flops
 from purerl.experiment.hosts.memory import needed
 from purerl.experiment.launches import launches
 from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_init, lower_play
-from purerl.experiment.run import choose_chunk
+from purerl.experiment.runner import choose_chunk
 from purerl.experiment.targets import Target, parse_target
 from purerl.seeds import Agent, seed_ids
 from purerl.training import init, train_step

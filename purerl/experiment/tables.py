@@ -8,8 +8,8 @@ from rich.table import Table
 
 from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
-from purerl.experiment.display import show, show_interval, summary_table
 from purerl.experiment.play.run_evaluation import Played
+from purerl.experiment.progress import show, show_interval, summary_table
 from purerl.experiment.report.comparison import Compared
 from purerl.experiment.report.format import ranges, short
 from purerl.experiment.report.run_result import Run

@@ -10,8 +10,7 @@ from jax.sharding import Mesh
 from purerl.compute.layout import shape_of
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config, require_one_setting
-from purerl.experiment.chunks import divide
-from purerl.experiment.display import Display
+from purerl.experiment.batches import divide
 from purerl.experiment.hosts.errors import Stopped
 from purerl.experiment.hosts.processes import (
     agreed,
@@ -26,6 +25,7 @@ from purerl.experiment.logging.hooks import Chunk, Hooks
 from purerl.experiment.logging.loggers import describe_hooks
 from purerl.experiment.loop import Loop
 from purerl.experiment.programs import Programs, compile_programs
+from purerl.experiment.progress import Display
 from purerl.experiment.report.run_result import Run, Times
 from purerl.experiment.store.directory import (
     choose_directory,

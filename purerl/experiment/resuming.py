@@ -17,7 +17,7 @@ from purerl.experiment.logging.hooks import Chunk, Hooks
 from purerl.experiment.logging.loggers import describe_hooks, make_again
 from purerl.experiment.logging.telling import past_chunks
 from purerl.experiment.report.run_result import Run, Times, read_summary
-from purerl.experiment.run import complete, make_run
+from purerl.experiment.runner import complete, make_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     has_checkpoints,

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from purerl.experiment.chunks import Standing
+from purerl.experiment.batches import Standing
 from purerl.experiment.hosts.memory import show_bytes
 from purerl.experiment.programs import Programs
 from purerl.experiment.report.format import short

@@ -12,12 +12,12 @@ from purerl.compute.layout import shape_of
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.config.sweeps import one_setting, swept_values
-from purerl.experiment.chunks import play_episodes, train_chunks
-from purerl.experiment.display import Display
+from purerl.experiment.batches import play_episodes, train_chunks
 from purerl.experiment.hosts.errors import Stopped
 from purerl.experiment.hosts.processes import several
 from purerl.experiment.hosts.stopping import Signals, interruptible
 from purerl.experiment.programs import Programs, compile_programs
+from purerl.experiment.progress import Display
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
