@@ -22,10 +22,10 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
 
 import purerl
 from purerl.compute.mesh import seed_mesh
-from purerl.experiment import hlo
-from purerl.experiment.launches import Block, launches
-from purerl.experiment.planning import lower
-from purerl.experiment.targets import parse_target, require_compiler
+from purerl.planning import hlo
+from purerl.planning.compiling import lower
+from purerl.planning.launches import Block, launches
+from purerl.planning.targets import parse_target, require_compiler
 
 RESULTS = Path(__file__).parent / "results/compiled.json"
 PROGRAMS = {"vpg": purerl.vpg, "ppo": purerl.ppo}

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from purerl.experiment.logging.loggers import JsonLines as JsonLines
     from purerl.experiment.logging.loggers import TensorBoard as TensorBoard
     from purerl.experiment.logging.loggers import WeightsAndBiases as WeightsAndBiases
-    from purerl.experiment.plan import Plan as Plan
-    from purerl.experiment.plan import plan as plan
     from purerl.experiment.play.policies import load_policy as load_policy
     from purerl.experiment.play.policies import save_policy as save_policy
     from purerl.experiment.report.run_result import Run as Run
@@ -50,6 +48,8 @@ if TYPE_CHECKING:
     from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
     from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
     from purerl.networks.network import carried as carried
+    from purerl.planning.plans import Plan as Plan
+    from purerl.planning.plans import plan as plan
     from purerl.returns import gae as gae
     from purerl.returns import reward_to_go as reward_to_go
     from purerl.seeds import seed_keys as seed_keys
@@ -81,7 +81,7 @@ _HOME = {
     "experiment.hosts.errors": ("RunError", "Stopped"),
     "experiment.logging.hooks": ("Chunk",),
     "experiment.logging.loggers": ("JsonLines", "TensorBoard", "WeightsAndBiases"),
-    "experiment.plan": ("Plan", "plan"),
+    "planning.plans": ("Plan", "plan"),
     "experiment.play.policies": ("load_policy", "save_policy"),
     "experiment.report.run_result": ("Run",),
     "experiment.resuming": ("resume",),

@@ -6,8 +6,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from purerl.compute.mesh import seed_mesh
-from purerl.experiment import hlo
-from purerl.experiment.launches import launches, size
+from purerl.planning import hlo
+from purerl.planning.launches import launches, size
 
 # A loop as a GPU's compiler prints it: an asynchronous fusion, a call, a slice that is updated.
 TEXT = """\

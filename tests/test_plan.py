@@ -18,11 +18,13 @@ import purerl
 from purerl import cli
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import seed_mesh
-from purerl.experiment import plan as planner
-from purerl.experiment import planning, programs, targets
-from purerl.experiment.arithmetic import flops
+from purerl.experiment import programs
 from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.memory import needed
+from purerl.planning import compiling as planning
+from purerl.planning import plans as planner
+from purerl.planning import targets
+from purerl.planning.flops import flops
 from purerl.seeds import seed_keys
 
 ROOT = Path(__file__).parents[1]

@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import purerl
-from purerl.experiment import hlo
+from purerl.planning import hlo
 from purerl.compute.mapping import seed_program
 from purerl.compute.mesh import make_mesh
 

@@ -14,7 +14,6 @@ from purerl.config.sweeps import sweep as settings_of
 from purerl.envs import make_env
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_first
-from purerl.experiment.plan import plan, rows
 from purerl.experiment.play.policies import load_states, policy_of, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.progress import show, summary_table
@@ -33,6 +32,7 @@ from purerl.experiment.tables import (
     show_result,
     show_sweep,
 )
+from purerl.planning.plans import plan, rows
 
 
 def train(options: cli.Train) -> None:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from purerl.experiment.hlo import Instruction, Module, Place
+from purerl.planning.hlo import Instruction, Module, Place
 
 NO_LAUNCH = frozenset(
     (

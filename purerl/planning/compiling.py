@@ -1,6 +1,6 @@
 """What a plan is made of: the training chunk, compiled for any devices, and read.
 
-`python -m purerl.experiment.planning` does so for a target in a process of its own, which loads the
+`python -m purerl.planning.compiling` does so for a target in a process of its own, which loads the
 target's compiler: it takes a request, and leaves the findings, as JSON.
 """
 
@@ -20,13 +20,13 @@ from jax.sharding import Mesh
 from purerl.compute.layout import parse_devices
 from purerl.compute.mesh import SEEDS, over_envs, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.experiment import hlo
-from purerl.experiment.arithmetic import flops
 from purerl.experiment.hosts.memory import needed
-from purerl.experiment.launches import launches
 from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_init, lower_play
 from purerl.experiment.runner import choose_chunk
-from purerl.experiment.targets import Target, parse_target
+from purerl.planning import hlo
+from purerl.planning.flops import flops
+from purerl.planning.launches import launches
+from purerl.planning.targets import Target, parse_target
 from purerl.seeds import Agent, seed_ids
 from purerl.training import init, train_step
 

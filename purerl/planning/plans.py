@@ -13,7 +13,7 @@ from purerl.checks import one_line
 from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.memory import SHARE, show_bytes
 from purerl.experiment.report.format import short
-from purerl.experiment.targets import parse_target, require_compiler
+from purerl.planning.targets import parse_target, require_compiler
 
 TRIED = "jax 0.10.2 and 0.11.2"
 
@@ -133,7 +133,7 @@ def _in_own_process(request: dict[str, Any]) -> dict[str, Any]:
         asked, answer = Path(name, "request.json"), Path(name, "answer.json")
         asked.write_text(_as_json(request))
         done = subprocess.run(
-            [sys.executable, "-m", "purerl.experiment.planning", str(asked), str(answer)],
+            [sys.executable, "-m", "purerl.planning.compiling", str(asked), str(answer)],
             env=environment,
             capture_output=True,
             text=True,
