@@ -1,6 +1,6 @@
 """`python -m purerl`: the same as the command `purerl`."""
 
-from purerl.cli import main
+from purerl.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -14,8 +14,8 @@ import pytest
 from finished import train
 
 import purerl
+from purerl.cli.tables import show_result
 from purerl.compute.mapping import map_seeds
-from purerl.experiment.tables import show_result
 from purerl.fit import mean_gradient
 from purerl.update import baseline_objective, policy_objective
 

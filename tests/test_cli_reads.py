@@ -10,7 +10,7 @@ import pytest
 from finished import altered
 from test_cli import purerl as command_line
 
-from purerl import cli
+from purerl.cli import main as cli
 from purerl.experiment.hosts import startup as cores
 from purerl.experiment.store import files
 from purerl.experiment.store.files import require_writable

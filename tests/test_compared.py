@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from finished import altered
 
+from purerl.cli.tables import comparison_table
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.figures import comparison
-from purerl.experiment.tables import comparison_table
 
 
 def text_of(table):

@@ -20,7 +20,7 @@ def test_an_environment_is_made_without_what_draws_it():
 
 
 def test_the_command_line_starts_without_what_only_its_end_needs():
-    assert run_python(f"import purerl.cli, purerl.experiment.commands; {LOADED}") == []
+    assert run_python(f"import purerl.cli.main, purerl.cli.commands; {LOADED}") == []
 
 
 def test_what_was_stood_for_is_there_when_it_is_used():

@@ -15,7 +15,7 @@ import pytest
 from probes import Probe
 
 import purerl
-from purerl import cli
+from purerl.cli import main as cli
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment import programs

@@ -14,6 +14,7 @@ from probes import Probe, ProbeParams
 from rich.console import Console
 
 import purerl
+from purerl.cli.tables import evaluation_table
 from purerl.experiment import programs
 from purerl.experiment.play import policies
 from purerl.experiment.play import run_evaluation as play
@@ -21,7 +22,6 @@ from purerl.experiment.play.policies import load_states
 from purerl.experiment.play.rendering import render_run
 from purerl.experiment.play.run_evaluation import block_sizes, evaluate_run
 from purerl.experiment.store.lock import Lock
-from purerl.experiment.tables import evaluation_table
 
 
 def test_evaluation_of_a_saved_run(finished):

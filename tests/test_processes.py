@@ -23,12 +23,12 @@ from pairs import (
     wait_for_checkpoint,
 )
 
+from purerl.cli.options import Distributed
 from purerl.experiment.hosts import processes
 from purerl.experiment.hosts.distributed import initialize
 from purerl.experiment.hosts.errors import LostError
 from purerl.experiment.hosts.startup import describe_cpu
 from purerl.experiment.store.signed import read_signed
-from purerl.options import Distributed
 
 SIZES = ["--num-envs", "4", "--rollout-length", "8", "--hidden", "8", "--updates-per-chunk", "10"]
 PER_UPDATE = 4 * 8

@@ -6,8 +6,8 @@ import warnings
 
 import jax
 
+from purerl.cli.options import Distributed
 from purerl.experiment.hosts.processes import last_words
-from purerl.options import Distributed
 
 
 def initialize(options: Distributed) -> None:

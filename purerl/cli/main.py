@@ -12,7 +12,7 @@ START = time.perf_counter()  # before the imports, whose time is shown
 
 import tyro  # noqa: E402
 
-from purerl.options import Agent, Distributed, How, Keep  # noqa: E402
+from purerl.cli.options import Agent, Distributed, How, Keep  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +194,7 @@ def main(args: list[str] | None = None) -> None:
     from purerl.experiment.hosts.garbage import no_collection
 
     with no_collection():
-        from purerl.experiment import commands
+        from purerl.cli import commands
     from purerl.experiment.hosts.cache import use_compilation_cache
     from purerl.experiment.hosts.distributed import initialize, leave
     from purerl.experiment.hosts.errors import RunError, Stopped

@@ -5,7 +5,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from purerl import cli
+from purerl.cli import main as cli
+from purerl.cli.tables import (
+    comparison_table,
+    envs_table,
+    evaluation_table,
+    show_result,
+    show_sweep,
+)
 from purerl.compute.layout import parse_devices
 from purerl.config.config import Config
 from purerl.config.presets import FACTORIES, preset
@@ -25,13 +32,6 @@ from purerl.experiment.store import files
 from purerl.experiment.store.files import require_writable
 from purerl.experiment.store.saved import read_run
 from purerl.experiment.sweep_runner import run_sweep
-from purerl.experiment.tables import (
-    comparison_table,
-    envs_table,
-    evaluation_table,
-    show_result,
-    show_sweep,
-)
 from purerl.planning.plans import plan, rows
 
 
