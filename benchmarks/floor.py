@@ -7,8 +7,8 @@ seeds, the median of the repeats.
 **env steps alone**: the environments of all seeds step with random actions; nothing else.
 **env and policy**: the same, and each action is drawn from the policy's network, written plainly:
 `x @ W`, and one uniform number for each action. No transition is kept.
-Both are run *as mapped*, a seed after another as `purerl.compute.mapping.map_seeds` has them, and *side by
-side*, the environments of all seeds of a device in one step. The faster of the two is the floor.
+Both are run *as mapped*, a seed after another as `purerl.compute.mapping.map_seeds` has them, and
+*side by side*, the environments of all seeds of a device in one step. The faster is the floor.
 **matrix rate**: floating-point operations a second of the best matrix product of several shapes,
 one on every device at once, or one at a time on one device, which may use all threads.
 **FLOPs per env step**: of the matrix products and their biases, counted from the networks' sizes;

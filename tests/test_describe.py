@@ -188,8 +188,8 @@ def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
             source + "\n\ndef a(x):\n    return x in {'a', 'b', 'c'}\n"
         )
         code = (
-            "import purerl; from purerl.experiment.store.fingerprint import fingerprint; import mine;"
-            "from purerl.experiment.store.fingerprint import describe;"
+            "import purerl, mine;"
+            "from purerl.experiment.store.fingerprint import describe, fingerprint;"
             "print(fingerprint(purerl.vpg(mine.Probe(), num_envs=2)), describe(mine.a))"
         )
         done = subprocess.run(

@@ -1,1 +1,4 @@
-"""How a given computation is made fast on a given machine; knows no policy, environment, config or metric."""
+"""Makes a given computation fast on a given machine.
+
+It takes any function or tree, and knows no policy, environment, config or metric.
+"""

@@ -1,1 +1,4 @@
-"""The host half: what happens between compiled chunks. It prints, writes and keeps the time."""
+"""Drives compiled chunks, and decides what happens between them.
+
+It traces nothing of its own, and leaves files to `store/`.
+"""

@@ -1,1 +1,4 @@
-"""Compiles for machines that are not here and reads the result as text; only the command line needs it."""
+"""Compiles for machines that are not here, and reads the result as text.
+
+Only the command line needs it.
+"""

@@ -1,1 +1,4 @@
-"""What the machine and its other processes are and do; knows no run."""
+"""What the machine and its other processes are and do: signals, memory, cores, peers.
+
+Nothing here knows a run. Importing the folder imports nothing.
+"""

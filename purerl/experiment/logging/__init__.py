@@ -1,1 +1,1 @@
-"""Tells others of each chunk, in threads of its own; cannot stop or change a run."""
+"""Tells others of each chunk, in threads of their own: none of them can stop or change a run."""

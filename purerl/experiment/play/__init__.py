@@ -1,1 +1,1 @@
-"""Takes saved policies out of a run and acts with them."""
+"""Takes saved policies out of a run and acts with them. It never writes into a checkpoint."""

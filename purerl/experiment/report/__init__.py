@@ -1,1 +1,1 @@
-"""Numbers and figures from arrays of runs; trains nothing and loads no weights."""
+"""Numbers and figures of runs, from arrays alone: nothing is trained, no weights are loaded."""

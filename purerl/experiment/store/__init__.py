@@ -1,1 +1,4 @@
-"""What a run directory holds, written whole and checked when read; executes nothing that a file names."""
+"""What a run directory holds: written whole, and checked when it is read.
+
+It imports and executes nothing that a file names, and prints nothing.
+"""
