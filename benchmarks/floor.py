@@ -231,7 +231,7 @@ def floors(options: argparse.Namespace) -> dict[str, Any]:
     alone, both = (EnvSteps(options.updates, with_policy) for with_policy in (False, True))
 
     def mapped(function: Callable[..., Any], batched: Any) -> Callable[[], Any]:
-        return lambda: map_seeds(function, batched, config, block=block_size(config))
+        return lambda: map_seeds(function, batched, config, block=block_size(config.num_envs))
 
     programs = {
         "env steps alone, as mapped": mapped(alone, keys),

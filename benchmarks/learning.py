@@ -20,8 +20,7 @@ from surroundings import surroundings
 import purerl
 from purerl.config.presets import PRESETS, TARGETS
 from purerl.experiment.hosts.startup import use_all_cores
-from purerl.experiment.progress import show_interval
-from purerl.experiment.report.format import short
+from purerl.experiment.report.format import short, show_interval
 from purerl.experiment.report.statistics import Interval
 from purerl.experiment.store.files import write_json
 

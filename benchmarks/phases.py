@@ -81,7 +81,7 @@ def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]
     mesh = seed_mesh()
 
     def mapped(function: Callable[..., Any], *batched: Any) -> Callable[[], Any]:
-        block = block_size(config)
+        block = block_size(config.num_envs)
         program = seed_program(function, mesh, num_batched=len(batched), block=block)
         return lambda: jax.block_until_ready(program(*batched, config))
 

@@ -60,7 +60,7 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
 
     start = time.perf_counter()
     # The program of `train_seeds` itself: within another it would be compiled with other options.
-    program = seed_program(purerl.train, mesh, block=block_size(config))
+    program = seed_program(purerl.train, mesh, block=block_size(config.num_envs))
     lowered = program.lower(keys[0], config)
     lowering = time.perf_counter() - start
     start = time.perf_counter()

@@ -50,3 +50,13 @@ def require_seed(seed: Any, seed_ids: Sequence[int]) -> int:
             f"seed = {one_line(seed)} is not in this run; use one of {one_line(seed_ids)}."
         )
     return seed_ids.index(seed)
+
+
+def require(module: str, extra: str) -> None:
+    """Refuse what needs a package that is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"{module} is not installed; install purerl[{extra}] or {module} for this."
+        )

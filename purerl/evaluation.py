@@ -9,7 +9,7 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import require_positive_int
 from purerl.config.config import Config
-from purerl.streams import EVALUATE, stream
+from purerl.seeds import EVALUATE, stream
 from purerl.types import Policy
 
 

@@ -9,14 +9,12 @@ How an episode's end is treated (`terminated` wins where both flags are set):
 | the next step of its episode     | (none: the next step is) | goes on       |
 """
 
-import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
-from purerl.compute.platforms import by_platform
+from purerl.compute.platforms import recurrence
 
 
 def reward_to_go(
@@ -90,46 +88,6 @@ def gae(
     td_error = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = jnp.where(terminated | truncated, 0, discount * gae_lambda)
     return recurrence(td_error, decay, reverse=True)
-
-
-def recurrence(
-    term: Float[Array, "T *batch"], decay: Float[Array, "T *batch"], *, reverse: bool
-) -> Float[Array, "T *batch"]:
-    """Solve `x_t = term_t + decay_t · x_{t−1}` from x = 0 on; with `reverse`, of `x_{t+1}`.
-
-    On a CPU step by step, elsewhere in log₂ T rounds: there each step would be kernels of its own.
-    What lies behind a decay of 0 does not leak, NaN included.
-    """
-    return by_platform(
-        term,
-        decay,
-        cpu=functools.partial(_step_by_step, reverse=reverse),
-        default=functools.partial(_in_rounds, reverse=reverse),
-    )
-
-
-def _step_by_step(term: Array, decay: Array, *, reverse: bool) -> Array:
-    def step(x, now):
-        term, decay = now
-        x = term + _behind(decay, x)
-        return x, x
-
-    _, x = jax.lax.scan(step, jnp.zeros_like(term[0]), (term, decay), reverse=reverse, unroll=8)
-    return x
-
-
-def _in_rounds(term: Array, decay: Array, *, reverse: bool) -> Array:
-    def join(before, after):
-        term, decay = before
-        more, further = after
-        return more + _behind(further, term), _behind(further, decay)
-
-    return jax.lax.associative_scan(join, (term, decay), reverse=reverse)[0]
-
-
-def _behind(decay: Array, x: Array) -> Array:
-    # Not a product alone: 0 · NaN is NaN, and what lies behind a cut must not leak.
-    return jnp.where(decay == 0, 0, decay * x)
 
 
 def _same_shapes(**arrays: Array) -> None:

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 from purerl import envs
 from purerl.compute.hoisting import scan_keys
 from purerl.compute.mesh import spread_envs
+from purerl.compute.platforms import recurrence
 from purerl.config.config import Config
 from purerl.envs import EnvStep
-from purerl.returns import recurrence
 from purerl.types import Distribution, Policy, Transition
 
 

@@ -3,22 +3,20 @@
 import collections
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from purerl.checks import one_line
-from purerl.compute.mapping import block_size, map_seeds
-from purerl.compute.mesh import require_mesh
-from purerl.config.config import Config
-from purerl.streams import FIRST
-from purerl.training import TrainState, train
-from purerl.types import Metrics
+
+# Numbers that are folded into a key. Seed ids and updates are int32 and counted from 0, and splits
+# are shorter: none comes this far. So any key may be given to anything (the root's, a seed's, that
+# of a training state), and what two parts of the library draw is never the same.
+FIRST = 2**31
+INIT, TRAIN, EVALUATE = range(FIRST, FIRST + 3)
 
 
 def seed_keys(root: int | Array, seeds: int | Sequence[int] | np.ndarray) -> Key[Array, " seeds"]:
@@ -65,83 +63,6 @@ def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
     return ids
 
 
-def train_seeds(
-    keys: Key[Array, " seeds"], config: Config, *, mesh: Mesh | None = None
-) -> tuple[TrainState, Metrics]:
-    """Train one agent for each key, compiled, on the devices of a mesh or on all local ones.
-
-    The same agents as `jax.vmap(train, (0, None))(keys, config)`, mapped as the platform likes
-    best: seeds are spread over the devices; on each, an accelerator maps them with `vmap`, a CPU
-    one block after another, where their arrays stay in the cache (see `block_size`).
-
-    **Arguments:** `mesh` has an axis `seeds`, and where the environments of each agent are spread
-    too, one `envs`.
-
-    **Returns:** states and metrics with a leading axis `[seeds]`.
-
-    **Raises:** `ValueError` where `keys` is not an array of typed keys `[seeds]`, or the mesh does
-    not fit.
-    """
-    require_keys(keys)
-    if mesh is not None:
-        mesh = require_mesh(mesh, config.num_envs)
-    return map_seeds(train, keys, config, mesh=mesh, block=block_size(config))
-
-
-def require_keys(keys: Any) -> None:
-    """Refuse what is no batch of typed keys, or has none."""
-    told = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "dtype") else one_line(keys)
-    is_key = hasattr(keys, "dtype") and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-    if not is_key or keys.ndim != 1 or not len(keys):
-        raise ValueError(
-            f"keys is {told}; give an array of one typed key a seed, such as "
-            f"purerl.seed_keys(0, 8)."
-        )
-
-
-class Agent(NamedTuple):
-    """One agent of many: its key, and the leaves of its config that differ between agents."""
-
-    key: Key[Array, "*batch"]
-    varied: Config
-    """None where all agents have the same, so that `eqx.combine(varied, fixed)` is the config."""
-
-
-def agents_of(
-    keys: Key[Array, " seeds"], configs: Config, axes: Config | None = None
-) -> tuple[Agent, Config]:
-    """Every seed with every setting of a sweep: one batch `[settings · seeds]`, and what is fixed.
-
-    **Arguments:** `configs` and `axes` are those of `sweep`; without `axes`, one config.
-    """
-    if axes is None:
-        return Agent(keys, jax.tree.map(lambda leaf: None, configs)), configs
-    is_varied = jax.tree.map(lambda axis: axis == 0, axes, is_leaf=lambda axis: axis is None)
-    varied, fixed = eqx.partition(configs, is_varied)
-    num_settings = jax.tree.leaves(varied)[0].shape[0]
-    setting, seed = np.divmod(np.arange(num_settings * len(keys)), len(keys))
-    return Agent(keys[seed], jax.tree.map(lambda leaf: leaf[setting], varied)), fixed
-
-
-def train_agent(agent: Agent, fixed: Config) -> tuple[TrainState, Metrics]:
-    """`train`, for one entry of a batch of agents."""
-    return train(agent.key, eqx.combine(agent.varied, fixed))
-
-
-def train_sweep(
-    keys: Key[Array, " seeds"],
-    configs: Config,
-    axes: Config,
-    *,
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, Metrics]:
-    """Train every seed with every setting of a sweep, compiled once, as `train_seeds` does.
-
-    **Returns:** states and metrics with leading axes `[settings, seeds]`.
-    """
-    require_keys(keys)
-    if mesh is not None:
-        mesh = require_mesh(mesh, configs.num_envs)
-    agents, fixed = agents_of(keys, configs, axes)
-    out = map_seeds(train_agent, agents, fixed, mesh=mesh, block=block_size(fixed))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), out)
+def stream(key: Key[Array, ""], number: int) -> Key[Array, ""]:
+    """The stream of a key that has one of the numbers above."""
+    return jax.random.fold_in(key, jnp.uint32(number))

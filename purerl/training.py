@@ -4,26 +4,22 @@ Everything here is a pure function of one agent. `jax.jit` compiles it; `jax.vma
 it many agents, over configs many settings.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Int, Key
 
 from purerl.checks import require_divisor, require_positive_int
-from purerl.compute.mesh import over_envs
+from purerl.compute.trees import all_finite, pack, select, unpack
 from purerl.config.config import Config, require_one_setting
+from purerl.config.optimizers import optimizers
 from purerl.config.schedules import annealed
 from purerl.networks.network import carried, parameters
 from purerl.networks.normalization import RewardScale, no_reward_scale, no_stats, scale_rewards
 from purerl.rollout import EnvCarry, Episodes, collect, reset_envs
-from purerl.streams import INIT, TRAIN, stream
+from purerl.seeds import INIT, TRAIN, stream
 from purerl.types import Metrics
-from purerl.update import Learner, optimizers, update
+from purerl.update import Learner, update
 
 
 class TrainState(eqx.Module):
@@ -171,46 +167,9 @@ def defined_mean(x: Array) -> Array:
     return jnp.sum(jnp.where(defined, x, 0)) / jnp.sum(defined)
 
 
-class Packed(NamedTuple):
-    """Metrics as they leave a loop: in two arrays, where each scalar would be stored by itself."""
-
-    means: Float[Array, "*records metrics"]
-    num_episodes: Int[Array, "*records"]
-
-
-def pack(metrics: Metrics) -> Packed:
-    """Metrics in two arrays."""
-    means = eqx.tree_at(lambda m: m.num_episodes, metrics, None)
-    return Packed(jnp.stack(jax.tree.leaves(means), axis=-1), metrics.num_episodes)
-
-
-def unpack(packed: Packed) -> Metrics:
-    """The metrics that `pack` was given."""
-    names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
-    means = {name: packed.means[..., i] for i, name in enumerate(names)}
-    return Metrics(num_episodes=packed.num_episodes, **means)
-
-
 def no_metrics(metrics: Metrics) -> Metrics:
     """Metrics of an update that did not happen: no episodes, and NaN."""
     return jax.tree.map(
         lambda x: jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0),
         metrics,
     )
-
-
-def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
-    """Whether every floating-point number in a pytree is finite."""
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    if over_envs() > 1:  # in one array, environments would be gathered from all devices
-        return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves]))
-    # In one array: a reduction of each leaf would be a kernel, and a loop to compile, of its own.
-    numbers, _ = ravel_pytree(leaves)
-    if not numbers.size:  # jaxlib 0.11.2 crashes on nothing to reduce, on several CPU devices
-        return jnp.array(True)
-    return jnp.all(is_finite(numbers))
-
-
-def select(condition: Bool[Array, ""], chosen: Any, other: Any) -> Any:
-    """One of two pytrees of the same structure, leaf by leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), chosen, other)

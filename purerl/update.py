@@ -6,20 +6,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
-from purerl.compute.mesh import as_rows, of_rows, over_envs, row_numbers
+from purerl.compute.mesh import over_envs
 from purerl.compute.platforms import by_platform
-from purerl.compute.rows import map_rows
-from purerl.compute.shuffle import shuffles
+from purerl.compute.rows import _value_where_cut, as_rows, map_rows, of_rows, row_numbers, shuffles
 from purerl.config.config import Config
+from purerl.config.optimizers import optimizers
 from purerl.fit import Batch, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
 from purerl.networks.network import observe
 from purerl.types import Baseline, Estimate, Policy, Transition
-
-CUT_ROWS = 64  # values of successors that are computed together
 
 
 class Learner(eqx.Module):
@@ -32,15 +29,6 @@ class Learner(eqx.Module):
     baseline: Any
     policy_opt_state: PyTree
     baseline_opt_state: PyTree
-
-
-def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """The policy's and the baseline's optimiser, rebuilt from the traced hyperparameters."""
-    hyper = config.hyper
-    return (
-        config.optimizer(hyper.policy_learning_rate, hyper.max_grad_norm),
-        config.optimizer(hyper.baseline_learning_rate, hyper.max_grad_norm),
-    )
 
 
 def update(
@@ -91,32 +79,6 @@ def values(
         *map(as_rows, (cut, rollout.next_obs, following)), cpu=on_cpu, default=everywhere
     )
     return value, of_rows(cut_value, shape)
-
-
-def _value_where_cut(
-    baseline: Baseline,
-    cut: Bool[Array, " rows"],
-    next_obs: Float[Array, "rows *obs"],
-    value: Float[Array, " rows"],
-) -> Float[Array, " rows"]:
-    """V of the observations behind a cut, which are few, in blocks of rows; else the given value.
-
-    For a CPU: on an accelerator the loop costs more than the values of all rows.
-    """
-    num_rows = len(cut)
-    size = min(num_rows, CUT_ROWS)
-    (found,) = jnp.nonzero(cut, size=num_rows + size, fill_value=num_rows)
-
-    def block(now):
-        start, value = now
-        rows = jax.lax.dynamic_slice(found, (start,), (size,))
-        of_cut = jax.vmap(baseline)(next_obs[jnp.minimum(rows, num_rows - 1)])
-        return start + size, value.at[rows].set(of_cut, mode="drop")
-
-    def is_left(now):
-        return now[0] < jnp.sum(cut)
-
-    return jax.lax.while_loop(is_left, block, (0, value))[1]
 
 
 def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate: Estimate) -> Batch:

@@ -7,7 +7,7 @@ import numpy as np
 
 import purerl
 from purerl.experiment.store import files
-from purerl.experiment.store.signed import read_signed, write_signed
+from purerl.experiment.store.files import read_signed, write_signed
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
 

@@ -16,6 +16,7 @@ from finished import train
 import purerl
 from purerl.cli.tables import show_result
 from purerl.compute.mapping import map_seeds
+from purerl.compute.mesh import seed_mesh
 from purerl.fit import mean_gradient
 from purerl.update import baseline_objective, policy_objective
 
@@ -144,7 +145,7 @@ def test_the_env_floor_steps_every_environment(config, with_policy):
     assert obs.shape == (2, 4, 4)
     # CartPole gives a reward of 1 a step, but none in the step after an episode's end.
     assert np.all((total > 24) & (total <= 3 * 16))
-    other = floor.side_by_side(floor.EnvSteps(3, with_policy), purerl.compute.mesh.seed_mesh())
+    other = floor.side_by_side(floor.EnvSteps(3, with_policy), seed_mesh())
     np.testing.assert_array_equal(other(keys, config)[2], total)
     assert jnp.all((state.time >= 0) & (state.time <= 3 * 16))
 

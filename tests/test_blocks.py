@@ -7,8 +7,9 @@ import pytest
 from probes import Probe
 
 import purerl
-from purerl import returns, update
+from purerl import update
 from purerl.compute import hoisting as ahead
+from purerl.compute import platforms
 from purerl.compute import rows as blocks
 from purerl.compute.mapping import seed_program
 from purerl.compute.mesh import make_mesh
@@ -82,7 +83,7 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
         taken.append(default)
         return default(*args)
 
-    for each in (ahead, blocks, returns, update):
+    for each in (ahead, blocks, platforms, update):
         monkeypatch.setattr(each, "by_platform", default)
     found, also_told = updated()
     assert len(taken) > 3

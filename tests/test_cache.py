@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from purerl.experiment.hosts.cache import use_compilation_cache
+from purerl.experiment.hosts.startup import use_compilation_cache
 
 
 @pytest.fixture

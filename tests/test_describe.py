@@ -20,8 +20,7 @@ import pytest
 from probes import Probe
 
 import purerl
-from purerl.experiment.store.fingerprint import describe, fingerprint
-from purerl.experiment.store.sources import find_source
+from purerl.experiment.store.fingerprint import describe, find_source, fingerprint
 
 
 def scaled_loss(scale):

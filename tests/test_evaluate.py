@@ -10,7 +10,7 @@ import pytest
 from probes import Probe
 
 import purerl
-from purerl.streams import EVALUATE, stream
+from purerl.seeds import EVALUATE, stream
 
 
 class Leaning(eqx.Module):

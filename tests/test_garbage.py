@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from purerl.experiment.hosts.garbage import no_collection
+from purerl.experiment.hosts.startup import no_collection
 
 
 @pytest.fixture(params=[True, False])

@@ -18,9 +18,9 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.logging.loggers import describe_hooks, lines, make_again
 from purerl.experiment.loop import Loop
+from purerl.experiment.store.checkpoint_writer import Checkpoints
 from purerl.experiment.store.checkpoints import found
-from purerl.experiment.store.lock import Lock
-from purerl.experiment.store.saving import Checkpoints
+from purerl.experiment.store.directory import Lock
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
 
@@ -247,7 +247,7 @@ def test_weights_and_biases_writes_into_the_run_wherever_its_process_is(tmp_path
     monkeypatch.setitem(
         sys.modules, "wandb", SimpleNamespace(init=lambda **each: given.update(each) or fake)
     )
-    monkeypatch.setattr("purerl.experiment.logging.loggers.require", lambda *args: None)
+    monkeypatch.setattr("purerl.checks.require", lambda *args: None)
     monkeypatch.chdir(tmp_path)
     run("here", [purerl.WeightsAndBiases()])
     assert given["dir"] == str(tmp_path / "here")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 import purerl
-from purerl.experiment.store.checkpoints import plain
+from purerl.experiment.store.orbax import plain
 
 directory, num_updates = Path(sys.argv[1]), int(sys.argv[2])
 every = {"checkpoint_every": 2, "progress": False}
@@ -207,7 +207,7 @@ def test_a_directory_without_write_permission_is_refused_in_a_line(tmp_path):
             parent.chmod(0o755)
     code = f"""
 import os, sys, pathlib
-from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.directory import Lock
 os.setuid(65534)
 try:
     Lock(pathlib.Path({str(directory)!r})).__enter__()

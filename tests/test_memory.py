@@ -12,13 +12,9 @@ import purerl
 from purerl.experiment import batches as chunks
 from purerl.experiment import programs
 from purerl.experiment.hosts import memory
-from purerl.experiment.hosts.errors import RunError
-from purerl.experiment.hosts.memory import (
-    _left_in_cgroup,
-    _left_in_cgroups,
-    parse_bytes,
-    show_bytes,
-)
+from purerl.experiment.hosts.memory import _left_in_cgroup, _left_in_cgroups, parse_bytes
+from purerl.experiment.hosts.stopping import RunError
+from purerl.experiment.report.format import show_bytes
 from purerl.seeds import seed_keys
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}

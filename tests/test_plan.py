@@ -16,11 +16,12 @@ from probes import Probe
 
 import purerl
 from purerl.cli import main as cli
+from purerl.cli.tables import rows
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment import programs
-from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.memory import needed
+from purerl.experiment.hosts.stopping import RunError
 from purerl.planning import compiling as planning
 from purerl.planning import plans as planner
 from purerl.planning import targets
@@ -218,7 +219,7 @@ def test_a_plan_says_whether_it_fits_and_what_bounds_it(
     assert made.seconds == pytest.approx(seconds)
     assert made.bound_by.startswith(bound_by)
     assert made.steps_per_second == pytest.approx(32 * 10 / seconds)
-    shown = dict(planner.rows(made))
+    shown = dict(rows(made))
     assert shown["fits"] == ("yes" if fits else "no; in batches: --seed-batch 80")
     assert shown.get("collectives in the program") == (None if not fits else "none")
 

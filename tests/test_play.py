@@ -14,14 +14,14 @@ from probes import Probe, ProbeParams
 from rich.console import Console
 
 import purerl
+from purerl import agents
 from purerl.cli.tables import evaluation_table
-from purerl.experiment import programs
 from purerl.experiment.play import policies
 from purerl.experiment.play import run_evaluation as play
 from purerl.experiment.play.policies import load_states
 from purerl.experiment.play.rendering import render_run
 from purerl.experiment.play.run_evaluation import block_sizes, evaluate_run
-from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.directory import Lock
 
 
 def test_evaluation_of_a_saved_run(finished):
@@ -162,13 +162,13 @@ def test_few_seeds_are_played_on_no_more_devices(finished, monkeypatch):
 
 @pytest.mark.parametrize("sampled", [False, True])
 def test_only_the_episodes_that_are_asked_for_are_played(sampled, finished, monkeypatch):
-    played, evaluate = [], programs.evaluate
+    played, evaluate = [], agents.evaluate
 
     def counted(*args, greedy, **how):
         played.append(greedy)
         return evaluate(*args, greedy=greedy, **how)
 
-    monkeypatch.setattr(programs, "evaluate", counted)
+    monkeypatch.setattr(agents, "evaluate", counted)
     result = evaluate_run(finished, episodes=11, sampled=sampled, seeds=[1])
     assert set(played) == {not sampled}
     policy = purerl.load_policy(finished, 1)

@@ -13,7 +13,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment.play import policies
-from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.directory import Lock
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4}
 

@@ -26,9 +26,9 @@ from pairs import (
 from purerl.cli.options import Distributed
 from purerl.experiment.hosts import processes
 from purerl.experiment.hosts.distributed import initialize
-from purerl.experiment.hosts.errors import LostError
 from purerl.experiment.hosts.startup import describe_cpu
-from purerl.experiment.store.signed import read_signed
+from purerl.experiment.hosts.stopping import LostError
+from purerl.experiment.store.files import read_signed
 
 SIZES = ["--num-envs", "4", "--rollout-length", "8", "--hidden", "8", "--updates-per-chunk", "10"]
 PER_UPDATE = 4 * 8
@@ -85,7 +85,7 @@ def test_processes_that_cannot_meet_are_refused_in_one_line(options, says, monke
     if len(options) == 3:
         options |= {"distributed": True}
     with pytest.raises(ValueError, match=says) as refusal:
-        initialize(Distributed(**options))
+        initialize(**(Distributed(**options).arguments() or {}))
     assert "\n" not in str(refusal.value)
 
 
@@ -93,7 +93,7 @@ def test_a_port_that_is_taken_is_refused_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"'{where}' cannot be used: Address already in use"):
-            initialize(Distributed(True, where, num_processes=2, process_id=0))
+            initialize(coordinator=where, num_processes=2, process_id=0)
 
 
 def test_what_jax_refuses_is_told_in_one_line(monkeypatch):
@@ -101,11 +101,10 @@ def test_what_jax_refuses_is_told_in_one_line(monkeypatch):
         raise RuntimeError("the first line.\nthe second")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    options = Distributed(True, "h:1", num_processes=2, process_id=1)
     with pytest.raises(ValueError, match=r"^coordinator = 'h:1' cannot be used: the first line\.$"):
-        initialize(options)
+        initialize(coordinator="h:1", num_processes=2, process_id=1)
     with pytest.raises(ValueError, match=r"processes cannot be joined: the first line\.$"):
-        initialize(Distributed(True))
+        initialize()
 
 
 def refuse(*args, **how):
@@ -317,7 +316,7 @@ def test_the_script_for_slurm_trains_10_seeds_on_4_devices_of_two_tasks(tmp_path
 
 def saved_sizes(directory):
     """The first sizes of all arrays in a checkpoint."""
-    from purerl.experiment.store.checkpoints import orbax
+    from purerl.experiment.store.orbax import orbax
 
     (step,) = directory.glob("checkpoints/*/default")
     with orbax().StandardCheckpointer() as checkpointer:

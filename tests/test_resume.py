@@ -21,11 +21,11 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment.batches import play_episodes
-from purerl.experiment.hosts.errors import RunError, Stopped
-from purerl.experiment.report.run_result import read_summary
+from purerl.experiment.hosts.stopping import RunError, Stopped
 from purerl.experiment.store import checkpoints, header
-from purerl.experiment.store.lock import Lock, in_use
-from purerl.experiment.store.signed import read_signed, write_signed
+from purerl.experiment.store.directory import Lock, in_use
+from purerl.experiment.store.files import read_signed, write_signed
+from purerl.experiment.store.records import read_summary
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
@@ -424,8 +424,8 @@ def test_a_lock_that_fails_says_why(tmp_path, monkeypatch):
 
 
 def test_keys_come_back_with_their_implementation(tmp_path):
+    from purerl.experiment.store.checkpoint_writer import Checkpoints
     from purerl.experiment.store.records import Records
-    from purerl.experiment.store.saving import Checkpoints
 
     states = {"key": jax.random.split(jax.random.key(0, impl="rbg"), 2)}
     saving = Checkpoints(tmp_path, {}, 0)
@@ -451,8 +451,8 @@ def test_two_runs_in_one_directory_at_once_are_refused(tmp_path):
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = f"""
 import os, signal, pathlib
-from purerl.experiment.store.lock import Lock
-from purerl.experiment.store.signed import write_signed
+from purerl.experiment.store.directory import Lock
+from purerl.experiment.store.files import write_signed
 with Lock(pathlib.Path({str(tmp_path)!r})):
     print("held", flush=True)
     signal.pause()

@@ -13,7 +13,7 @@ from test_run import Sick
 import purerl
 from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.report.format import ranges
-from purerl.experiment.store.saved import read_run, short_names
+from purerl.experiment.store.records import read_run, short_names
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import types
 import pytest
 
 from purerl.experiment.hosts import processes
-from purerl.experiment.hosts.errors import LostError
-from purerl.experiment.store import saving
+from purerl.experiment.hosts.stopping import LostError
+from purerl.experiment.store import checkpoint_writer, orbax
 
 
 def in_a_thread(function, *args):
@@ -35,7 +35,7 @@ def print_both(error):
 def test_writes_that_come_back_after_a_failure_are_not_printed_then_nor_later(printed):
     late, other = RuntimeError("Event loop is closed"), RuntimeError("something else")
 
-    @saving._quiet()
+    @orbax._quiet()
     def fail():
         in_a_thread(print_both, late)
         raise OSError("full")
@@ -52,36 +52,36 @@ def test_writes_that_come_back_after_a_failure_are_not_printed_then_nor_later(pr
 
 def test_where_nothing_fails_the_hooks_are_as_before(printed):
     before = sys.excepthook, sys.unraisablehook
-    with saving._quiet():
+    with orbax._quiet():
         assert sys.excepthook != before[0]
     assert (sys.excepthook, sys.unraisablehook) == before
 
 
 def test_writes_that_fail_with_nobody_to_tell_are_not_logged_after_a_failure(caplog):
-    logging.getLogger("asyncio").removeFilter(saving._is_news)  # of a failure in another test
+    logging.getLogger("asyncio").removeFilter(orbax._is_news)  # of a failure in another test
 
     def log(message):
         error = ValueError(message)
         logging.getLogger("asyncio").error("never retrieved", exc_info=error)
 
-    with saving._quiet():
+    with orbax._quiet():
         pass
     log("No space left on device")
     assert len(caplog.records) == 1
 
-    @saving._quiet()
+    @orbax._quiet()
     def fail():
         raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         fail()
-    with saving._quiet():  # as of closing, which changes nothing of that
+    with orbax._quiet():  # as of closing, which changes nothing of that
         pass
     log("No space left on device")
     assert len(caplog.records) == 1
     log("something else")
     assert len(caplog.records) == 2
-    logging.getLogger("asyncio").removeFilter(saving._is_news)
+    logging.getLogger("asyncio").removeFilter(orbax._is_news)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,6 @@ def test_writes_that_fail_with_nobody_to_tell_are_not_logged_after_a_failure(cap
 )
 def test_a_write_that_fails_is_no_death_of_another_process(error, says, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "several", lambda: True)
-    failed = saving.Checkpoints(tmp_path, {}, 0)._failed(4, error)
+    failed = checkpoint_writer.Checkpoints(tmp_path, {}, 0)._failed(4, error)
     assert says in str(failed)
     assert isinstance(failed, LostError) == (says == "another process has")

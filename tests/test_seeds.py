@@ -17,7 +17,7 @@ import purerl
 from purerl.compute.mapping import map_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
 from purerl.rollout import collect
-from purerl.streams import EVALUATE, FIRST, INIT, TRAIN, stream
+from purerl.seeds import EVALUATE, FIRST, INIT, TRAIN, stream
 from purerl.update import update
 
 EIGHT = tuple(range(8))

@@ -20,16 +20,16 @@ from jax.sharding import AxisType, Mesh
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.compute.layout import mesh_from, parse_devices, shape_of
 from purerl.compute.mapping import map_seeds
 from purerl.compute.mesh import (
-    as_rows,
     make_mesh,
+    mesh_from,
     num_seed_devices,
-    of_rows,
+    parse_devices,
     require_mesh,
-    row_numbers,
+    shape_of,
 )
+from purerl.compute.rows import as_rows, of_rows, row_numbers
 
 ROOT = Path(__file__).parents[1]
 SMALL: Any = {"num_envs": 8, "rollout_length": 8, "hidden": (8,)}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purerl.compute.shuffle import shuffles
+from purerl.compute.rows import shuffles
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 100, 512, 1000, 8192])

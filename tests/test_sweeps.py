@@ -92,7 +92,7 @@ def test_a_sweep_over_seeds_and_settings_is_one_compile():
 
 def test_train_sweep_traces_training_once(monkeypatch):
     chex.clear_trace_counter()
-    monkeypatch.setattr("purerl.seeds.train", chex.assert_max_traces(purerl.train, n=1))
+    monkeypatch.setattr("purerl.agents.train", chex.assert_max_traces(purerl.train, n=1))
     configs, axes = purerl.sweep(small(), policy_learning_rate=RATES, entropy_coef=[0.0, 0.1])
     for root in range(2):
         states, _ = purerl.train_sweep(purerl.seed_keys(root, 3), configs, axes)

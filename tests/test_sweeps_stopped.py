@@ -12,7 +12,7 @@ from test_kill import command
 
 import purerl
 from purerl.experiment import sweep_runner as sweeps
-from purerl.experiment.hosts.errors import RunError, Stopped
+from purerl.experiment.hosts.stopping import RunError, Stopped
 from purerl.experiment.store import files
 
 SIZES: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}

@@ -354,7 +354,7 @@ def test_training_starts_from_given_parameters():
     sure = eqx.tree_at(
         lambda m: m.network.mlp.layers[-1].bias, module, jnp.array([-20.0, 20.0], jnp.float32)
     )
-    state = eqx.tree_at(lambda s: s.learner.policy, state, purerl.networks.network(sure))
+    state = eqx.tree_at(lambda s: s.learner.policy, state, purerl.carried(sure))
     state, metrics = advanced(state, config, 4)
     np.testing.assert_array_equal(metrics.episode_return, np.ones(4))
     assert int(state.step) == 4

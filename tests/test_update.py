@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purerl.update import CUT_ROWS, _value_where_cut
+from purerl.compute.rows import CUT_ROWS, _value_where_cut
 
 
 @pytest.mark.parametrize("count", [0, 1, CUT_ROWS, CUT_ROWS + 1, 300])

@@ -5,15 +5,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from purerl.cli import main as cli
+from purerl.cli import arguments as cli
+from purerl.cli.options import Agent
 from purerl.cli.tables import (
     comparison_table,
     envs_table,
     evaluation_table,
+    rows,
+    show,
     show_result,
     show_sweep,
+    summary_table,
 )
-from purerl.compute.layout import parse_devices
+from purerl.compute.mesh import parse_devices
 from purerl.config.config import Config
 from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
@@ -23,33 +27,32 @@ from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_first
 from purerl.experiment.play.policies import load_states, policy_of, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
-from purerl.experiment.progress import show, summary_table
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
 from purerl.experiment.store.files import require_writable
-from purerl.experiment.store.saved import read_run
+from purerl.experiment.store.records import read_run
 from purerl.experiment.sweep_runner import run_sweep
-from purerl.planning.plans import plan, rows
+from purerl.planning.plans import plan
 
 
-def train(options: cli.Train) -> None:
+def train(options: cli.Train, began: float) -> None:
     """`purerl train`: the preset with the given settings, through `purerl.run`."""
     config = make_config(options.agent)
     how = options.how.options(options.agent.env) | options.keep.options()
-    import_seconds = time.perf_counter() - cli.START
+    import_seconds = time.perf_counter() - began
     result = run(config, options.seeds, evaluate_every=options.evaluate_every, **how)
     if is_first():
         show_result(result, import_seconds)
 
 
-def go_on(options: cli.Resume) -> None:
+def go_on(options: cli.Resume, began: float) -> None:
     """`purerl resume`: through `purerl.resume`."""
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
     mesh = None if options.devices is None else parse_devices(options.devices)
-    env, import_seconds = own_env(options.env), time.perf_counter() - cli.START
+    env, import_seconds = own_env(options.env), time.perf_counter() - began
     result = resume(
         options.run,
         env=env,
@@ -90,15 +93,14 @@ def evaluate(options: cli.Evaluate) -> None:
 
 def compare(options: cli.Compare) -> None:
     """`purerl compare`: statistics of several runs side by side, and their curves."""
-    from purerl.experiment.report import (
-        figures as plot,  # matplotlib takes a while: only where something is drawn
-    )
+    # Here: matplotlib takes a while, and only this draws.
+    from purerl.experiment.report import figures
 
-    plot.require_figure_name("output", options.output)
+    figures.require_figure_name("output", options.output)
     require_writable("output", options.output)
     compared = compare_runs(options.runs)
     show(comparison_table(compared))
-    plot.save_figure(plot.comparison(compared), options.output)
+    figures.save_figure(figures.comparison(compared), options.output)
     show(f"figure: {options.output}")
 
 
@@ -162,7 +164,7 @@ def show_plan(options: cli.Plan) -> None:
         show(f"written: {options.json}")
 
 
-def sweep(options: cli.Sweep) -> None:
+def sweep(options: cli.Sweep, began: float) -> None:
     """`purerl sweep`: every seed with every setting, through `purerl.run_sweep`."""
     config = make_config(options.agent)
     values: dict[str, Any] = {}
@@ -174,12 +176,12 @@ def sweep(options: cli.Sweep) -> None:
     settings = settings_of(
         config, zip=options.zip, draws=options.draws, root=options.how.root, **values
     )
-    import_seconds = time.perf_counter() - cli.START
+    import_seconds = time.perf_counter() - began
     result = run_sweep(settings, options.seeds, **options.how.options(options.agent.env))
     show_sweep(result, import_seconds)
 
 
-def make_config(agent: cli.Agent) -> Config:
+def make_config(agent: Agent) -> Config:
     """The preset with the settings given; the time that its checks take counts as import."""
     return preset(agent.env, agent.algo, **agent.settings())
 
@@ -205,10 +207,13 @@ def list_envs(_: cli.Envs) -> None:
     show(f"Each trains with {', '.join(FACTORIES)}, with a preset or with an algorithm's defaults.")
 
 
-COMMANDS: dict[type, Callable[[Any], None]] = {
+# What trains says how long it took to begin.
+TRAINING: dict[type, Callable[[Any, float], None]] = {
     cli.Train: train,
     cli.Resume: go_on,
     cli.Sweep: sweep,
+}
+READING: dict[type, Callable[[Any], None]] = {
     cli.Evaluate: evaluate,
     cli.Compare: compare,
     cli.Export: export,
@@ -218,6 +223,9 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
 }
 
 
-def execute(command: Any) -> None:
-    """Do what a command says."""
-    COMMANDS[type(command)](command)
+def execute(command: Any, began: float) -> None:
+    """Do what a command says; `began` is when the process did, by `time.perf_counter`."""
+    if type(command) in TRAINING:
+        TRAINING[type(command)](command, began)
+    else:
+        READING[type(command)](command)

@@ -1,181 +1,15 @@
-"""The command line: what each command takes. `experiment/commands.py` does what they say."""
+"""The command line: `purerl COMMAND …`, from its words to an exit code."""
 
-import dataclasses
 import os
 import sys
 import time
 import warnings
-from pathlib import Path
-from typing import Annotated
 
-START = time.perf_counter()  # before the imports, whose time is shown
+BEGAN = time.perf_counter()  # before the imports, whose time is shown
 
 import tyro  # noqa: E402
 
-from purerl.cli.options import Agent, Distributed, How, Keep  # noqa: E402
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train many seeds of one agent, and leave their metrics and a figure in a run directory."""
-
-    agent: Agent
-    how: How
-    keep: Keep
-    processes: Distributed
-    seeds: int = 64
-    """Number of seeds; their ids are 0, 1, …"""
-    evaluate_every: int | None = None
-    """Updates from one evaluation to the next, greedy and sampled; by default only at the end."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Resume:
-    """Go on with a run that was stopped, exactly as if it had not been."""
-
-    run: tyro.conf.Positional[Path]
-    """Run directory."""
-    keep: Keep
-    processes: Distributed
-    env: str | None = None
-    """Import path of the environment, where it is your own."""
-    total_steps: int | None = None
-    """Another budget; annealed hyperparameters then fall over the new one."""
-    seed_batch: int | None = None
-    """Seeds trained at once, where fewer fit than before; needs --force, as the result may
-    change."""
-    memory_limit: str | None = None
-    """Memory that may be used on each device, such as 4GB; by default what is free."""
-    devices: str | None = None
-    """Other devices than before, such as 8 or 4x2; needs --force, as the result may change."""
-    force: bool = False
-    """Go on although a version or the machine differs, which may change the result; where no
-    checkpoint is sound, lose them and start from zero."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """Play many episodes with the policies of a run."""
-
-    run: tyro.conf.Positional[Path]
-    """Run directory."""
-    episodes: int = 1000
-    """Episodes of each seed."""
-    sampled: bool = False
-    """Sample actions, instead of taking the most likely."""
-    seeds: tuple[int, ...] | None = None
-    """Ids of the seeds to play; by default all."""
-    max_steps: int | None = None
-    """Steps after which an episode is cut off; by default the time limit."""
-    output: Path | None = None
-    """File to write; by default evaluation_greedy.json, or _sampled, in the run directory."""
-    env: str | None = None
-    """Import path of the environment, where it is your own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Compare:
-    """Compare finished runs of one environment: a table, and a figure."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories; the others are compared with the first."""
-    output: Path = Path("comparison.png")
-    """Figure to write."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """Write a policy, the metrics or the scores of a run into a file for other programs."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directory; for --scores several, of several algorithms and environments."""
-    seed: int | None = None
-    """Seed whose policy is written."""
-    output: Path | None = None
-    """File of the policy; by default policy_SEED.npz in the run directory."""
-    metrics: Path | None = None
-    """Table of all records of all seeds to write: .csv or .parquet."""
-    scores: Path | None = None
-    """Final returns to write as rliable takes them, an array [seeds, environments] an algorithm:
-    .npz."""
-    env: str | None = None
-    """Import path of the environment, where it is your own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Render:
-    """Make a GIF of an episode of a run."""
-
-    run: tyro.conf.Positional[Path]
-    """Run directory."""
-    seed: int = 0
-    """Seed whose policy plays."""
-    episode: int = 0
-    """Which of its episodes."""
-    output: Path | None = None
-    """File to write; by default seed_SEED.gif in the run directory."""
-    max_steps: int | None = None
-    """Steps after which to stop; by default the time limit."""
-    env: str | None = None
-    """Import path of the environment, where it is your own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Train every seed with every setting in one compiled program, and rank the settings.
-
-    Example: purerl sweep --algo ppo --values policy_learning_rate=1e-3,3e-3 entropy_coef=0,0.01
-    """
-
-    agent: Agent
-    how: How
-    values: tuple[str, ...]
-    """What varies, each as NAME=VALUE,VALUE,… or, with --draws, NAME=LOW..HIGH or
-    NAME=log:LOW..HIGH; a parameter of the environment is env_params.NAME."""
-    zip: bool = False
-    """Take the values side by side, instead of every combination."""
-    draws: int | None = None
-    """Number of random settings, instead of every combination."""
-    seeds: int = 8
-    """Number of seeds of each setting; their ids are 0, 1, …"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Compile a run for machines that are not here: memory, collectives, kernels, limits of speed.
-
-    Example: purerl plan --target v5e:16x16 --seeds 65536 --env CartPole-v1 --algo vpg
-    """
-
-    agent: Agent
-    target: str
-    """Devices: h200, h100, a100-80g, a100-40g or l4, or as h100:8 several; or TPUs with their
-    topology, such as v5e:16x16."""
-    seeds: int = 64
-    """Number of seeds."""
-    devices: str | None = None
-    """Of the target's devices: 8 for so many, over which seeds are spread; 4x2 for 4 times 2 that
-    share the environments of the same seeds. By default all."""
-    json: Path | None = None
-    """File to write the plan to, as JSON."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Envs:
-    """List the environments that train, and those for which there are presets."""
-
-
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Resume, tyro.conf.subcommand("resume")]
-    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
-    | Annotated[Envs, tyro.conf.subcommand("envs")]
-)
+from purerl.cli.arguments import Command, Resume, Train  # noqa: E402
 
 
 def main(args: list[str] | None = None) -> None:
@@ -191,15 +25,14 @@ def main(args: list[str] | None = None) -> None:
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from purerl.experiment.hosts.garbage import no_collection
+    from purerl.experiment.hosts.startup import no_collection
 
     with no_collection():
         from purerl.cli import commands
-    from purerl.experiment.hosts.cache import use_compilation_cache
     from purerl.experiment.hosts.distributed import initialize, leave
-    from purerl.experiment.hosts.errors import RunError, Stopped
     from purerl.experiment.hosts.processes import is_agreed, is_first
-    from purerl.experiment.hosts.startup import use_all_cores
+    from purerl.experiment.hosts.startup import use_all_cores, use_compilation_cache
+    from purerl.experiment.hosts.stopping import RunError, Stopped
 
     use_all_cores()
     use_compilation_cache()
@@ -207,32 +40,41 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     try:
         if isinstance(command, Train | Resume):
-            initialize(command.processes)
-        commands.execute(command)
-    except ValueError as error:
-        if "\n" in str(error):  # not one of the checks' lines: a bug should show its traceback
+            joining = command.processes.arguments()
+            if joining is not None:
+                initialize(**joining)
+        commands.execute(command, BEGAN)
+    except (Exception, Stopped) as error:
+        ending = _ending(error)
+        if ending is None:
             raise
-        if not is_agreed(error) or is_first():
-            print(f"purerl: {error}", file=sys.stderr)
-        leave(2)
-    except OSError as error:
-        if error.filename is None or error.strerror is None:  # of a library, not of the system
-            raise
-        where = f"{error.filename} cannot be read or written"
-        print(f"purerl: {where}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
-    except RunError as error:
-        if not is_agreed(error) or is_first():
-            print(f"purerl: {error}", file=sys.stderr, flush=True)
-        leave(1, at_once=not is_agreed(error))
-    except Stopped as stopped:
-        if is_first():
-            print(f"purerl: {stopped}", file=sys.stderr)
-        leave(128 + stopped.signal_number)
+        line, code = ending
+        alone = not is_agreed(error)
+        if alone or is_first():
+            print(f"purerl: {line}", file=sys.stderr, flush=True)
+        leave(code, at_once=alone and isinstance(error, RunError))
     except KeyboardInterrupt:
-        print("purerl: stopped at once; what was saved stands.", file=sys.stderr)
-        sys.stderr.flush()
+        print("purerl: stopped at once; what was saved stands.", file=sys.stderr, flush=True)
         os._exit(130)  # a chunk may still be computed: it is not waited for
+
+
+def _ending(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit code that an error comes to; None where it is a bug.
+
+    A bug should show its traceback.
+    """
+    from purerl.experiment.hosts.stopping import RunError, Stopped
+
+    if isinstance(error, Stopped):
+        return str(error), 128 + error.signal_number
+    if isinstance(error, RunError):
+        return str(error), 1
+    if isinstance(error, ValueError) and "\n" not in str(error):  # one of the checks' lines
+        return str(error), 2
+    # Those of a library name no file, or give no reason.
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename} cannot be read or written: {error.strerror}", 2
+    return None
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -93,7 +93,7 @@ class How:
 
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
-        from purerl.compute.layout import parse_devices
+        from purerl.compute.mesh import parse_devices
         from purerl.config.presets import TARGETS
         from purerl.experiment.hosts.memory import parse_bytes
 
@@ -154,3 +154,23 @@ class Distributed:
     """This one's number, from 0."""
     heartbeat_timeout: int = 60
     """Seconds of silence after which a process counts as dead, and all others end."""
+
+    def arguments(self) -> dict[str, Any] | None:
+        """The arguments of `initialize`; None for a process by itself.
+
+        **Raises:** `ValueError` where an option has no effect, or another is missing beside it.
+        """
+        told = dataclasses.asdict(self)
+        distributed = told.pop("distributed")
+        named = {name: told[name] for name in ("coordinator", "num_processes", "process_id")}
+        given = [name for name, value in named.items() if value is not None]
+        if not distributed:
+            if given:
+                raise ValueError(f"{given[0]} has no effect without --distributed; add it.")
+            return None
+        if given and len(given) < len(named):
+            missing = ", ".join(
+                "--" + name.replace("_", "-") for name in named if name not in given
+            )
+            raise ValueError(f"{given[0]} is given, and {missing} is not; give all three, or none.")
+        return told

@@ -1,21 +1,25 @@
 """The tables that commands print."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
 from purerl.experiment.play.run_evaluation import Played
-from purerl.experiment.progress import show, show_interval, summary_table
 from purerl.experiment.report.comparison import Compared
-from purerl.experiment.report.format import ranges, short
+from purerl.experiment.report.format import ranges, short, show_bytes, show_interval
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import known, share_at
 from purerl.experiment.report.sweep_ranking import Sweep
 from purerl.experiment.store.header import env_name
+from purerl.planning.plans import Plan
+
+TRIED = "jax 0.10.2 and 0.11.2"
 
 
 def evaluation_table(played: Played) -> Table:
@@ -156,3 +160,54 @@ def envs_table() -> Table:
             ", ".join(tuned),
         )
     return table
+
+
+def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
+    """A table of two columns: what, and its figure."""
+    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+    for what, figure in rows:
+        table.add_row(what, figure)
+    return table
+
+
+def show(renderable: Any) -> None:
+    """Print something of rich's to stdout."""
+    Console().print(renderable)
+
+
+def rows(made: Plan) -> list[tuple[str, str]]:
+    """A plan as a table for people."""
+    fits = "yes" if made.fits else "no"
+    if not made.fits and made.largest_seeds:
+        fits += f"; in batches: --seed-batch {made.largest_seeds}"
+    each = "each" if made.sharing == 1 else f"each {made.sharing} that share their environments"
+    filling = f"about {made.largest_seeds:,}"
+    if made.num_devices > 1:
+        groups = made.num_devices // made.sharing
+        filling += f", {made.largest_seeds // groups:,} on {each}{' device' * (made.sharing == 1)}"
+    update = [f"{short(made.flops)}FLOP"]
+    if made.bytes is not None:
+        update += [f"{show_bytes(made.bytes)} of traffic", f"{made.launches:,.0f} launches"]
+    limit = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}
+    shown = [
+        ("fits", fits),
+        ("devices", f"{made.num_devices} × {made.device}, {made.seeds_per_device} seeds on {each}"),
+        (
+            "memory of a device",
+            f"{show_bytes(made.memory)} of {show_bytes(made.memory_limit)} that a run may use "
+            f"({show_bytes(made.device_memory)} in all)",
+        ),
+        ("seeds that would fill the memory", filling),
+        ("an update on a device", ", ".join(update)),
+        ("takes at least", f"{made.seconds * 1e3:.3g} ms: {limit[made.bound_by]}"),
+        ("environment steps a second, at most", short(made.steps_per_second)),
+        ("seconds to compile", f"{made.compile_seconds:.0f}"),
+        ("compiled with", ", ".join(f"{name} {this}" for name, this in made.versions.items())),
+        ("tried with", TRIED),
+    ]
+    if made.temporaries is not None:
+        shown.insert(3, ("of which temporaries", show_bytes(made.temporaries)))
+    if made.collectives is not None:
+        listed = (f"{count} {name}" for name, count in sorted(made.collectives.items()))
+        shown.insert(5, ("collectives in the program", ", ".join(listed) or "none"))
+    return shown

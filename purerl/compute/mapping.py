@@ -13,10 +13,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from purerl.compute.mesh import ENVS, SEEDS, over_envs, place, seed_mesh
-from purerl.config.config import Config
-from purerl.networks.normalization import RewardScale
-from purerl.rollout import EnvCarry
+from purerl.compute.mesh import SEEDS, over_envs, place, seed_mesh
+
+Shardings = Callable[[PyTree, Mesh], PyTree]
 
 BLOCK_ENVS = 64  # environments that a CPU's core steps at once, where seeds have fewer
 # The compiler's third level takes a quarter longer, and what it makes of a rollout is slower.
@@ -29,6 +28,7 @@ def map_seeds(
     *broadcast: Any,
     mesh: Mesh | None = None,
     block: int = 1,
+    shardings: Shardings | None = None,
 ) -> Any:
     """Call `function(x, *broadcast)` for each entry x of a batch, compiled, on all local devices.
 
@@ -36,7 +36,8 @@ def map_seeds(
     same for all. A number of seeds that the devices do not divide is padded with repeats of the
     last, which are cut off again; where there are fewer seeds than local devices, some stay idle. A
     CPU computes up to `block` entries side by side, see `block_size`. The devices of a `mesh` may
-    be those of several processes. It can be part of a compiled function.
+    be those of several processes, and have an axis `envs`: `shardings` then says how the results
+    lie over it, see `seed_program`. It can be part of a compiled function.
     """
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
     mesh = seed_mesh(num_seeds=num_seeds) if mesh is None else mesh
@@ -44,7 +45,8 @@ def map_seeds(
     traced = _is_traced()
     if mesh.is_multi_process and not traced:
         padded = place(padded, NamedSharding(mesh, P(SEEDS)))
-    out = seed_program(function, mesh, block=block, nested=traced)(padded, *broadcast)
+    program = seed_program(function, mesh, block=block, nested=traced, shardings=shardings)
+    out = program(padded, *broadcast)
     return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
 
 
@@ -63,13 +65,13 @@ def _first(tree: PyTree, count: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[:count], tree)
 
 
-def block_size(config: Config) -> int:
+def block_size(num_envs: int) -> int:
     """How many seeds a CPU's core should compute side by side: as many as have 64 environments.
 
     The operations of a few environments cost what it takes to start them, which more seeds share;
     the products of many seeds are slower side by side than one after another.
     """
-    return max(1, BLOCK_ENVS // config.num_envs)
+    return max(1, BLOCK_ENVS // num_envs)
 
 
 def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
@@ -88,20 +90,22 @@ def seed_program(
     donate: bool = False,
     block: int = 1,
     nested: bool = False,
+    shardings: Shardings | None = None,
 ) -> Any:
     """The compiled form of a function of one seed, for batches that the axis `seeds` divides.
 
     Over `seeds` devices never talk to each other; over `envs` it is the compiler that makes them.
     The first `num_batched` arguments have a leading axis `[seeds]`, the others are common to all;
     `donate` gives away the first. A CPU takes up to `block` seeds at a time. Equal functions are
-    one program, and the last few are kept. `nested` is one that another program contains.
+    one program, and the last few are kept. `nested` is one that another program contains. Over
+    `envs`, `shardings(out, mesh)` says how each leaf of the result is laid out.
     """
     is_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def on_mesh(*args):
         batched, broadcast = args[:num_batched], args[num_batched:]
         on_device = functools.partial(_on_device, function, block if is_cpu else None)
-        return _on_mesh(on_device, mesh, batched, broadcast)
+        return _on_mesh(on_device, mesh, batched, broadcast, shardings)
 
     return jax.jit(
         on_mesh,
@@ -113,7 +117,11 @@ def seed_program(
 
 
 def _on_mesh(
-    on_device: Callable[..., Any], mesh: Mesh, batched: PyTree, broadcast: PyTree
+    on_device: Callable[..., Any],
+    mesh: Mesh,
+    batched: PyTree,
+    broadcast: PyTree,
+    shardings: Shardings | None,
 ) -> PyTree:
     """Give each device of a mesh its share of a batch, and all of what is broadcast."""
     # jaxlib 0.11.2 crashes where an array without entries is laid over several CPU devices: each
@@ -134,9 +142,9 @@ def _on_mesh(
         out_specs=P(SEEDS),
         check_vma=False,
     )(*args)
-    if over_envs(mesh) == 1:
+    if shardings is None or over_envs(mesh) == 1:
         return out
-    return jax.lax.with_sharding_constraint(out, shardings_of(out, mesh))
+    return jax.lax.with_sharding_constraint(out, shardings(out, mesh))
 
 
 def _share_of_empty(tree: PyTree, num_devices: int) -> PyTree:
@@ -169,17 +177,3 @@ def _on_device(
     )
     out = jax.lax.map(jax.vmap(one), blocks)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:share], out)
-
-
-def shardings_of(tree: PyTree, mesh: Mesh) -> PyTree:
-    """How each leaf of what a `seed_program` returns is laid out over a mesh."""
-
-    def one(node):
-        shared = P(SEEDS) if over_envs(mesh) == 1 else P(SEEDS, ENVS)
-        is_shared = isinstance(node, EnvCarry)
-        specs = jax.tree.map(lambda leaf: shared if is_shared else P(SEEDS), node)
-        if isinstance(node, RewardScale):
-            specs = eqx.tree_at(lambda scale: scale.discounted_return, specs, shared)
-        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-
-    return jax.tree.map(one, tree, is_leaf=lambda node: isinstance(node, EnvCarry | RewardScale))

@@ -4,6 +4,7 @@ Code that is written for one agent is traced with the mesh around it, and says h
 its arrays have environments; the compiler does the rest. Without an axis `envs` nothing is said.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, PyTree
 
 from purerl.checks import one_line
 
@@ -92,30 +93,6 @@ def spread_envs(tree: PyTree, axis: int) -> PyTree:
     return tree if devices == 1 else jax.tree.map(one, tree)
 
 
-def as_rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "rows ..."]:
-    """A rollout's array as rows `[T · N]`, or `[N · T]` where environments are spread.
-
-    There each device goes on with the rows of its own environments.
-    """
-    if over_envs() > 1:
-        return spread_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0)
-    return x.reshape(-1, *x.shape[2:])
-
-
-def of_rows(rows: Shaped[Array, "rows ..."], shape: tuple[int, ...]) -> Shaped[Array, "T N ..."]:
-    """Rows as the array `[T, N]` that they were made of."""
-    length, num_envs = shape
-    if over_envs() > 1:
-        return spread_envs(rows.reshape(num_envs, length, *rows.shape[1:]).swapaxes(0, 1), 1)
-    return rows.reshape(length, num_envs, *rows.shape[1:])
-
-
-def row_numbers(rows: Shaped[Array, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
-    """The places among `as_rows` of rows that are numbered `t · N + n`."""
-    length, num_envs = shape
-    return rows % num_envs * length + rows // num_envs if over_envs() > 1 else rows
-
-
 def place(tree: PyTree, shardings: Any) -> PyTree:
     """Arrays that every process has, laid out over devices that may be those of several.
 
@@ -135,3 +112,62 @@ def _place(leaf: Any, sharding: Any) -> Any:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def parse_devices(text: str, devices: Sequence[Any] | None = None) -> Mesh:
+    """`8`, or `4x2` for seeds times environments, as a mesh of so many of the devices.
+
+    **Arguments:** `devices` are those of a machine that is not here; by default all of this run.
+
+    **Raises:** `ValueError` for anything else, where there are not as many, and where a process
+    would have none.
+    """
+    match = re.fullmatch(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?", text)
+    if match is None:
+        raise ValueError(
+            f"devices = {text!r} cannot be read; write 8, or 4x2 for 4 groups of seeds with 2 "
+            f"devices each that share their environments."
+        )
+    seeds, envs, named = int(match[1]), int(match[2] or 1), f"devices = {text!r}"
+    if devices is None:
+        return mesh_of(seeds, envs, named)
+    if seeds * envs > len(devices):
+        raise ValueError(
+            f"{named} needs {seeds * envs} devices, and the target has {len(devices)}; use fewer."
+        )
+    return make_mesh(devices[: seeds * envs], envs)
+
+
+def mesh_of(seeds: int, envs: int, named: str) -> Mesh:
+    """The first devices as a mesh of this shape; `named` is what asked for it."""
+    needed, there = seeds * envs, jax.device_count()
+    if needed > there:
+        more = ""
+        if jax.devices()[0].platform == "cpu" and jax.process_count() == 1:
+            more = f", or set JAX_NUM_CPU_DEVICES={needed}"
+        raise ValueError(f"{named} needs {needed} devices, and there are {there}; use fewer{more}.")
+    if needed < there and jax.process_count() > 1:
+        raise ValueError(
+            f"{named} needs {needed} of the {there} devices that {jax.process_count()} processes "
+            f"have; with several processes use all."
+        )
+    return make_mesh(jax.devices()[:needed], envs)
+
+
+def shape_of(mesh: Mesh | None) -> dict[str, int] | None:
+    """A mesh as a header says it; None where it was not asked for."""
+    if mesh is None:
+        return None
+    return {SEEDS: mesh.shape[SEEDS]} | ({ENVS: over_envs(mesh)} if over_envs(mesh) > 1 else {})
+
+
+def mesh_from(shape: dict[str, int] | None) -> Mesh | None:
+    """The mesh that a header says.
+
+    **Raises:** `ValueError` where there are not as many devices.
+    """
+    if shape is None:
+        return None
+    seeds, envs = shape[SEEDS], shape.get(ENVS, 1)
+    size = f"{seeds}x{envs}" if envs > 1 else str(seeds)
+    return mesh_of(seeds, envs, f"the run's mesh, --devices {size},")

@@ -10,16 +10,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped, UInt
 
 from purerl.checks import divisors
 from purerl.compute.jaxprs import bind, program_of, run_program
 from purerl.compute.matmul import turn_rows
-from purerl.compute.mesh import num_seed_devices, over_envs
+from purerl.compute.mesh import (
+    num_seed_devices,
+    over_envs,
+    spread_envs,
+)
 from purerl.compute.platforms import by_platform
+from purerl.types import Baseline
 
 ROWS = 1024  # of a block, at most
 WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of its own there
+
+ROUNDS = 24
+
+CUT_ROWS = 64  # values of successors that are computed together
 
 
 def block_rows(num_rows: int) -> int:
@@ -110,3 +119,80 @@ def _block(rows: PyTree, size: int) -> PyTree:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows
     )
+
+
+def shuffles(key: Key[Array, ""], count: int, size: int) -> Int[Array, "count size"]:
+    """Draw `count` random orders of `size` rows, each a permutation of `0 … size − 1`.
+
+    In each of 24 rounds of a swap-or-not shuffle the indices pair up, i with `k − i` modulo `size`,
+    and a hash of the pair and the round says whether the two change places: a bijection for every
+    size. Nearly uniform: for a few rows not every order is as likely as another.
+
+    Hoang, Morris and Rogaway (2012), "An enciphering scheme based on a card shuffle".
+    """
+    offsets, masks = jax.random.bits(key, (2, ROUNDS, count, 1))
+    offsets = offsets % jnp.uint32(size)
+    index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.uint32), (count, size))
+    for i in range(ROUNDS):
+        partner = offsets[i] - index
+        partner = jnp.where(offsets[i] < index, partner + jnp.uint32(size), partner)
+        swapped = _hash(jnp.maximum(index, partner) ^ masks[i]) >> 31
+        index = jnp.where(swapped == 1, partner, index)
+    return index.astype(jnp.int32)
+
+
+def _hash(x: UInt[Array, "..."]) -> UInt[Array, "..."]:
+    """Mix 32 bits: the last steps of MurmurHash3."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _value_where_cut(
+    baseline: Baseline,
+    cut: Bool[Array, " rows"],
+    next_obs: Float[Array, "rows *obs"],
+    value: Float[Array, " rows"],
+) -> Float[Array, " rows"]:
+    """V of the observations behind a cut, which are few, in blocks of rows; else the given value.
+
+    For a CPU: on an accelerator the loop costs more than the values of all rows.
+    """
+    num_rows = len(cut)
+    size = min(num_rows, CUT_ROWS)
+    (found,) = jnp.nonzero(cut, size=num_rows + size, fill_value=num_rows)
+
+    def block(now):
+        start, value = now
+        rows = jax.lax.dynamic_slice(found, (start,), (size,))
+        of_cut = jax.vmap(baseline)(next_obs[jnp.minimum(rows, num_rows - 1)])
+        return start + size, value.at[rows].set(of_cut, mode="drop")
+
+    def is_left(now):
+        return now[0] < jnp.sum(cut)
+
+    return jax.lax.while_loop(is_left, block, (0, value))[1]
+
+
+def as_rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "rows ..."]:
+    """A rollout's array as rows `[T · N]`, or `[N · T]` where environments are spread.
+
+    There each device goes on with the rows of its own environments.
+    """
+    if over_envs() > 1:
+        return spread_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def of_rows(rows: Shaped[Array, "rows ..."], shape: tuple[int, ...]) -> Shaped[Array, "T N ..."]:
+    """Rows as the array `[T, N]` that they were made of."""
+    length, num_envs = shape
+    if over_envs() > 1:
+        return spread_envs(rows.reshape(num_envs, length, *rows.shape[1:]).swapaxes(0, 1), 1)
+    return rows.reshape(length, num_envs, *rows.shape[1:])
+
+
+def row_numbers(rows: Shaped[Array, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
+    """The places among `as_rows` of rows that are numbered `t · N + n`."""
+    length, num_envs = shape
+    return rows % num_envs * length + rows // num_envs if over_envs() > 1 else rows

@@ -5,6 +5,8 @@ from typing import Any
 import optax
 from jaxtyping import Float
 
+from purerl.config.config import Config
+
 
 def clipped_adam(
     learning_rate: Float[Any, ""] | float, max_grad_norm: Float[Any, ""] | float
@@ -15,4 +17,13 @@ def clipped_adam(
     """
     return optax.flatten(
         optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5))
+    )
+
+
+def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """The policy's and the baseline's optimiser, rebuilt from the traced hyperparameters."""
+    hyper = config.hyper
+    return (
+        config.optimizer(hyper.policy_learning_rate, hyper.max_grad_norm),
+        config.optimizer(hyper.baseline_learning_rate, hyper.max_grad_norm),
     )

@@ -7,15 +7,12 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from purerl.envs.gymnax import imported_later
-
-# What gymnax draws with.
-DRAWING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
+from purerl.envs import gymnax
 
 
 def env_names() -> tuple[str, ...]:
-    """The names that gymnax registers, sorted."""
-    return tuple(sorted(_gymnax().registered_envs))
+    """The names that environments are made by, sorted: those of gymnax."""
+    return gymnax.names()
 
 
 def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
@@ -41,14 +38,6 @@ def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
     return _import(name, dict(kwargs)) if ":" in name else _registered(name, dict(kwargs))
 
 
-def _gymnax() -> Any:
-    # Imported here: it starts the backend. What it draws with takes a second, and can wait.
-    with imported_later(*DRAWING):
-        import gymnax
-
-    return gymnax
-
-
 def _registered(name: str, kwargs: dict[str, Any]) -> Any:
     known = env_names()
     if name not in known:
@@ -59,7 +48,7 @@ def _registered(name: str, kwargs: dict[str, Any]) -> Any:
             f"env = {name!r} is not known; did you mean {nearest}? "
             f"An environment of your own is named package.module:Name."
         )
-    return _gymnax().make(name, **kwargs)[0]
+    return gymnax.make(name, **kwargs)
 
 
 def _import(path: str, kwargs: dict[str, Any]) -> Any:

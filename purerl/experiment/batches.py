@@ -11,15 +11,14 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy import ndarray
 
+from purerl.agents import Agent
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
 from purerl.evaluation import Evaluation
-from purerl.experiment.hosts.errors import RunError
 from purerl.experiment.hosts.memory import available
 from purerl.experiment.hosts.processes import several, to_host
-from purerl.experiment.hosts.stopping import interruptible
+from purerl.experiment.hosts.stopping import RunError, interruptible
 from purerl.experiment.programs import Programs
-from purerl.seeds import Agent
 from purerl.training import TrainState
 from purerl.types import Metrics
 

@@ -16,15 +16,13 @@ from purerl.experiment.batches import (
     to_save,
     train_chunks,
 )
-from purerl.experiment.hosts.errors import LostError, RunError, Stopped, is_at_once
 from purerl.experiment.hosts.processes import agreed, exchange, on_first
-from purerl.experiment.hosts.stopping import Signals
-from purerl.experiment.logging.hooks import Hooks
-from purerl.experiment.logging.telling import make_chunk, past_chunks
+from purerl.experiment.hosts.stopping import LostError, RunError, Signals, Stopped, is_at_once
+from purerl.experiment.logging.hooks import Hooks, make_chunk, past_chunks
 from purerl.experiment.programs import Programs
 from purerl.experiment.progress import Display
+from purerl.experiment.store.checkpoint_writer import Checkpoints
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.saving import Checkpoints
 from purerl.experiment.store.spec import Conduct, RunPlan
 from purerl.training import TrainState
 

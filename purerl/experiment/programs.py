@@ -1,77 +1,25 @@
 """The compiled programs of a run, for as many seeds at once as fit."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
-from purerl.compute.mapping import block_size, pad_seeds, seed_program, shardings_of
+from purerl.agents import Advance, Agent, Play, Start, agents_of, state_shardings
+from purerl.compute.mapping import block_size, pad_seeds, seed_program
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.evaluation import Evaluation, evaluate
-from purerl.experiment.hosts.garbage import no_collection
-from purerl.experiment.hosts.memory import available, needed, show_bytes, size_of
+from purerl.experiment.hosts.memory import available, needed, size_of
 from purerl.experiment.hosts.processes import exchange, several
-from purerl.seeds import Agent, agents_of
-from purerl.training import TrainState, advance, init
-from purerl.types import Metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """The state of one agent before training. It is a value, so that equal ones are one program."""
-
-    def __call__(self, agent: Agent, fixed: Config) -> TrainState:
-        return init(agent.key, eqx.combine(agent.varied, fixed))
-
-
-@dataclasses.dataclass(frozen=True)
-class Advance:
-    """A chunk of training of one agent."""
-
-    num_updates: int
-
-    def __call__(
-        self, state: TrainState, agent: Agent, fixed: Config
-    ) -> tuple[TrainState, Metrics]:
-        return advance(state, eqx.combine(agent.varied, fixed), self.num_updates)
-
-
-@dataclasses.dataclass(frozen=True)
-class Play:
-    """Greedy episodes of one agent, and as many with sampled actions, of each kind if asked for.
-
-    The keys are those of the agent and of the updates that it was trained for; those of one kind
-    are the same with the other and without.
-    """
-
-    num_episodes: int
-    max_steps: int
-    greedy: bool = True
-    sampled: bool = False
-
-    def __call__(
-        self, policy: Any, agent: Agent, updates: Int[Array, ""], fixed: Config
-    ) -> tuple[Evaluation | None, Evaluation | None]:
-        config = eqx.combine(agent.varied, fixed)
-        greedy_key, sampled_key = jax.random.split(jax.random.fold_in(agent.key, updates))
-
-        def play(key, greedy):
-            how = {"num_episodes": self.num_episodes, "max_steps": self.max_steps}
-            return evaluate(key, policy, config, greedy=greedy, **how)
-
-        return (
-            play(greedy_key, True) if self.greedy else None,
-            play(sampled_key, False) if self.sampled else None,
-        )
+from purerl.experiment.hosts.startup import no_collection
+from purerl.experiment.report.format import show_bytes
+from purerl.training import TrainState
 
 
 class Programs(NamedTuple):
@@ -219,7 +167,7 @@ def lower_init(mesh: Mesh, agents: Agent, fixed: Config) -> tuple[Any, TrainStat
     state = jax.tree.map(
         lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
         lowered.out_info,
-        shardings_of(lowered.out_info, mesh),
+        state_shardings(lowered.out_info, mesh),
     )
     return lowered, state
 
@@ -229,7 +177,7 @@ def lower_chunk(
 ) -> Any:
     """The program that trains a batch for a chunk, before it is compiled; of shapes, or arrays."""
     chunk = seed_program(
-        Advance(chunk_updates), mesh, num_batched=2, donate=True, block=block_size(fixed)
+        Advance(chunk_updates), mesh, num_batched=2, donate=True, block=block_size(fixed.num_envs)
     )
     return chunk.lower(state, agents, fixed)
 

@@ -16,14 +16,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from purerl.experiment.batches import Standing
-from purerl.experiment.hosts.memory import show_bytes
 from purerl.experiment.programs import Programs
-from purerl.experiment.report.format import short
-from purerl.experiment.report.statistics import Interval, fill_forward, iqm
+from purerl.experiment.report.format import short, short_list, show_bytes
+from purerl.experiment.report.statistics import fill_forward, iqm
 
 
 class Display:
@@ -91,28 +89,3 @@ class Display:
         parts.append(self.memory)
         self.status.plain = "  " + " · ".join(parts)
         self.progress.update(self.task, completed=now.updates)
-
-
-def short_list(values: Sequence[Any], most: int = 6) -> str:
-    """`3, 17, 21`, and only how many more where there are many."""
-    more = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(map(str, values[:most])) + more
-
-
-def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
-    """A table of two columns: what, and its figure."""
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
-    for what, figure in rows:
-        table.add_row(what, figure)
-    return table
-
-
-def show_interval(interval: Interval, digits: int = 1) -> str:
-    """`487.2 [471.0, 499.3]`, or the value alone where there is no interval."""
-    value, low, high = (f"{float(np.asarray(x)):.{digits}f}" for x in interval)
-    return value if low == "nan" else f"{value} [{low}, {high}]"
-
-
-def show(renderable: Any) -> None:
-    """Print something of rich's to stdout."""
-    Console().print(renderable)

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.compute.layout import mesh_from, shape_of
-from purerl.compute.mesh import require_mesh
+from purerl.compute.mesh import mesh_from, require_mesh, shape_of
 from purerl.config.config import Config
 from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
-from purerl.experiment.logging.hooks import Chunk, Hooks
+from purerl.experiment.logging.hooks import Chunk, Hooks, past_chunks
 from purerl.experiment.logging.loggers import describe_hooks, make_again
-from purerl.experiment.logging.telling import past_chunks
-from purerl.experiment.report.run_result import Run, Times, read_summary
-from purerl.experiment.runner import complete, make_run
+from purerl.experiment.report.run_result import Run, Times
+from purerl.experiment.runner import complete, make_run, write_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     has_checkpoints,
@@ -25,7 +23,7 @@ from purerl.experiment.store.checkpoints import (
     restore,
     restore_records,
 )
-from purerl.experiment.store.directory import write_header, write_run
+from purerl.experiment.store.directory import Lock, read_header, write_header
 from purerl.experiment.store.fingerprint import describe, digest, shapes
 from purerl.experiment.store.header import (
     as_json,
@@ -35,10 +33,8 @@ from purerl.experiment.store.header import (
     surroundings,
     warn_where_inexact,
 )
-from purerl.experiment.store.lock import Lock
-from purerl.experiment.store.records import Records
-from purerl.experiment.store.replan import config_with_budget, plan_of, read_header
-from purerl.experiment.store.spec import Conduct, RunPlan, check_plan
+from purerl.experiment.store.records import Records, read_summary
+from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, config_with_budget, plan_of
 from purerl.training import TrainState
 
 

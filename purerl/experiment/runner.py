@@ -7,11 +7,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from purerl.compute.layout import shape_of
-from purerl.compute.mesh import require_mesh
+from purerl.compute.mesh import require_mesh, shape_of
 from purerl.config.config import Config, require_one_setting
 from purerl.experiment.batches import divide
-from purerl.experiment.hosts.errors import Stopped
 from purerl.experiment.hosts.processes import (
     agreed,
     exchange,
@@ -20,23 +18,23 @@ from purerl.experiment.hosts.processes import (
     losses_told,
     on_first,
 )
-from purerl.experiment.hosts.stopping import Signals, interruptible
+from purerl.experiment.hosts.stopping import Signals, Stopped, interruptible
 from purerl.experiment.logging.hooks import Chunk, Hooks
 from purerl.experiment.logging.loggers import describe_hooks
 from purerl.experiment.loop import Loop
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.progress import Display
-from purerl.experiment.report.run_result import Run, Times
+from purerl.experiment.report.run_result import Run, Times, write_result
+from purerl.experiment.store.checkpoint_writer import Checkpoints
 from purerl.experiment.store.directory import (
+    Lock,
     choose_directory,
     header_written,
     make_room,
     require_unsaved,
-    write_run,
 )
-from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.files import written
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.saving import Checkpoints
 from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.seeds import seed_ids, seed_keys
 from purerl.training import TrainState
@@ -203,3 +201,17 @@ def make_run(
         times=times,
         resumed_at=start,
     )
+
+
+def write_run(result: Run, records: Records) -> None:
+    """Write the result of a run.
+
+    **Raises:** `RunError` where it cannot be written.
+    """
+    then = f"Make room and write it again: purerl resume {result.directory}"
+
+    def write() -> None:
+        with written("the result could not be written", f"; the last checkpoint stands. {then}"):
+            write_result(result, records)
+
+    on_first(write)

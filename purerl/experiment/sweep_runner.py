@@ -8,30 +8,22 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.compute.layout import shape_of
-from purerl.compute.mesh import require_mesh
+from purerl.compute.mesh import require_mesh, shape_of
 from purerl.config.config import Config
 from purerl.config.sweeps import one_setting, swept_values
 from purerl.experiment.batches import play_episodes, train_chunks
-from purerl.experiment.hosts.errors import Stopped
 from purerl.experiment.hosts.processes import several
-from purerl.experiment.hosts.stopping import Signals, interruptible
+from purerl.experiment.hosts.stopping import Signals, Stopped, interruptible
 from purerl.experiment.programs import Programs, compile_programs
 from purerl.experiment.progress import Display
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
 from purerl.experiment.store import files
-from purerl.experiment.store.directory import written
-from purerl.experiment.store.header import (
-    default_directory,
-    is_finished,
-    make_header,
-    require_same_run,
-)
-from purerl.experiment.store.lock import Lock
+from purerl.experiment.store.directory import Lock, default_directory, is_finished, require_same_run
+from purerl.experiment.store.files import write_signed, written
+from purerl.experiment.store.header import make_header
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.signed import write_signed
 from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, choose_chunk
 from purerl.seeds import seed_ids, seed_keys
 

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from purerl.returns import recurrence
+from purerl.compute.platforms import recurrence
 from purerl.types import Transition
 
 LIMIT = 10.0  # what is normalised is clipped to ± this

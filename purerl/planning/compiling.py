@@ -17,17 +17,17 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from purerl.compute.layout import parse_devices
-from purerl.compute.mesh import SEEDS, over_envs, require_mesh, seed_mesh
+from purerl.agents import Agent, Play
+from purerl.compute.mesh import SEEDS, over_envs, parse_devices, require_mesh, seed_mesh
 from purerl.config.config import Config
 from purerl.experiment.hosts.memory import needed
-from purerl.experiment.programs import Play, kept_beside, lower_chunk, lower_init, lower_play
+from purerl.experiment.programs import kept_beside, lower_chunk, lower_init, lower_play
 from purerl.experiment.runner import choose_chunk
 from purerl.planning import hlo
 from purerl.planning.flops import flops
 from purerl.planning.launches import launches
 from purerl.planning.targets import Target, parse_target
-from purerl.seeds import Agent, seed_ids
+from purerl.seeds import seed_ids
 from purerl.training import init, train_step
 
 EPISODES = 32  # of each seed, which a run plays at its end

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from purerl.checks import one_line
-from purerl.experiment.hosts.errors import RunError
-from purerl.experiment.hosts.memory import SHARE, show_bytes
-from purerl.experiment.report.format import short
+from purerl.experiment.hosts.memory import SHARE
+from purerl.experiment.hosts.stopping import RunError
 from purerl.planning.targets import parse_target, require_compiler
-
-TRIED = "jax 0.10.2 and 0.11.2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,41 +152,3 @@ def _as_json(request: dict[str, Any]) -> str:
             f"settings = {one_line(request['settings'])} cannot be given to another process; "
             f"use numbers, names and tuples of them."
         ) from None
-
-
-def rows(made: Plan) -> list[tuple[str, str]]:
-    """A plan as a table for people."""
-    fits = "yes" if made.fits else "no"
-    if not made.fits and made.largest_seeds:
-        fits += f"; in batches: --seed-batch {made.largest_seeds}"
-    each = "each" if made.sharing == 1 else f"each {made.sharing} that share their environments"
-    filling = f"about {made.largest_seeds:,}"
-    if made.num_devices > 1:
-        groups = made.num_devices // made.sharing
-        filling += f", {made.largest_seeds // groups:,} on {each}{' device' * (made.sharing == 1)}"
-    update = [f"{short(made.flops)}FLOP"]
-    if made.bytes is not None:
-        update += [f"{show_bytes(made.bytes)} of traffic", f"{made.launches:,.0f} launches"]
-    limit = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}
-    shown = [
-        ("fits", fits),
-        ("devices", f"{made.num_devices} × {made.device}, {made.seeds_per_device} seeds on {each}"),
-        (
-            "memory of a device",
-            f"{show_bytes(made.memory)} of {show_bytes(made.memory_limit)} that a run may use "
-            f"({show_bytes(made.device_memory)} in all)",
-        ),
-        ("seeds that would fill the memory", filling),
-        ("an update on a device", ", ".join(update)),
-        ("takes at least", f"{made.seconds * 1e3:.3g} ms: {limit[made.bound_by]}"),
-        ("environment steps a second, at most", short(made.steps_per_second)),
-        ("seconds to compile", f"{made.compile_seconds:.0f}"),
-        ("compiled with", ", ".join(f"{name} {this}" for name, this in made.versions.items())),
-        ("tried with", TRIED),
-    ]
-    if made.temporaries is not None:
-        shown.insert(3, ("of which temporaries", show_bytes(made.temporaries)))
-    if made.collectives is not None:
-        listed = (f"{count} {name}" for name, count in sorted(made.collectives.items()))
-        shown.insert(5, ("collectives in the program", ", ".join(listed) or "none"))
-    return shown

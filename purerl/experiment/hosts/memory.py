@@ -52,15 +52,6 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def show_bytes(count: int | float) -> str:
-    """Bytes for people: `1.5 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def _free_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from numpy import ndarray
 
-from purerl.experiment.hosts.errors import LostError, RunError
+from purerl.experiment.hosts.stopping import LostError, RunError
 
 ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "RunError": RunError}
 # What jax raises where the other side of a collective, or of the coordination service, is gone.

@@ -85,3 +85,24 @@ def interruptible(function: Callable[..., T], *args: Any) -> T:
     if not succeeded:
         raise value
     return value
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, in one line; what was saved stands."""
+
+
+class LostError(RunError):
+    """A run of which another process has died."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that a signal has stopped, after its state was saved."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def is_at_once(error: BaseException | None) -> bool:
+    """Whether an error is a second Ctrl-C, after which nothing is waited for."""
+    return isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from purerl.checks import require
 from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.report.statistics import iqm
 
@@ -200,13 +201,3 @@ def make_again(described: Sequence[dict[str, Any]]) -> list[Any]:
         )
     made = [each for each in described if "logger" in each]
     return [make_logger(each["logger"], **each["arguments"]) for each in made]
-
-
-def require(module: str, extra: str) -> None:
-    """Refuse what needs a package that is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        raise ValueError(
-            f"{module} is not installed; install purerl[{extra}] or {module} for this."
-        )

@@ -11,18 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-import purerl
+from purerl import __version__
 from purerl.checks import require_seed
 from purerl.config.config import Config
 from purerl.envs import Box, Discrete, Space
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import damage, newest, restore
+from purerl.experiment.store.directory import in_use, read_header
 from purerl.experiment.store.fingerprint import describe, digest, shapes
 from purerl.experiment.store.header import as_json, differences, env_name, list_differences
-from purerl.experiment.store.lock import in_use
 from purerl.experiment.store.rebuild import NotNamedError, rebuild_plug
-from purerl.experiment.store.replan import plan_of, read_header
-from purerl.experiment.store.spec import RunPlan
+from purerl.experiment.store.spec import RunPlan, plan_of
 from purerl.networks.network import Carried, carried
 from purerl.networks.normalization import no_stats
 from purerl.training import TrainState
@@ -34,7 +33,7 @@ def save_policy(path: str | Path, policy: Carried, config: Config) -> None:
     """Write a policy, the statistics that it normalises with, and what is needed to rebuild it."""
     spec = config.env_spec
     header = {
-        "purerl": purerl.__version__,
+        "purerl": __version__,
         "env": env_name(config),
         "policy": describe(config.policy),
         "normalize_obs": policy.stats is not None,

@@ -9,17 +9,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from purerl.agents import Agent, Play, agents_of
 from purerl.checks import require_positive_int, require_seed
 from purerl.compute.mapping import pad_seeds, seed_program
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
 from purerl.experiment.play.policies import load_states
-from purerl.experiment.programs import Play
 from purerl.experiment.report.statistics import OverSeeds, known, over_seeds
 from purerl.experiment.store import files
 from purerl.experiment.store.spec import RunPlan
-from purerl.seeds import Agent, agents_of, seed_keys
+from purerl.seeds import seed_keys
 
 BLOCK = 256  # episodes of a seed that are played at once, at most
 

@@ -12,7 +12,7 @@ from purerl.experiment.report.statistics import (
     probability_of_improvement,
     share_at,
 )
-from purerl.experiment.store.saved import Saved, read_run, short_names
+from purerl.experiment.store.records import Saved, read_run, short_names
 
 
 class Compared(NamedTuple):

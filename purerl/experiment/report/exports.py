@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from purerl.experiment.logging.loggers import require
+from purerl.checks import require
 from purerl.experiment.report.comparison import require_one_kind
 from purerl.experiment.report.format import ranges
 from purerl.experiment.store import files
-from purerl.experiment.store.records import EVALUATED, UPDATES
-from purerl.experiment.store.saved import Saved
+from purerl.experiment.store.records import EVALUATED, UPDATES, Saved
 from purerl.types import Metrics
 
 

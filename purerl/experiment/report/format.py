@@ -1,6 +1,11 @@
 """Numbers in words, for tables, displays and axes."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from purerl.experiment.report.statistics import Interval
 
 
 def short(number: int | float) -> str:
@@ -25,3 +30,24 @@ def ranges(ids: Sequence[int]) -> str:
         else:
             runs.append([each])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def short_list(values: Sequence[Any], most: int = 6) -> str:
+    """`3, 17, 21`, and only how many more where there are many."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(str, values[:most])) + more
+
+
+def show_interval(interval: Interval, digits: int = 1) -> str:
+    """`487.2 [471.0, 499.3]`, or the value alone where there is no interval."""
+    value, low, high = (f"{float(np.asarray(x)):.{digits}f}" for x in interval)
+    return value if low == "nan" else f"{value} [{low}, {high}]"
+
+
+def show_bytes(count: int | float) -> str:
+    """Bytes for people: `1.5 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,16 @@ from purerl.experiment.report.statistics import (
     share_at,
 )
 from purerl.experiment.store import files
-from purerl.experiment.store.fingerprint import fingerprint
+from purerl.experiment.store.files import write_signed
 from purerl.experiment.store.header import env_name
 from purerl.experiment.store.records import Evaluations, Records
-from purerl.experiment.store.signed import DamagedError, read_signed, write_signed
 from purerl.networks.network import Carried
 from purerl.training import TrainState
 from purerl.types import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+from purerl.experiment.store.records import _result_of
 
 
 class Times(NamedTuple):
@@ -201,17 +201,3 @@ def write_result(result: Run, records: Records) -> None:
         **_result_of(result.config),
     }
     write_signed(result.directory / files.SUMMARY, told)
-
-
-def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
-    """What `write_result` has told of a run; None where it has not, or of another config."""
-    try:
-        summary = read_signed(directory / files.SUMMARY)
-    except (FileNotFoundError, DamagedError):
-        return None
-    of_config = _result_of(config).items() <= summary.items()
-    return summary if of_config and (directory / files.METRICS).exists() else None
-
-
-def _result_of(config: Config) -> dict[str, Any]:
-    return {"fingerprint": fingerprint(config), "num_updates": config.num_updates}

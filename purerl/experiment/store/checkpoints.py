@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from purerl.experiment.store import files
+from purerl.experiment.store.files import DamagedError, read_signed, sha256
+from purerl.experiment.store.orbax import _as, _plain_like, orbax
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.signed import DamagedError, read_signed, sha256
 
 CHECKPOINTS = "checkpoints"
 RECORDS = "records"
@@ -130,39 +130,6 @@ def read_manifest(directory: Path, updates: int) -> dict[str, Any]:
     return read_signed(directory / CHECKPOINTS / str(updates) / MANIFEST)
 
 
-def plain(states: PyTree) -> PyTree:
-    """States as NumPy arrays, typed keys as their numbers; None for an empty array.
-
-    What is on a device is copied: its place is given away with the next chunk. orbax refuses empty
-    arrays, of which the shape tells everything. Arrays that are spread over several processes stay
-    where they are.
-    """
-
-    def one(leaf: Any) -> np.ndarray | jax.Array | None:
-        if not leaf.size:
-            return None
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        data = jax.random.key_data(leaf) if is_key else leaf
-        is_here = isinstance(data, jax.Array) and data.is_fully_addressable
-        return np.array(data) if is_here else data
-
-    return jax.tree.map(one, states)
-
-
-def _plain_like(leaf: Any) -> np.ndarray | None:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-    return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
-
-
-def _as(restored: Any, like: Any) -> Any:
-    if like is not None and jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(restored, impl=like.dtype._impl)
-    if restored is None and like is not None:
-        return np.empty(like.shape, like.dtype)
-    return restored
-
-
 def found(directory: Path) -> list[int]:
     """The checkpoints that are there, newest first."""
     names = [path.name for path in (directory / CHECKPOINTS).glob("*") if path.is_dir()]
@@ -197,9 +164,3 @@ def files_of(step: Path) -> list[str]:
     """
     found = (path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file())
     return sorted(name for name in found if name not in (MANIFEST, MANIFEST + files.PART))
-
-
-def orbax() -> Any:
-    import orbax.checkpoint  # it takes a second: only where something is saved or restored
-
-    return orbax.checkpoint

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import jax
 
-import purerl
+from purerl import __version__
 from purerl.config.config import Config
 from purerl.experiment.hosts.startup import count_cores, describe_cpu
 from purerl.experiment.store import files
+from purerl.experiment.store.files import DamagedError, read_signed
 from purerl.experiment.store.fingerprint import PACKAGES, describe, digest, fingerprint, shapes
-from purerl.experiment.store.signed import DamagedError, read_signed
 
 # Settings of jax, and variables, that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
@@ -62,7 +62,7 @@ def surroundings() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "versions": {
-            "purerl": purerl.__version__,
+            "purerl": __version__,
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in PACKAGES if name != "purerl"},
         },
@@ -129,34 +129,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def same_run(header: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two headers are of the same agents: equal config, root and seeds."""
-    return all(header.get(name) == other.get(name) for name in ("fingerprint", "root", "seeds"))
-
-
-def default_directory(config: Config, header: dict[str, Any], suffix: str = "") -> Path:
-    """`runs/ENV-ALGORITHM`, numbered from 2 on where another run or a finished one is there."""
-    name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
-    number = 1
-    while True:
-        directory = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        found = find_header(directory)
-        if found is None or (same_run(found, header) and not is_finished(directory, header)):
-            return directory
-        number += 1
-
-
-def is_finished(directory: Path, header: dict[str, Any]) -> bool:
-    """Whether a directory holds the result of a run, or of a sweep that no signal has stopped."""
-    if header["kind"] == "run":
-        return (directory / files.SUMMARY).exists()
-    try:
-        swept = json.loads((directory / files.SWEEP).read_text())
-    except (OSError, ValueError):
-        return False
-    return swept.get("updates") == header["config"]["num_updates"]
-
-
 def env_name(config: Config) -> str:
     """The environment's own name, or its class's."""
     return getattr(config.env, "name", type(config.env).__name__)
@@ -170,23 +142,6 @@ def find_header(directory: Path) -> dict[str, Any] | None:
         return None
     except DamagedError:
         return {}
-
-
-def require_same_run(directory: Path, header: dict[str, Any]) -> None:
-    """Refuse a directory that holds another run.
-
-    **Raises:** `ValueError` where it does.
-    """
-    found = find_header(directory)
-    if found is None or same_run(found, header):
-        return
-    named = f"directory = {str(directory)!r} holds another run"
-    if not found:
-        raise ValueError(f"{named}, whose {files.HEADER} is damaged; name another directory.")
-    parts = ("kind", "root", "seeds", "config")
-    before, now = ({name: each.get(name) for name in parts} for each in (found, as_json(header)))
-    told = list_differences(differences(before, now)) or "the code of its functions"
-    raise ValueError(f"{named}, which differs: {told}; name another directory.")
 
 
 def as_json(value: Any) -> Any:

@@ -5,10 +5,6 @@ writes the rest, and last the manifest.
 """
 
 import contextlib
-import logging
-import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.experiment.hosts.errors import LostError, RunError
 from purerl.experiment.hosts.processes import is_first, is_loss, on_first, several
+from purerl.experiment.hosts.stopping import LostError, RunError
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     CHECKPOINTS,
@@ -26,12 +22,11 @@ from purerl.experiment.store.checkpoints import (
     RECORDS,
     files_of,
     newest,
-    orbax,
-    plain,
     read_manifest,
 )
+from purerl.experiment.store.files import sha256, write_signed
+from purerl.experiment.store.orbax import _quiet, orbax, plain
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.signed import sha256, write_signed
 
 
 class Checkpoints:
@@ -172,44 +167,3 @@ class Checkpoints:
             f"the checkpoint of update {updates} could not be written: {reason}; {kept}. "
             f"To {then}: purerl resume {self.directory}"
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let orbax not print the tracebacks of an error that it also raises.
-
-    After a failure its other writes come back to an event loop that is closed, or fail too with
-    nobody to tell, for a while: what is printed of that is left out from then on.
-    """
-    logger, loop = logging.getLogger("absl"), logging.getLogger("asyncio")
-    level, raised, unraisable = logger.level, sys.excepthook, sys.unraisablehook
-    filters = list(loop.filters)
-
-    def shows(kind: Any, error: BaseException, traceback: Any) -> None:
-        if not _is_late(error):
-            raised(kind, error, traceback)
-
-    def shows_unraisable(told: Any) -> None:  # a callback from C has nobody to raise to
-        if not _is_late(told.exc_value):
-            unraisable(told)
-
-    logger.setLevel(logging.CRITICAL + 1)
-    loop.addFilter(_is_news)
-    sys.excepthook, sys.unraisablehook = shows, shows_unraisable
-    try:
-        yield
-        sys.excepthook, sys.unraisablehook = raised, unraisable
-        loop.filters[:] = filters
-    finally:
-        logger.setLevel(level)
-
-
-def _is_late(error: BaseException | None) -> bool:
-    in_main = threading.current_thread() is threading.main_thread()
-    return str(error) == "Event loop is closed" and not in_main
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record of asyncio is not that of a write for which there was no room."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, Exception) and files.is_full(error))

@@ -1,0 +1,65 @@
+# The public names, each with the module that it comes from. `__init__.py` reads them here.
+
+from purerl.agents import train_seeds as train_seeds
+from purerl.agents import train_sweep as train_sweep
+from purerl.algorithms import A2C as A2C
+from purerl.algorithms import PPO as PPO
+from purerl.algorithms import REINFORCE as REINFORCE
+from purerl.algorithms import VPG as VPG
+from purerl.algorithms import Algorithm as Algorithm
+from purerl.config.config import Config as Config
+from purerl.config.factories import a2c as a2c
+from purerl.config.factories import ppo as ppo
+from purerl.config.factories import reinforce as reinforce
+from purerl.config.factories import vpg as vpg
+from purerl.config.optimizers import clipped_adam as clipped_adam
+from purerl.config.presets import preset as preset
+from purerl.config.sweeps import LogUniform as LogUniform
+from purerl.config.sweeps import Uniform as Uniform
+from purerl.config.sweeps import sweep as sweep
+from purerl.distributions import Categorical as Categorical
+from purerl.distributions import DiagonalGaussian as DiagonalGaussian
+from purerl.distributions import SquashedGaussian as SquashedGaussian
+from purerl.envs import Box as Box
+from purerl.envs import Discrete as Discrete
+from purerl.envs import env_names as env_names
+from purerl.envs import make_env as make_env
+from purerl.evaluation import Evaluation as Evaluation
+from purerl.evaluation import evaluate as evaluate
+from purerl.experiment.hosts.stopping import RunError as RunError
+from purerl.experiment.hosts.stopping import Stopped as Stopped
+from purerl.experiment.logging.hooks import Chunk as Chunk
+from purerl.experiment.logging.loggers import JsonLines as JsonLines
+from purerl.experiment.logging.loggers import TensorBoard as TensorBoard
+from purerl.experiment.logging.loggers import WeightsAndBiases as WeightsAndBiases
+from purerl.experiment.play.policies import load_policy as load_policy
+from purerl.experiment.play.policies import save_policy as save_policy
+from purerl.experiment.report.run_result import Run as Run
+from purerl.experiment.report.sweep_ranking import Sweep as Sweep
+from purerl.experiment.resuming import resume as resume
+from purerl.experiment.runner import run as run
+from purerl.experiment.sweep_runner import run_sweep as run_sweep
+from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
+from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
+from purerl.networks.network import carried as carried
+from purerl.planning.plans import Plan as Plan
+from purerl.planning.plans import plan as plan
+from purerl.returns import gae as gae
+from purerl.returns import reward_to_go as reward_to_go
+from purerl.seeds import seed_keys as seed_keys
+from purerl.training import TrainState as TrainState
+from purerl.training import advance as advance
+from purerl.training import init as init
+from purerl.training import train as train
+from purerl.training import train_step as train_step
+from purerl.types import Baseline as Baseline
+from purerl.types import Distribution as Distribution
+from purerl.types import Env as Env
+from purerl.types import Estimate as Estimate
+from purerl.types import Hyperparams as Hyperparams
+from purerl.types import Metrics as Metrics
+from purerl.types import Policy as Policy
+from purerl.types import Transition as Transition
+
+__version__: str
+__all__: list[str]
