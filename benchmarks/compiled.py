@@ -23,8 +23,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
 import purerl
 from purerl.compute.mesh import seed_mesh
 from purerl.planning import hlo
-from purerl.planning.compiling import lower
-from purerl.planning.launches import Block, launches
+from purerl.planning.compiling import PlannedRun
+from purerl.planning.launches import LaunchBlock, count_launches
 from purerl.planning.targets import parse_target, require_compiler
 
 RESULTS = Path(__file__).parent / "results/compiled.json"
@@ -45,10 +45,10 @@ def measure(target_name: str, program: str) -> dict[str, Any]:
         rollout_length=ROLLOUT_LENGTH,
         total_steps=per_update * CHUNK_UPDATES,
     )
-    lowered = lower(config, SEEDS * mesh.size, mesh, CHUNK_UPDATES)
-    compiled = lowered.compile(target.compiler_options or None)
-    module = hlo.read(compiled.as_text())
-    update = update_in(launches(module))
+    run = PlannedRun(config, SEEDS * mesh.size, mesh, CHUNK_UPDATES)
+    compiled = run.chunk().compile(target.compiler_options or None)
+    module = hlo.parse_hlo(compiled.as_text())
+    update = update_in(count_launches(module))
     rollouts = list(update.find("rollout.py"))
     in_rollouts = sum(loop.trips * loop.total_launches for loop in rollouts)
     return {
@@ -69,15 +69,15 @@ def compiler(target_name: str) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ("jax", "libtpu") if name in versions)
 
 
-def update_in(block: Block) -> Block:
+def update_in(block: LaunchBlock) -> LaunchBlock:
     """The body of the innermost loop over updates: one update."""
     for loop in block.loops:
-        if loop.places and loop.places[0].file == "train.py":
+        if loop.places and loop.places[0].file == "training.py":
             return update_in(loop)
     return block
 
 
-def table(loop: Block, turns: int = 1) -> list[dict[str, Any]]:
+def table(loop: LaunchBlock, turns: int = 1) -> list[dict[str, Any]]:
     """A loop and those in it: where each comes from, its turns in an update, a turn's launches."""
     where = " in ".join(place.function for place in loop.places[:2])
     turns *= loop.trips

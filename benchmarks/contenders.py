@@ -63,7 +63,7 @@ def purerl(work: dict[str, int]) -> Train:
         epochs=EPOCHS,
         num_minibatches=MINIBATCHES,
         hidden=HIDDEN,
-        anneal=(),
+        schedule={},
     )
 
     def train(root: int) -> Callable[[], int]:
@@ -134,9 +134,7 @@ def sb3(work: dict[str, int]) -> Train:
     """Stable-Baselines3 on `DummyVecEnv`: one seed, with the number of threads that suits it."""
     import torch  # pyright: ignore[reportMissingImports]
     from stable_baselines3 import PPO  # pyright: ignore[reportMissingImports]
-    from stable_baselines3.common.env_util import (  # pyright: ignore[reportMissingImports]
-        make_vec_env,
-    )
+    from stable_baselines3.common.env_util import make_vec_env  # pyright: ignore[reportMissingImports]
 
     def train(root: int) -> Callable[[], int]:
         model = PPO(

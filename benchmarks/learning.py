@@ -20,7 +20,7 @@ from surroundings import surroundings
 import purerl
 from purerl.config.presets import PRESETS, TARGETS
 from purerl.experiment.hosts.startup import use_all_cores
-from purerl.experiment.report.format import short, show_interval
+from purerl.experiment.report.format import format_interval, format_number
 from purerl.experiment.report.statistics import Interval
 from purerl.experiment.store.files import write_json
 
@@ -97,8 +97,8 @@ def table(output: Path) -> str:
             env,
             f"`{algo}`",
             str(result["seeds"]),
-            short(result["env_steps_per_seed"]),
-            show_interval(interval),
+            format_number(result["env_steps_per_seed"]),
+            format_interval(interval),
             "–" if published is None else f"{published:g}",
             "–" if target is None else f"{target:g}",
             "–" if share is None else f"{share:.0%}",

@@ -32,11 +32,11 @@ from measures import show_table, spread
 from surroundings import surroundings
 
 import purerl
-from purerl.compute.mapping import block_size, map_seeds, seed_program
+from purerl.compute.mapping import block_size, map_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment.hosts.startup import use_all_cores
 from purerl.rollout import collect
-from purerl.update import make_batch, minibatches, update_baseline, update_policy, values
+from purerl.update import make_batch, minibatch_rows, rollout_values, update_baseline, update_policy
 
 TOP = Path(__file__).resolve().parents[1]
 PHASES = ("rollout", "estimate", "policy update", "baseline update")
@@ -51,9 +51,9 @@ def rollout(state: Any, config: Any) -> Any:
 def estimate(state: Any, transitions: Any, config: Any) -> Any:
     """What the losses take, of a rollout, and the rows of each minibatch."""
     baseline = state.learner.baseline
-    value, next_value = (None, None) if baseline is None else values(baseline, transitions)
+    value, next_value = (None, None) if baseline is None else rollout_values(baseline, transitions)
     made = config.algorithm.estimate(transitions, value, next_value, config.hyper)
-    return make_batch(transitions, value, made), minibatches(state.key, config)
+    return make_batch(transitions, value, made), minibatch_rows(state.key, config)
 
 
 def policy_update(state: Any, batch: Any, rows: Any, config: Any) -> Any:
@@ -82,7 +82,7 @@ def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]
 
     def mapped(function: Callable[..., Any], *batched: Any) -> Callable[[], Any]:
         block = block_size(config.num_envs)
-        program = seed_program(function, mesh, num_batched=len(batched), block=block)
+        program = program_over_seeds(function, mesh, num_batched=len(batched), block=block)
         return lambda: jax.block_until_ready(program(*batched, config))
 
     state = mapped(purerl.init, keys)()
@@ -140,7 +140,7 @@ def table(seconds: dict[str, list[float]], env_steps: int) -> str:
 
 def trace(folder: Path, keys: Any, config: Any) -> None:
     """Leave a profile of one whole step, of few seeds: on a CPU it has an entry for every loop."""
-    program = seed_program(purerl.train_step, seed_mesh())
+    program = program_over_seeds(purerl.train_step, seed_mesh())
     state, _ = jax.block_until_ready(program(map_seeds(purerl.init, keys, config), config))
     with jax.profiler.trace(str(folder)):
         jax.block_until_ready(program(state, config))

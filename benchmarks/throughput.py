@@ -43,9 +43,9 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
     import jax
 
     import purerl
-    from purerl.compute.mapping import block_size, pad_seeds, seed_program
+    from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
     from purerl.compute.mesh import seed_mesh
-    from purerl.experiment.hosts.memory import needed
+    from purerl.experiment.hosts.memory import program_bytes
     from purerl.experiment.hosts.startup import use_all_cores
 
     use_all_cores()
@@ -60,7 +60,7 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
 
     start = time.perf_counter()
     # The program of `train_seeds` itself: within another it would be compiled with other options.
-    program = seed_program(purerl.train, mesh, block=block_size(config.num_envs))
+    program = program_over_seeds(purerl.train, mesh, block=block_size(config.num_envs))
     lowered = program.lower(keys[0], config)
     lowering = time.perf_counter() - start
     start = time.perf_counter()
@@ -88,7 +88,7 @@ def measure(algo: str, seeds: int, num_envs: int, updates: int | None, repeats: 
         "run_seconds": seconds[1:],
         "steps_per_second": [env_steps / each for each in seconds[1:]],
         "devices": mesh.size,
-        "device_bytes": needed(compiled),
+        "device_bytes": program_bytes(compiled),
         "peak_device_bytes": stats.get("peak_bytes_in_use"),
         "peak_rss_bytes": peak_rss(),
         "imported_rss_bytes": imported,

@@ -41,7 +41,7 @@ from purerl.experiment.runner import run as run
 from purerl.experiment.sweep_runner import run_sweep as run_sweep
 from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
 from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
-from purerl.networks.network import carried as carried
+from purerl.networks.network import as_network as as_network
 from purerl.planning.plans import Plan as Plan
 from purerl.planning.plans import plan as plan
 from purerl.returns import gae as gae

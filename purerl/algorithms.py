@@ -1,6 +1,6 @@
-"""Algorithms as values: what is learnt from a rollout, as a tuple of pure functions.
+"""Algorithms as values: tuples of pure functions that say what is learnt from a rollout.
 
-A new algorithm is a line, and one piece is changed with `_replace`:
+A new algorithm is one line. To change one function, use `_replace`:
 `VPG._replace(policy_loss=my_loss)`.
 """
 
@@ -41,7 +41,7 @@ def monte_carlo_estimate(
 ) -> Estimate:
     """Reward-to-go of whole episodes; the unfinished tail of a rollout has weight 0.
 
-    A truncated episode is over: its return is the sum of what it got.
+    A truncated episode counts as finished, without a bootstrap.
     """
     del value, next_value
     advantage = reward_to_go(
@@ -50,9 +50,9 @@ def monte_carlo_estimate(
         terminated=rollout.terminated,
         truncated=rollout.truncated,
     )
-    done = rollout.terminated | rollout.truncated
-    finished = jnp.cumsum(done[::-1], axis=0)[::-1] > 0
-    weight = finished.astype(advantage.dtype)
+    episode_ends = rollout.terminated | rollout.truncated
+    is_finished = jnp.cumsum(episode_ends[::-1], axis=0)[::-1] > 0
+    weight = is_finished.astype(advantage.dtype)
     return Estimate(advantage=advantage, value_target=advantage, weight=weight)
 
 
@@ -62,7 +62,7 @@ def baseline_estimate(
     next_value: Float[Array, "T N"],
     hyper: Hyperparams,
 ) -> Estimate:
-    """`Â = G − V`: reward-to-go, bootstrapped with V where an episode is cut, less the baseline."""
+    """`Â = G − V`: reward-to-go, bootstrapped with V where an episode is cut, minus V."""
     value_target = reward_to_go(
         rollout.reward,
         hyper.discount,

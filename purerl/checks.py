@@ -1,4 +1,4 @@
-"""Checks of single values, each with one line that names the value and what would do."""
+"""Checks of single values. An error is one line that names the value and what to use instead."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,20 +12,17 @@ def divisors(number: int) -> list[int]:
     return small + [number // d for d in reversed(small) if d * d != number]
 
 
-def require_divisor(name: str, value: int, of: str, number: int) -> None:
-    """Refuse a size that does not divide another, and name the nearest that do."""
+def require_divisor(name: str, value: int, number_name: str, number: int) -> None:
+    """Refuse a size that does not divide a number, and name the nearest that do."""
     if number % value == 0:
         return
-    near = sorted(sorted(divisors(number), key=lambda d: abs(d - value))[:5])
-    raise ValueError(
-        f"{of} = {number} is not divisible by {name} = {value}; "
-        f"use {', '.join(map(str, near[:-1]))} or {near[-1]}."
-        if len(near) > 1
-        else f"{of} = {number} is not divisible by {name} = {value}; use {near[0]}."
-    )
+    nearest = sorted(sorted(divisors(number), key=lambda d: abs(d - value))[:5])
+    *others, last = map(str, nearest)
+    use = f"{', '.join(others)} or {last}" if others else last
+    raise ValueError(f"{number_name} = {number} is not divisible by {name} = {value}; use {use}.")
 
 
-def one_line(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """The repr of a value for an error message: one line, cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
@@ -34,26 +31,26 @@ def one_line(value: Any) -> str:
 def require_positive_int(name: str, value: Any) -> None:
     """Refuse a count that is not an int of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} = {one_line(value)} must be a whole number of at least 1.")
+        raise ValueError(f"{name} = {short_repr(value)} must be a whole number of at least 1.")
 
 
 def require_bool(name: str, value: Any) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} = {one_line(value)} must be True or False.")
+        raise ValueError(f"{name} = {short_repr(value)} must be True or False.")
 
 
 def require_seed(seed: Any, seed_ids: Sequence[int]) -> int:
-    """Refuse a seed that is not among those of a run; else its place among them."""
+    """The position of a seed among those of a run; refuse a seed that is not there."""
     if seed not in seed_ids:
         raise ValueError(
-            f"seed = {one_line(seed)} is not in this run; use one of {one_line(seed_ids)}."
+            f"seed = {short_repr(seed)} is not in this run; use one of {short_repr(seed_ids)}."
         )
     return seed_ids.index(seed)
 
 
-def require(module: str, extra: str) -> None:
-    """Refuse what needs a package that is not installed."""
+def require_package(module: str, extra: str) -> None:
+    """Refuse to go on without a package, and name the extra that installs it."""
     import importlib.util
 
     if importlib.util.find_spec(module) is None:

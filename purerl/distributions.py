@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 NODES = 16  # of the quadrature for a squashed Gaussian's entropy
-FEW = 8  # actions that are compared one by one
-EDGE = 1 - 1e-6  # the largest tanh that is taken back
+FEW = 8  # up to so many actions are compared one by one
+EDGE = 1 - 1e-6  # the largest tanh that is inverted
 
 
 class Categorical(eqx.Module):
@@ -39,14 +39,14 @@ class Categorical(eqx.Module):
         return -jnp.sum(jnp.where(possible, jnp.exp(log_probs) * log_probs, 0))
 
     def mode(self) -> Int[Array, ""]:
-        """The most likely action; the first of several."""
+        """The most likely action; the first where several are."""
         return _argmax(self.logits)
 
 
 def _argmax(x: Float[Array, " n"]) -> Int[Array, ""]:
-    """The first index of the largest of a few numbers; of many, by a reduction.
+    """The first index of the largest number.
 
-    Comparisons become part of the operations around them: a kernel less in every step.
+    A few are compared one by one: that fuses with the operations around, and saves a kernel a step.
     """
     if x.shape[0] > FEW:
         return jnp.argmax(x).astype(jnp.int32)
@@ -102,10 +102,10 @@ class SquashedGaussian(eqx.Module):
 
         An action at a bound, where tanh has rounded to ±1, counts as one just inside it.
         """
-        centred = 2 * (action - self.low) / (self.high - self.low) - 1
-        u = jnp.arctanh(jnp.clip(centred, -EDGE, EDGE))
-        density = jax.scipy.stats.norm.logpdf(u, self.loc, self.scale)
-        return jnp.sum(density - self._log_slope(u))
+        tanh_u = 2 * (action - self.low) / (self.high - self.low) - 1
+        u = jnp.arctanh(jnp.clip(tanh_u, -EDGE, EDGE))
+        log_density = jax.scipy.stats.norm.logpdf(u, self.loc, self.scale)
+        return jnp.sum(log_density - self._log_slope(u))
 
     def entropy(self) -> Float[Array, ""]:
         """The Gaussian's entropy plus `Σ E[log da/du]`, by Gauss–Hermite quadrature, in nats."""

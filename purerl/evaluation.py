@@ -1,4 +1,7 @@
-"""How good a policy is: whole episodes from fresh resets, apart from training."""
+"""Evaluation of a policy on whole episodes from fresh resets, apart from training."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,15 +12,15 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import require_positive_int
 from purerl.config.config import Config
-from purerl.seeds import EVALUATE, stream
+from purerl.rollout import RawTransition, act
+from purerl.seeds import EVALUATE, stream_key
 from purerl.types import Policy
 
 
 class Evaluation(eqx.Module):
     """The episodes of one policy.
 
-    An episode that `max_steps` cut off counts in `num_unfinished`; its return and length are those
-    up to there.
+    `num_unfinished` counts those that `max_steps` cut off; their return and length end there.
     """
 
     episode_return: Float[Array | ndarray, "*batch episodes"]
@@ -25,8 +28,15 @@ class Evaluation(eqx.Module):
     num_unfinished: Int[Array | ndarray, "*batch"]
 
 
-class Playing(eqx.Module):
-    """One episode under way."""
+class EvaluationPair(NamedTuple):
+    """Evaluations of the same policies, greedy and with sampled actions; None if not played."""
+
+    greedy: Evaluation | None
+    sampled: Evaluation | None
+
+
+class EpisodeCarry(eqx.Module):
+    """A running episode."""
 
     state: PyTree
     obs: Float[Array, "..."]
@@ -46,12 +56,10 @@ def evaluate(
 ) -> Evaluation:
     """Play `num_episodes` episodes from fresh resets and return their undiscounted sums.
 
-    The key may be any, that of a seed or of a training state too: evaluation has a stream of its
-    own, derived from it.
+    Any key will do, also that of a seed or of a training state: evaluation derives its own stream.
 
     **Arguments:** `greedy` takes the distribution's mode, else actions are sampled. `max_steps`
-    defaults to the time limit of the environment's default parameters, and is required where
-    those name none.
+    is by default the time limit of the environment's default parameters; without one, give it.
 
     **Raises:** `ValueError` where `max_steps` is needed and missing.
     """
@@ -64,28 +72,45 @@ def evaluate(
         )
     require_positive_int("max_steps", max_steps)
 
-    def play(playing, key):
+    def play(key):
+        return play_episode(key, policy, config, max_steps=max_steps, greedy=greedy)[0]
+
+    end = jax.vmap(play)(jax.random.split(stream_key(key, EVALUATE), num_episodes))
+    return Evaluation(end.episode_return, end.episode_length, jnp.sum(end.alive))
+
+
+def play_episode(
+    key: Key[Array, ""],
+    policy: Policy,
+    config: Config,
+    *,
+    max_steps: int,
+    greedy: bool = True,
+    record: Callable[[Key[Array, ""], EpisodeCarry, RawTransition], Any] | None = None,
+) -> tuple[EpisodeCarry, Any]:
+    """Play one episode from a fresh reset, for `max_steps` steps, idle after its end.
+
+    **Arguments:** `record(env_key, carry, transition)` gives what to record of a step, from the
+    environment's key, the episode before the step, and the step.
+
+    **Returns:** the episode at its end, and the records `[max_steps, ...]`.
+    """
+
+    def play_step(carry, key):
         action_key, env_key = jax.random.split(key)
-        distribution = policy(playing.obs)
-        action = distribution.mode() if greedy else distribution.sample(action_key)
-        step = envs.step(env_key, config.env, playing.state, action, config.env_params)
-        played = Playing(
+        transition = act(action_key, env_key, policy, carry.state, carry.obs, config, greedy=greedy)
+        step = transition.step
+        next_carry = EpisodeCarry(
             state=step.state,
             obs=step.obs,
-            episode_return=playing.episode_return + jnp.where(playing.alive, step.reward, 0),
-            episode_length=playing.episode_length + playing.alive,
-            alive=playing.alive & ~(step.terminated | step.truncated),
+            episode_return=carry.episode_return + jnp.where(carry.alive, step.reward, 0),
+            episode_length=carry.episode_length + carry.alive,
+            alive=carry.alive & ~(step.terminated | step.truncated),
         )
-        return played, None
+        return next_carry, None if record is None else record(env_key, carry, transition)
 
-    def episode(key):
-        reset_key, play_key = jax.random.split(key)
-        obs, state = envs.reset(reset_key, config.env, config.env_params)
-        start = Playing(state, obs, jnp.float32(0), jnp.int32(0), jnp.array(True))
-        # A scan of fixed length, not a while loop: over sharded seeds a loop's condition would
-        # become communication between devices.
-        return jax.lax.scan(play, start, jax.random.split(play_key, max_steps))[0]
-
-    keys = jax.random.split(stream(key, EVALUATE), num_episodes)
-    end = jax.vmap(episode)(keys)
-    return Evaluation(end.episode_return, end.episode_length, jnp.sum(end.alive))
+    reset_key, play_key = jax.random.split(key)
+    obs, state = envs.reset(reset_key, config.env, config.env_params)
+    start = EpisodeCarry(state, obs, jnp.float32(0), jnp.int32(0), jnp.array(True))
+    # A scan, not a while loop: over sharded seeds, devices would communicate for its condition.
+    return jax.lax.scan(play_step, start, jax.random.split(play_key, max_steps))

@@ -1,7 +1,7 @@
 """Gradient steps on a batch: the one loop that fits either network."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,17 +10,17 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from purerl.compute.mesh import spread_envs
-from purerl.compute.rows import sum_rows
+from purerl.compute.rows import sum_rows, take_rows
+from purerl.compute.trees import tree_where
 from purerl.losses import weighted_sum
-from purerl.networks.network import Carried, parameters, with_parameters
+from purerl.networks.network import Network, parameters, with_parameters
 
 Report = dict[str, Float[Array, ""]]
 RowReport = dict[str, Float[Array, " batch"]]
 
 
 class Batch(eqx.Module):
-    """The rows of a rollout that a loss is a mean over, and what was made of them."""
+    """The transitions of a rollout as rows, with their values, targets and weights."""
 
     obs: Float[Array, "batch *obs"]
     action: Shaped[Array, "batch *action"]
@@ -31,7 +31,22 @@ class Batch(eqx.Module):
     weight: Float[Array, " batch"]
 
 
-class Fit(eqx.Module):
+class Objective(NamedTuple):
+    """What a network is fitted to, and how.
+
+    `loss(network, batch)` gives the loss and the report of each row, of which weighted means are
+    taken. The fit stops before the first step for which `keep_going(report)` is false. `preprocess`
+    is applied to each minibatch.
+    """
+
+    loss: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]]
+    optimizer: optax.GradientTransformation
+    num_epochs: int
+    keep_going: Callable[[Report], Bool[Array, ""]] | None = None
+    preprocess: Callable[[Batch], Batch] | None = None
+
+
+class FitState(eqx.Module):
     """A network between two gradient steps."""
 
     parameters: PyTree
@@ -39,88 +54,91 @@ class Fit(eqx.Module):
     stopped: Bool[Array, ""]
     num_taken: Int[Array, ""]
     total: Float[Array, " metrics"]
-    """The sum of the reports of all steps taken, in one array: each would be a kernel else."""
+    """The summed reports of all steps taken, in one array: one kernel for all metrics."""
 
 
 def fit(
-    network: Carried,
+    network: Network,
     opt_state: PyTree,
     batch: Batch,
     rows: Int[Array, "epochs steps rows"] | None,
-    *,
-    optimizer: optax.GradientTransformation,
-    objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
-    goes_on: Callable[[Report], Bool[Array, ""]],
-    num_epochs: int,
-    prepare: Callable[[Batch], Batch] | None = None,
-) -> tuple[Carried, PyTree, Report]:
+    objective: Objective,
+) -> tuple[Network, PyTree, Report]:
     """Take gradient steps for `num_epochs` on the minibatches of `rows`, or on the whole batch.
 
-    The objective and what is reported are of each row; their weighted means count. A step is taken
-    while `goes_on` holds of the report before it, and where there is any weight. `prepare` is done
-    to each minibatch first.
+    A minibatch without any weight is skipped.
 
     **Returns:** the network, the state of its optimiser, and the report: means over the steps
     taken, NaN where there were none.
     """
-    names = sorted(jax.eval_shape(objective, network, batch)[1])
+    names = sorted(jax.eval_shape(objective.loss, network, batch)[1])
 
-    def step(now, rows):
-        minibatch = batch
-        if rows is not None:
-            minibatch = spread_envs(jax.tree.map(lambda x: x[rows], batch), 0)
-        minibatch = minibatch if prepare is None else prepare(minibatch)
-        gradient, means = mean_gradient(now.parameters, network, minibatch, objective)
-        stopped = now.stopped | ~goes_on(dict(zip(names, means, strict=True)))
-        taken = ~stopped & jnp.any(minibatch.weight > 0)
-        change, opt_state = optimizer.update(gradient, now.opt_state, now.parameters)
-        grad_norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
-        stepped = Fit(
-            parameters=eqx.apply_updates(now.parameters, change),
-            opt_state=opt_state,
-            stopped=stopped,
-            num_taken=now.num_taken + 1,
-            total=now.total + jnp.append(means, grad_norm),
-        )
-        kept = eqx.tree_at(lambda fit: fit.stopped, now, stopped)
-        return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, kept), None
+    def step(state, rows):
+        minibatch = batch if rows is None else take_rows(batch, rows)
+        return gradient_step(state, network, minibatch, objective, names), None
 
-    start = Fit(
+    start = FitState(
         parameters=parameters(network),
         opt_state=opt_state,
         stopped=jnp.array(False),
         num_taken=jnp.int32(0),
         total=jnp.zeros(len(names) + 1),
     )
+    num_steps = objective.num_epochs
     if rows is not None:
-        rows = rows[:num_epochs].reshape(-1, rows.shape[-1])
-    length = num_epochs if rows is None else len(rows)
-    end, _ = jax.lax.scan(step, start, rows, length=length)
+        rows = rows[: objective.num_epochs].reshape(-1, rows.shape[-1])
+        num_steps = len(rows)
+    end, _ = jax.lax.scan(step, start, rows, length=num_steps)
     means = end.total / end.num_taken
     report = dict(zip([*names, "grad_norm"], means, strict=True))
     return with_parameters(network, end.parameters), end.opt_state, report
 
 
+def gradient_step(
+    state: FitState, network: Network, minibatch: Batch, objective: Objective, names: list[str]
+) -> FitState:
+    """Take a step on a minibatch, unless the fit has stopped or the minibatch has no weight."""
+    if objective.preprocess is not None:
+        minibatch = objective.preprocess(minibatch)
+    gradient, means = mean_gradient(state.parameters, network, minibatch, objective.loss)
+    stopped = state.stopped
+    if objective.keep_going is not None:
+        stopped |= ~objective.keep_going(dict(zip(names, means, strict=True)))
+    is_taken = ~stopped & jnp.any(minibatch.weight > 0)
+    updates, opt_state = objective.optimizer.update(gradient, state.opt_state, state.parameters)
+    grad_norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
+    next_state = FitState(
+        parameters=eqx.apply_updates(state.parameters, updates),
+        opt_state=opt_state,
+        stopped=stopped,
+        num_taken=state.num_taken + 1,
+        total=state.total + jnp.append(means, grad_norm),
+    )
+    skipped = eqx.tree_at(lambda state: state.stopped, state, stopped)
+    return tree_where(is_taken, next_state, skipped)
+
+
 def mean_gradient(
     parameters: PyTree,
-    network: Carried,
+    network: Network,
     batch: Batch,
-    objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
+    loss: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
 ) -> tuple[PyTree, Float[Array, " report"]]:
-    """The gradient of the objective's weighted mean over a batch, and the means of the report.
+    """The gradient of the loss's weighted mean over a batch, and the means of the report.
 
-    Both are one vector where they are added up: an operation for all parameters, not for each.
+    Both are summed over rows as one vector: one operation for all parameters.
     """
-    mass = jnp.sum(batch.weight)
-    share = batch.weight / jnp.where(mass > 0, mass, 1)
+    total_weight = jnp.sum(batch.weight)
+    normalized_weight = batch.weight / jnp.where(total_weight > 0, total_weight, 1)
 
-    def of_rows(rows):
-        def total(parameters):
-            of_each = objective(with_parameters(network, parameters), rows)
-            return jax.tree.map(lambda x: weighted_sum(x, rows.weight), of_each)
+    def summed_gradient(rows):
+        def summed_loss(parameters):
+            loss_and_report = loss(with_parameters(network, parameters), rows)
+            return jax.tree.map(lambda x: weighted_sum(x, rows.weight), loss_and_report)
 
-        gradient, report = jax.grad(total, has_aux=True)(parameters)
+        gradient, report = jax.grad(summed_loss, has_aux=True)(parameters)
         return ravel_pytree(gradient)[0], jnp.stack([report[name] for name in sorted(report)])
 
-    gradient, means = sum_rows(of_rows, eqx.tree_at(lambda batch: batch.weight, batch, share))
+    batch = eqx.tree_at(lambda batch: batch.weight, batch, normalized_weight)
+    gradient, means = sum_rows(summed_gradient, batch)
     return ravel_pytree(parameters)[1](gradient), means

@@ -1,7 +1,7 @@
 """Losses of transitions, and the weighted means over them. Advantages and targets are constants.
 
-A policy loss has the signature of `score_function_loss`, a value loss that of `squared_error`; what
-an agent's gradient is taken of is their weighted mean.
+A policy loss has the signature of `score_function_loss`, a value loss that of `squared_error`. An
+agent follows the gradient of their weighted means.
 """
 
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from purerl.types import Hyperparams
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
     """`Σ weight · x / Σ weight`: blind to x where its weight is 0; 0 where every weight is 0."""
-    mass = jnp.sum(weight)
-    return weighted_sum(x, weight) / jnp.where(mass > 0, mass, 1)
+    total_weight = jnp.sum(weight)
+    return weighted_sum(x, weight) / jnp.where(total_weight > 0, total_weight, 1)
 
 
 def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
@@ -31,15 +31,15 @@ def normalize(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Arra
 def _centered(
     x: Float[Array, "..."], weight: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, ""]]:
-    """`x − mean` and its variance, the mean taken out twice: once leaves a rounding error behind.
+    """`x − mean`, and its variance. The mean is subtracted twice: once leaves a rounding error.
 
-    Of a constant, that error is all there is, and dividing by its own size would make it ±1.
+    Of a constant, that error is all that is left, and normalising would make it ±1.
     """
     x = x - weighted_mean(x, weight)
-    rest = weighted_mean(x, weight)
-    # Of numbers about 0: the difference of the squares loses nothing.
-    variance = weighted_mean(x**2, weight) - rest**2
-    return x - rest, jnp.maximum(variance, 0)
+    mean_error = weighted_mean(x, weight)
+    # x is about 0 now: the difference of squares loses no digits.
+    variance = weighted_mean(x**2, weight) - mean_error**2
+    return x - mean_error, jnp.maximum(variance, 0)
 
 
 def score_function_loss(
@@ -91,10 +91,10 @@ def clipped_squared_error(
 ) -> Float[Array, " batch"]:
     """`max((V − target)², (V_old + clip(V − V_old, −ε, ε) − target)²)`, ε being `clip_eps`.
 
-    The larger of two errors: V's, and that of V kept within ε of what it was for the rollout.
+    It is the larger of the error of V and that of V kept within ε of `old_value`.
     """
-    near = old_value + jnp.clip(value - old_value, -hyper.clip_eps, hyper.clip_eps)
-    return jnp.maximum((value - value_target) ** 2, (near - value_target) ** 2)
+    clipped = old_value + jnp.clip(value - old_value, -hyper.clip_eps, hyper.clip_eps)
+    return jnp.maximum((value - value_target) ** 2, (clipped - value_target) ** 2)
 
 
 def explained_variance(
@@ -104,7 +104,7 @@ def explained_variance(
 
     NaN where the targets do not vary by more than the rounding error of their sums.
     """
-    _, spread = _centered(value_target, weight)
+    _, variance = _centered(value_target, weight)
     _, unexplained = _centered(value_target - value, weight)
     rounding = jnp.finfo(value_target.dtype).eps ** 2 * weighted_mean(value_target**2, weight)
-    return jnp.where(spread > rounding, 1 - unexplained / spread, jnp.nan)
+    return jnp.where(variance > rounding, 1 - unexplained / variance, jnp.nan)

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
-from purerl.compute.platforms import recurrence
+from purerl.compute.platforms import linear_recurrence
 
 
 def reward_to_go(
@@ -28,11 +28,11 @@ def reward_to_go(
     """The discounted sum of rewards from each step to the end of its episode.
 
     `G_t = reward_t + discount · G_{t+1}`, and where an episode or the rollout ends after step t,
-    `G_t = reward_t + discount · next_value_t`; nothing is added behind a termination, whatever
-    stands in `next_value` there (NaN too). Without flags the input is one whole episode; without
-    `next_value` nothing is added where it is cut.
+    `G_t = reward_t + discount · next_value_t`. Behind a termination nothing is added, even where
+    `next_value` is NaN. Without flags the input is one whole episode. Without `next_value` nothing
+    is added at a cut.
 
-    **Arguments:** `next_value` is V at the true successor of each step, before any auto-reset; it
+    **Arguments:** `next_value` is V at the true successor of each step, before any auto-reset. It
     is read only where an episode is truncated and on the last step.
 
     **Raises:** `ValueError` where a shape is not that of `reward`.
@@ -42,16 +42,17 @@ def reward_to_go(
     """
     reward = jnp.asarray(reward)
     reward = reward.astype(jnp.promote_types(reward.dtype, jnp.float32))
-    none = jnp.zeros(reward.shape, bool)
-    terminated = none if terminated is None else jnp.asarray(terminated)
-    truncated = none if truncated is None else jnp.asarray(truncated)
+    never = jnp.zeros(reward.shape, bool)
+    terminated = never if terminated is None else jnp.asarray(terminated)
+    truncated = never if truncated is None else jnp.asarray(truncated)
     next_value = jnp.zeros_like(reward) if next_value is None else next_value.astype(reward.dtype)
     _same_shapes(reward=reward, terminated=terminated, truncated=truncated, next_value=next_value)
     discount = jnp.asarray(discount, reward.dtype)
 
-    cut = (terminated | truncated).at[-1].set(True)
-    bootstrap = jnp.where(cut & ~terminated, next_value, 0)
-    return recurrence(reward + discount * bootstrap, jnp.where(cut, 0, discount), reverse=True)
+    is_cut = (terminated | truncated).at[-1].set(True)
+    bootstrap = jnp.where(is_cut & ~terminated, next_value, 0)
+    term = reward + discount * bootstrap
+    return linear_recurrence(term, jnp.where(is_cut, 0, discount), reverse=True)
 
 
 def gae(
@@ -67,7 +68,7 @@ def gae(
 
     `Â_t = td_error_t + discount · λ · Â_{t+1}` with `td_error_t = reward_t + discount ·
     next_value_t − value_t`, where `next_value` counts as 0 behind a termination. With λ = 1,
-    `Â + value` is `reward_to_go`; with λ = 0, `Â` is the TD error.
+    `Â + value` is `reward_to_go`. With λ = 0, `Â` is the TD error.
 
     **Arguments:** `next_value` is V at the true successor of each step, before any auto-reset.
 
@@ -87,7 +88,7 @@ def gae(
     gae_lambda = jnp.asarray(gae_lambda, reward.dtype)
     td_error = reward + discount * jnp.where(terminated, 0, next_value) - value
     decay = jnp.where(terminated | truncated, 0, discount * gae_lambda)
-    return recurrence(td_error, decay, reverse=True)
+    return linear_recurrence(td_error, decay, reverse=True)
 
 
 def _same_shapes(**arrays: Array) -> None:

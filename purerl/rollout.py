@@ -8,16 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from purerl import envs
-from purerl.compute.hoisting import scan_keys
-from purerl.compute.mesh import spread_envs
-from purerl.compute.platforms import recurrence
+from purerl.compute.hoisting import scan_hoisting_draws
+from purerl.compute.mesh import constrain_envs
+from purerl.compute.platforms import linear_recurrence
 from purerl.config.config import Config
 from purerl.envs import EnvStep
 from purerl.types import Distribution, Policy, Transition
 
 
 class EnvCarry(eqx.Module):
-    """The environments between two steps, and what their running episodes have added up."""
+    """The environments between two steps, with the return and length of their running episodes."""
 
     state: PyTree
     obs: Float[Array, "*batch_obs"]
@@ -25,7 +25,7 @@ class EnvCarry(eqx.Module):
     episode_length: Int[Array, "*batch"]
 
 
-class Episodes(eqx.Module):
+class EpisodeTotals(eqx.Module):
     """Totals over the episodes that ended during a rollout."""
 
     num_episodes: Int[Array, "*batch"]
@@ -39,7 +39,7 @@ def reset_envs(key: Key[Array, ""], config: Config) -> EnvCarry:
     def reset(key):
         return envs.reset(key, config.env, config.env_params)
 
-    obs, state = jax.vmap(reset)(spread_envs(jax.random.split(key, config.num_envs), 0))
+    obs, state = jax.vmap(reset)(constrain_envs(jax.random.split(key, config.num_envs), 0))
     return EnvCarry(
         state=state,
         obs=obs,
@@ -50,38 +50,42 @@ def reset_envs(key: Key[Array, ""], config: Config) -> EnvCarry:
 
 def collect(
     key: Key[Array, ""], policy: Policy, carry: EnvCarry, config: Config
-) -> tuple[EnvCarry, Transition, Episodes]:
+) -> tuple[EnvCarry, Transition, EpisodeTotals]:
     """Act for `rollout_length` steps in all environments.
 
-    **Returns:** the environments as they are left, the rollout `[T, N]`, and the totals of the
+    **Returns:** the environments after the last step, the rollout `[T, N]`, and the totals of the
     episodes that ended in it, as scalars.
     """
 
-    def act(key, standing):
-        return act_once(key, policy, standing, config)
+    def act_in_one(key, state, obs):
+        action_key, env_key = jax.random.split(key)
+        raw = act(action_key, env_key, policy, state, obs, config)
+        # Not stacked: what is carried to the next step.
+        stacked = raw._replace(step=raw.step._replace(state=None, obs=None))
+        return (raw.step.state, raw.step.obs), stacked
 
-    def step(standing, keys):
-        return jax.vmap(act)(keys, standing)
+    def step(state_and_obs, keys):
+        return jax.vmap(act_in_one)(keys, *state_and_obs)
 
     keys = jax.random.split(key, (config.rollout_length, config.num_envs))
-    carry, keys = spread_envs(carry, 0), spread_envs(keys, 1)
-    (state, obs), acted = scan_keys(step, (carry.state, carry.obs), keys)
-    # Outside the loop: what the next step does not need is a few large operations here.
-    log_prob = jax.vmap(jax.vmap(lambda each: each.distribution.log_prob(each.action)))(acted)
+    carry, keys = constrain_envs(carry, 0), constrain_envs(keys, 1)
+    (state, obs), raw = scan_hoisting_draws(step, (carry.state, carry.obs), keys)
+    # Outside the loop, as no step needs it: here it is a few large operations.
+    log_prob = jax.vmap(jax.vmap(lambda raw: raw.distribution.log_prob(raw.action)))(raw)
     rollout = Transition(
-        obs=acted.obs,
-        action=acted.action,
+        obs=raw.obs,
+        action=raw.action,
         log_prob=log_prob,
-        reward=acted.step.reward,
-        terminated=acted.step.terminated,
-        truncated=acted.step.truncated,
-        next_obs=acted.step.next_obs,
+        reward=raw.step.reward,
+        terminated=raw.step.terminated,
+        truncated=raw.step.truncated,
+        next_obs=raw.step.next_obs,
     )
-    return _count_episodes(carry, state, obs, spread_envs(rollout, 1))
+    return _track_episodes(carry, state, obs, constrain_envs(rollout, 1))
 
 
-class Acted(NamedTuple):
-    """One step as the loop leaves it."""
+class RawTransition(NamedTuple):
+    """One step of one environment, with the distribution of its action."""
 
     obs: Float[Array, "*batch_obs"]
     action: Shaped[Array, "*batch_action"]
@@ -89,42 +93,49 @@ class Acted(NamedTuple):
     step: EnvStep
 
 
-def act_once(
-    key: Key[Array, ""], policy: Policy, standing: tuple[PyTree, Array], config: Config
-) -> tuple[tuple[PyTree, Array], Acted]:
-    """Sample one action in one environment and take the step."""
-    state, obs = standing
-    action_key, env_key = jax.random.split(key)
+def act(
+    action_key: Key[Array, ""],
+    env_key: Key[Array, ""],
+    policy: Policy,
+    state: PyTree,
+    obs: Array,
+    config: Config,
+    *,
+    greedy: bool = False,
+) -> RawTransition:
+    """Choose one action in one environment and take the step. All that acts goes through here.
+
+    **Arguments:** `greedy` takes the distribution's mode, else the action is sampled.
+    """
     distribution = policy(obs)
-    action = distribution.sample(action_key)
+    action = distribution.mode() if greedy else distribution.sample(action_key)
     step = envs.step(env_key, config.env, state, action, config.env_params)
-    left = step._replace(state=None, obs=None)
-    return (step.state, step.obs), Acted(obs, action, distribution, left)
+    return RawTransition(obs, action, distribution, step._replace(info=None))
 
 
-def _count_episodes(
+def _track_episodes(
     carry: EnvCarry, state: PyTree, obs: Array, rollout: Transition
-) -> tuple[EnvCarry, Transition, Episodes]:
-    """Go on with the sums of the episodes under way, and total those of the ones that ended."""
-    done = rollout.terminated | rollout.truncated
-    begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
-    # What an episode has got, and how long it has been going on, since the rollout began.
+) -> tuple[EnvCarry, Transition, EpisodeTotals]:
+    """Continue the sums of running episodes, and total those of the episodes that ended."""
+    episode_ends = rollout.terminated | rollout.truncated
+    episode_starts = jnp.concatenate([jnp.zeros_like(episode_ends[:1]), episode_ends[:-1]])
+    # The reward and the steps of each episode so far, within this rollout.
     per_step = jnp.stack([rollout.reward, jnp.ones_like(rollout.reward)], axis=1)
-    goes_on = jnp.where(begins, 0.0, 1.0)[:, None]
-    since = recurrence(per_step, jnp.broadcast_to(goes_on, per_step.shape), reverse=False)
-    steps = since[:, 1].astype(jnp.int32)
-    is_older = steps == jnp.arange(1, len(steps) + 1)[:, None]
-    episode_return = since[:, 0] + jnp.where(is_older, carry.episode_return, 0)
+    decay = jnp.where(episode_starts, 0.0, 1.0)[:, None]
+    sums = linear_recurrence(per_step, jnp.broadcast_to(decay, per_step.shape), reverse=False)
+    steps = sums[:, 1].astype(jnp.int32)
+    is_older = steps == jnp.arange(1, len(steps) + 1)[:, None]  # than the rollout
+    episode_return = sums[:, 0] + jnp.where(is_older, carry.episode_return, 0)
     episode_length = steps + jnp.where(is_older, carry.episode_length, 0)
-    episodes = Episodes(
-        num_episodes=jnp.sum(done),
-        total_return=jnp.sum(jnp.where(done, episode_return, 0)),
-        total_length=jnp.sum(jnp.where(done, episode_length, 0)),
+    episodes = EpisodeTotals(
+        num_episodes=jnp.sum(episode_ends),
+        total_return=jnp.sum(jnp.where(episode_ends, episode_return, 0)),
+        total_length=jnp.sum(jnp.where(episode_ends, episode_length, 0)),
     )
-    end = EnvCarry(
+    next_carry = EnvCarry(
         state=state,
         obs=obs,
-        episode_return=jnp.where(done[-1], 0, episode_return[-1]),
-        episode_length=jnp.where(done[-1], 0, episode_length[-1]),
+        episode_return=jnp.where(episode_ends[-1], 0, episode_return[-1]),
+        episode_length=jnp.where(episode_ends[-1], 0, episode_length[-1]),
     )
-    return spread_envs(end, 0), rollout, episodes
+    return constrain_envs(next_carry, 0), rollout, episodes

@@ -1,4 +1,4 @@
-"""The words of the library: what is carried, what is reported, and what a user may bring."""
+"""Types that all share: hyperparameters, transitions, metrics, and what a user may bring."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -7,9 +7,9 @@ from jaxtyping import Array, Bool, Float, Key, Num, PyTree, Shaped
 
 
 class Hyperparams(eqx.Module):
-    """The traced scalars of an algorithm: other values never recompile, and each can be swept.
+    """The traced scalars of an algorithm: a new value never recompiles, and each can be swept.
 
-    Each is a float32 scalar, or, behind `vmap`, an array with one entry a setting.
+    Each is a float32 scalar, or in a sweep an array with one entry for each setting.
     """
 
     policy_learning_rate: Float[Any, ""]
@@ -39,7 +39,7 @@ class Transition(eqx.Module):
 
 
 class Estimate(NamedTuple):
-    """What an algorithm makes of a rollout: constants, through which no gradient flows.
+    """What an algorithm computes from a rollout. No gradient flows through it.
 
     A transition whose `weight` is 0 takes part in no loss, no entropy and no normalisation.
     """
@@ -74,12 +74,12 @@ class Metrics(eqx.Module):
 
 @runtime_checkable
 class Env(Protocol):
-    """A pure-JAX environment, as gymnax 1.0 defines it. Any hashable object with these trains.
+    """A pure-JAX environment, as gymnax 1.0 defines it: any hashable object with these methods.
 
     `step` resets by itself where an episode ends, and puts the true successor, from before the
-    reset, into `info["final_observation"]`. `default_params`, a pytree of numbers, is needed only
-    where the environment has parameters. A NaN anywhere in the state counts as a failure of the
-    agent, which is frozen; an infinity does not.
+    reset, into `info["final_observation"]`. Only an environment with parameters needs
+    `default_params`, a pytree of numbers. A NaN in the state freezes the agent; an infinity
+    does not.
     """
 
     def reset(self, key: Key[Array, ""], params: PyTree, /) -> tuple[Array, PyTree]:
@@ -103,7 +103,7 @@ class Env(Protocol):
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What a policy makes of one observation: a pytree of arrays with these four methods."""
+    """What a policy returns for one observation: a pytree of arrays with these four methods."""
 
     def sample(self, key: Key[Array, ""]) -> Array: ...
 

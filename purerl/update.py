@@ -8,14 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from purerl.compute.mesh import over_envs
-from purerl.compute.platforms import by_platform
-from purerl.compute.rows import _value_where_cut, as_rows, map_rows, of_rows, row_numbers, shuffles
+from purerl.compute.rows import (
+    flatten_rows,
+    map_rows,
+    map_rows_where,
+    shuffled_rows,
+    unflatten_rows,
+)
 from purerl.config.config import Config
-from purerl.config.optimizers import optimizers
-from purerl.fit import Batch, Report, RowReport, fit
+from purerl.config.optimizers import build_optimizers
+from purerl.fit import Batch, Objective, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
-from purerl.networks.network import observe
+from purerl.networks.network import update_normalizers
 from purerl.types import Baseline, Estimate, Policy, Transition
 
 
@@ -40,75 +44,69 @@ def update(
     so the order of their updates makes no difference.
 
     **Returns:** the new learner, and its share of `Metrics` by name. A minibatch in which every
-    transition has weight 0 changes nothing; where there is no other, the metrics are NaN.
+    transition has weight 0 changes nothing. If all minibatches are such, the metrics are NaN.
     """
     value, next_value = (
-        (None, None) if learner.baseline is None else values(learner.baseline, rollout)
+        (None, None) if learner.baseline is None else rollout_values(learner.baseline, rollout)
     )
     estimate = jax.lax.stop_gradient(
         config.algorithm.estimate(rollout, value, next_value, config.hyper)
     )
     batch = make_batch(rollout, value, estimate)
-    rows = minibatches(key, config)
+    rows = minibatch_rows(key, config)
     policy, policy_opt_state, policy_report = update_policy(learner, batch, rows, config)
     baseline, baseline_opt_state, baseline_report = update_baseline(learner, batch, rows, config)
     learner = Learner(policy, baseline, policy_opt_state, baseline_opt_state)
-    return observe(learner, rollout.obs), policy_report | baseline_report
+    return update_normalizers(learner, rollout.obs), policy_report | baseline_report
 
 
-def values(
+def rollout_values(
     baseline: Baseline, rollout: Transition
 ) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
-    """V of each observation of a rollout and of its true successor.
+    """V of each observation of a rollout, and of its true successor.
 
-    That of the successor is that of the next observation, but where the episode was cut and in the
-    last step. Behind a termination it is not needed, and says nothing.
+    The successor is the next observation, except at a truncation and in the last step. Behind a
+    termination its value is never used, and means nothing.
     """
-    shape = rollout.reward.shape
-    value = of_rows(map_rows(baseline, as_rows(rollout.obs)), shape)
-    last = jax.vmap(baseline)(rollout.next_obs[-1])
-    following = jnp.concatenate([value[1:], last[None]])
-    cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
-
-    def everywhere(cut, next_obs, value):
-        return jnp.where(cut, map_rows(baseline, next_obs), value)
-
-    # A loop over the rows of all environments would gather them where these are spread.
-    on_cpu = functools.partial(_value_where_cut, baseline) if over_envs() == 1 else everywhere
-    cut_value = by_platform(
-        *map(as_rows, (cut, rollout.next_obs, following)), cpu=on_cpu, default=everywhere
+    length, num_envs = rollout.reward.shape
+    value = unflatten_rows(map_rows(baseline, flatten_rows(rollout.obs)), (length, num_envs))
+    last_value = jax.vmap(baseline)(rollout.next_obs[-1])
+    shifted = jnp.concatenate([value[1:], last_value[None]])
+    is_cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
+    next_value = map_rows_where(
+        baseline, flatten_rows(is_cut), flatten_rows(rollout.next_obs), flatten_rows(shifted)
     )
-    return value, of_rows(cut_value, shape)
+    return value, unflatten_rows(next_value, (length, num_envs))
 
 
 def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate: Estimate) -> Batch:
-    """Lay a rollout `[T, N]` and what was made of it out as rows."""
+    """Lay out a rollout `[T, N]`, its values and its estimate as rows."""
     weight = estimate.weight
-    # NaN behind a weight of 0 would pass into the gradient: 0 · NaN is NaN there too.
+    # A NaN with weight 0 would pass into the gradient: 0 · NaN is NaN there too.
     advantage = jnp.where(weight > 0, estimate.advantage, 0)
     value_target = jnp.where(weight > 0, estimate.value_target, 0)
 
-    return Batch(
-        obs=as_rows(rollout.obs),
-        action=as_rows(rollout.action),
-        log_prob=as_rows(rollout.log_prob),
-        value=as_rows(jnp.zeros_like(advantage) if value is None else value),
-        advantage=as_rows(advantage),
-        value_target=as_rows(value_target),
-        weight=as_rows(weight),
-    )
+    rows = {
+        "obs": rollout.obs,
+        "action": rollout.action,
+        "log_prob": rollout.log_prob,
+        "value": jnp.zeros_like(advantage) if value is None else value,
+        "advantage": advantage,
+        "value_target": value_target,
+        "weight": weight,
+    }
+    return Batch(**flatten_rows(rows))
 
 
-def minibatches(key: Key[Array, ""], config: Config) -> Int[Array, "epochs steps rows"] | None:
-    """The rows of each minibatch: a permutation of the batch an epoch, cut into pieces.
+def minibatch_rows(key: Key[Array, ""], config: Config) -> Int[Array, "epochs steps rows"] | None:
+    """The rows of each minibatch: one permutation of the batch for each epoch, cut into pieces.
 
     None where an epoch is one full batch, whose order makes no difference.
     """
     if config.num_minibatches == 1:
         return None
     epochs = max(config.epochs, config.baseline_epochs)
-    rows = shuffles(key, epochs, config.env_steps_per_update)
-    rows = row_numbers(rows, (config.rollout_length, config.num_envs))
+    rows = shuffled_rows(key, epochs, (config.rollout_length, config.num_envs))
     return rows.reshape(epochs, config.num_minibatches, -1)
 
 
@@ -117,27 +115,25 @@ def update_policy(
 ) -> tuple[Any, PyTree, Report]:
     """`epochs` passes of the policy, up to the minibatch in which the KL exceeds `target_kl`."""
 
-    def goes_on(report):
-        # Not <=: where the KL is NaN the step is taken, so that the agent is seen to fail.
+    def keep_going(report):
+        # Not <=: a KL of NaN goes on, so that the agent fails visibly.
         return ~(report["approx_kl"] > config.hyper.target_kl)
 
-    optimizer, _ = optimizers(config)
-    policy, opt_state, report = fit(
-        learner.policy,
-        learner.policy_opt_state,
-        batch,
-        rows,
-        optimizer=optimizer,
-        objective=functools.partial(policy_objective, config=config),
-        goes_on=goes_on,
+    objective = Objective(
+        loss=functools.partial(policy_objective, config=config),
+        optimizer=build_optimizers(config).policy,
         num_epochs=config.epochs,
-        prepare=with_normal_advantage if config.normalize_advantage else None,
+        keep_going=keep_going,
+        preprocess=with_normalized_advantage if config.normalize_advantage else None,
+    )
+    policy, opt_state, report = fit(
+        learner.policy, learner.policy_opt_state, batch, rows, objective
     )
     report["policy_grad_norm"] = report.pop("grad_norm")
     return policy, opt_state, report
 
 
-def with_normal_advantage(batch: Batch) -> Batch:
+def with_normalized_advantage(batch: Batch) -> Batch:
     """A batch whose advantages have mean 0 and standard deviation 1."""
     advantage = normalize(batch.advantage, batch.weight)
     return eqx.tree_at(lambda batch: batch.advantage, batch, advantage)
@@ -151,20 +147,17 @@ def update_baseline(
         names = ("value_loss", "baseline_grad_norm", "explained_variance")
         return None, None, dict.fromkeys(names, jnp.float32(jnp.nan))
 
-    _, optimizer = optimizers(config)
-    baseline, opt_state, report = fit(
-        learner.baseline,
-        learner.baseline_opt_state,
-        batch,
-        rows,
-        optimizer=optimizer,
-        objective=functools.partial(baseline_objective, config=config),
-        goes_on=lambda report: jnp.array(True),
+    objective = Objective(
+        loss=functools.partial(baseline_objective, config=config),
+        optimizer=build_optimizers(config).baseline,
         num_epochs=config.baseline_epochs,
     )
+    baseline, opt_state, report = fit(
+        learner.baseline, learner.baseline_opt_state, batch, rows, objective
+    )
     report["baseline_grad_norm"] = report.pop("grad_norm")
-    fit_before = explained_variance(batch.value, batch.value_target, batch.weight)
-    return baseline, opt_state, report | {"explained_variance": fit_before}
+    report["explained_variance"] = explained_variance(batch.value, batch.value_target, batch.weight)
+    return baseline, opt_state, report
 
 
 def policy_objective(
@@ -172,22 +165,22 @@ def policy_objective(
 ) -> tuple[Float[Array, " batch"], RowReport]:
     """`policy_loss − entropy_coef · entropy`, and the policy's share of `Metrics`, of each row."""
 
-    def one(obs, action):
+    def log_prob_and_entropy(obs, action):
         distribution = policy(obs)
         return distribution.log_prob(action), distribution.entropy()
 
-    log_prob, entropy = jax.vmap(one)(batch.obs, batch.action)
+    log_prob, entropy = jax.vmap(log_prob_and_entropy)(batch.obs, batch.action)
     policy_loss = config.algorithm.policy_loss(
         log_prob, batch.log_prob, batch.advantage, config.hyper
     )
     log_ratio = jax.lax.stop_gradient(log_prob) - batch.log_prob
     ratio = jnp.exp(log_ratio)
-    clipped = jnp.abs(ratio - 1) > config.hyper.clip_eps
+    is_clipped = jnp.abs(ratio - 1) > config.hyper.clip_eps
     report = {
         "policy_loss": policy_loss,
         "entropy": entropy,
         "approx_kl": ratio - 1 - log_ratio,
-        "clip_fraction": clipped.astype(ratio.dtype),
+        "clip_fraction": is_clipped.astype(ratio.dtype),
     }
     return policy_loss - config.hyper.entropy_coef * entropy, report
 

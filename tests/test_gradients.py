@@ -25,10 +25,10 @@ from purerl.update import (
     baseline_objective,
     make_batch,
     policy_objective,
+    rollout_values,
     update,
     update_baseline,
-    values,
-    with_normal_advantage,
+    with_normalized_advantage,
 )
 
 ENTROPY_COEF = 0.125
@@ -172,7 +172,7 @@ def fresh_rollout(key, policy, config):
 
 def fit_baseline(key, learner, config):
     rollout = fresh_rollout(key, learner.policy, config)
-    value, next_value = values(learner.baseline, rollout)
+    value, next_value = rollout_values(learner.baseline, rollout)
     estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
     batch = make_batch(rollout, value, estimate)
     baseline, baseline_opt_state, _ = update_baseline(learner, batch, None, config)
@@ -183,14 +183,14 @@ def gradients_without_and_with_baseline(key, learner, config):
     """Of the same complete episodes: no unfinished tail, and none that a time limit cut."""
     rollout = fresh_rollout(key, learner.policy, config)
     without = monte_carlo_estimate(rollout, None, None, config.hyper)
-    value, next_value = values(learner.baseline, rollout)
+    value, next_value = rollout_values(learner.baseline, rollout)
     with_baseline = config.algorithm.estimate(rollout, value, next_value, config.hyper)
     with_baseline = with_baseline._replace(weight=without.weight)
 
     def gradient(estimate):
         batch = make_batch(rollout, None, estimate)
         if config.normalize_advantage:
-            batch = with_normal_advantage(batch)
+            batch = with_normalized_advantage(batch)
         return gradient_of(policy_objective, learner.policy, batch, config)
 
     return gradient(without), gradient(with_baseline), jnp.any(rollout.truncated)

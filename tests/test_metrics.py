@@ -9,7 +9,7 @@ import pytest
 from probes import Probe, ProbeParams
 
 import purerl
-from purerl.training import defined_mean, summarize
+from purerl.training import nan_mean, summarize_updates
 
 
 def play_by_hand(state, config, totals, lengths):
@@ -124,7 +124,7 @@ def some_metrics(**given):
 
 
 def test_a_record_weights_episode_means_by_their_episodes():
-    record = summarize(
+    record = summarize_updates(
         some_metrics(
             num_episodes=[1, 0, 3],
             episode_return=[10.0, np.nan, 2.0],
@@ -139,7 +139,7 @@ def test_a_record_weights_episode_means_by_their_episodes():
 
 
 def test_a_record_of_no_episodes_is_nan_and_keeps_what_is_defined():
-    record = summarize(
+    record = summarize_updates(
         some_metrics(
             num_episodes=[0, 0, 0],
             episode_return=[np.nan] * 3,
@@ -154,8 +154,8 @@ def test_a_record_of_no_episodes_is_nan_and_keeps_what_is_defined():
 
 
 def test_a_mean_is_over_the_defined_entries():
-    assert float(defined_mean(jnp.array([np.nan, 2.0, 4.0]))) == 3
-    assert np.isnan(defined_mean(jnp.array([np.nan, np.nan])))
+    assert float(nan_mean(jnp.array([np.nan, 2.0, 4.0]))) == 3
+    assert np.isnan(nan_mean(jnp.array([np.nan, np.nan])))
 
 
 def test_env_steps_are_a_python_int_past_32_bits():

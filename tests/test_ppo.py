@@ -1,4 +1,4 @@
-"""PPO and A2C: the losses, minibatches, the early stop, annealing, what they learn."""
+"""PPO and A2C: the losses, minibatches, the early stop, schedules, what they learn."""
 
 import dataclasses
 import functools
@@ -11,10 +11,9 @@ import numpy as np
 import optax
 import pytest
 from probes import CutShort, Probe
-from trees import assert_bitwise_equal
 
 import purerl
-from purerl.config.schedules import annealed
+from purerl.config.schedules import hyper_at
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.networks.network import parameters
@@ -22,11 +21,11 @@ from purerl.rollout import collect
 from purerl.types import Estimate
 from purerl.update import (
     make_batch,
-    minibatches,
+    minibatch_rows,
     policy_objective,
+    rollout_values,
     update,
-    values,
-    with_normal_advantage,
+    with_normalized_advantage,
 )
 
 SMALL: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 3}
@@ -80,7 +79,7 @@ def test_ppo_without_clipping_takes_the_first_step_of_a2c():
     same: dict[str, Any] = SMALL | rates | {"rollout_length": 32, "baseline_epochs": 1}
     env = Probe("match", length=3)
     a2c = purerl.a2c(env, **same)
-    ppo = purerl.ppo(env, **same, epochs=1, num_minibatches=1, clip_eps=np.inf, anneal=())
+    ppo = purerl.ppo(env, **same, epochs=1, num_minibatches=1, clip_eps=np.inf, schedule={})
     learner, rollout = first_rollout(a2c)
     key = jax.random.key(2)
     after_a2c, report_a2c = jax.jit(update)(key, learner, rollout, a2c)
@@ -101,7 +100,7 @@ def test_ppo_without_clipping_takes_the_first_step_of_a2c():
 
 
 def orders(key, config):
-    rows = minibatches(key, config)
+    rows = minibatch_rows(key, config)
     return np.asarray(rows).reshape(config.epochs, config.env_steps_per_update)
 
 
@@ -124,19 +123,19 @@ def test_seeds_and_updates_are_shuffled_differently():
 
 
 def test_a_full_batch_is_not_shuffled():
-    assert minibatches(jax.random.key(0), purerl.vpg(Probe(), **SMALL)) is None
+    assert minibatch_rows(jax.random.key(0), purerl.vpg(Probe(), **SMALL)) is None
 
 
 def by_hand(learner, rollout, config, key):
     """The policy's minibatches in a Python loop that breaks where the KL is too large."""
-    value, next_value = values(learner.baseline, rollout)
+    value, next_value = rollout_values(learner.baseline, rollout)
     estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
     batch = make_batch(rollout, value, estimate)
     optimizer = config.optimizer(config.hyper.policy_learning_rate, config.hyper.max_grad_norm)
     current, opt_state = parameters(learner.policy), learner.policy_opt_state
 
     def slope(current, rows):
-        minibatch = with_normal_advantage(jax.tree.map(lambda x: x[rows], batch))
+        minibatch = with_normalized_advantage(jax.tree.map(lambda x: x[rows], batch))
         objective = functools.partial(policy_objective, config=config)
         return mean_gradient(current, learner.policy, minibatch, objective)
 
@@ -201,14 +200,21 @@ def test_later_epochs_have_a_kl_and_clip():
     assert float(metrics.clip_fraction[0]) > 0
 
 
-# Annealing
+# Schedules
 
 
-def test_annealed_hyperparameters_fall_from_their_value_to_a_share_of_it():
+@dataclasses.dataclass
+class At:
+    """A state after so many updates, as far as a schedule looks at it."""
+
+    step: Any
+
+
+def test_a_linear_schedule_falls_from_the_value_to_a_share_of_it():
     names = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
-    config = purerl.ppo(Probe(), anneal=names, entropy_coef=0.1, **SMALL)
+    config = purerl.ppo(Probe(), schedule=dict.fromkeys(names, "linear"), entropy_coef=0.1, **SMALL)
     assert config.num_updates == 3
-    first, last, beyond = (annealed(config, jnp.int32(t)).hyper for t in (0, 2, 9))
+    first, last, beyond = (hyper_at(config, At(jnp.int32(t))) for t in (0, 2, 9))
     for field in dataclasses.fields(config.hyper):
         value = float(getattr(config.hyper, field.name))
         share = 1 / 3 if field.name in names else 1
@@ -221,12 +227,12 @@ def sgd(learning_rate, max_grad_norm):
     return optax.sgd(learning_rate)
 
 
-def test_each_update_takes_a_step_of_the_annealed_rate():
+def test_each_update_takes_a_step_of_the_scheduled_rate():
     config = purerl.a2c(
         Probe("match"),
         optimizer=sgd,
         policy_learning_rate=0.1,
-        anneal=("policy_learning_rate",),
+        schedule={"policy_learning_rate": "linear"},
         **SMALL,
     )
     state = jax.jit(purerl.init)(jax.random.key(0), config)
@@ -239,9 +245,18 @@ def test_each_update_takes_a_step_of_the_annealed_rate():
         )
 
 
-def test_without_annealing_a_config_is_left_as_it_is():
+def test_without_a_schedule_hyperparameters_are_left_as_they_are():
     config = purerl.vpg(Probe(), **SMALL)
-    assert_bitwise_equal(annealed(config, 1), config)
+    assert hyper_at(config, At(jnp.int32(1))) is config.hyper
+
+
+def test_schedules_in_any_order_are_one_config():
+    names = ("policy_learning_rate", "clip_eps")
+    first, second = (
+        purerl.ppo(Probe(), schedule=dict.fromkeys(order, "linear"), **SMALL)
+        for order in (names, names[::-1])
+    )
+    assert first.schedule == second.schedule
 
 
 # What they learn

@@ -5,13 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from test_cli import purerl as command_line
-from test_plan import has_compilers
+from commands import ROOT, has_compilers
+from commands import purerl as command_line
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 SMALLER = {
     "total_steps=300_000": "total_steps=4_096",
     "total_steps=20_000": "total_steps=1_024",
@@ -88,7 +87,7 @@ def test_commands_on_runs_run_in_order(tmp_path):
 
 
 def test_make_targets_named_in_the_readme_exist():
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"make (train|test-all|test|check|bench)\b", README))
     assert named == {"train", "test-all", "test", "check", "bench"}
     for target in named:

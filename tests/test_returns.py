@@ -198,7 +198,7 @@ def test_an_accelerator_s_rounds_are_the_steps_of_a_cpu(reverse):
     cut = np.argwhere(decay[:, 0] == 0)[1, 0]
     term[cut + (1 if reverse else -1), 0] = np.nan  # behind a cut: it must not leak
     term, decay = jnp.asarray(term), jnp.asarray(decay)
-    steps = platforms._step_by_step(term, decay, reverse=reverse)
-    rounds = platforms._in_rounds(term, decay, reverse=reverse)
+    steps = platforms._sequential(term, decay, reverse=reverse)
+    rounds = platforms._parallel(term, decay, reverse=reverse)
     assert np.isfinite(steps[cut, 0])
     np.testing.assert_allclose(rounds, steps, rtol=1e-5, atol=1e-5)

@@ -14,10 +14,10 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.compute.mapping import map_seeds, seed_program
+from purerl.compute.mapping import map_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.rollout import collect
-from purerl.seeds import EVALUATE, FIRST, INIT, TRAIN, stream
+from purerl.seeds import EVALUATE, FIRST_STREAM, INIT, TRAIN, stream_key
 from purerl.update import update
 
 EIGHT = tuple(range(8))
@@ -157,11 +157,11 @@ def test_the_streams_of_a_root_and_of_its_seeds_are_never_the_same():
         return {tuple(row) for row in np.reshape(jax.random.key_data(keys), (-1, 2)).tolist()}
 
     root = jax.random.key(0)
-    ids = [0, 1, 2, FIRST - 1]
+    ids = [0, 1, 2, FIRST_STREAM - 1]
     seeds = purerl.seed_keys(root, ids)
-    of_root = bits(jnp.stack([stream(root, number) for number in (INIT, TRAIN, EVALUATE)]))
+    of_root = bits(jnp.stack([stream_key(root, number) for number in (INIT, TRAIN, EVALUATE)]))
     of_seeds = [
-        bits(jnp.stack([stream(seed, number) for number in (INIT, TRAIN, EVALUATE)]))
+        bits(jnp.stack([stream_key(seed, number) for number in (INIT, TRAIN, EVALUATE)]))
         for seed in seeds
     ]
     everything = [bits(seeds), of_root, *of_seeds, bits(jax.random.split(root, 64))]
@@ -251,7 +251,7 @@ COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatt
 
 
 def compiled_text(function, keys, *broadcast):
-    return seed_program(function, seed_mesh()).lower(keys, *broadcast).compile().as_text()
+    return program_over_seeds(function, seed_mesh()).lower(keys, *broadcast).compile().as_text()
 
 
 def test_seeds_on_two_devices_never_talk_to_each_other(config):
@@ -339,8 +339,8 @@ def test_equal_functions_are_one_program():
         def __call__(self, x):
             return x + self.number
 
-    assert seed_program(Add(1), seed_mesh()) is seed_program(Add(1), seed_mesh())
-    assert seed_program(Add(1), seed_mesh()) is not seed_program(Add(2), seed_mesh())
+    assert program_over_seeds(Add(1), seed_mesh()) is program_over_seeds(Add(1), seed_mesh())
+    assert program_over_seeds(Add(1), seed_mesh()) is not program_over_seeds(Add(2), seed_mesh())
 
 
 def test_a_state_of_a_seed_is_one_slice_of_the_batch(config):

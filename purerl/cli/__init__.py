@@ -1,1 +1,1 @@
-"""Turns words into one call of the library, and its result or error into lines and an exit code."""
+"""The command line: turns words into a call of the library, and its result into lines."""

@@ -1,22 +1,21 @@
-"""What each command takes, as the command line shows it."""
+"""The commands and their options, as the command line shows them."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from purerl.cli.options import Agent, Distributed, How, Keep
+from purerl.cli.options import AgentOptions, ProcessOptions, SavingOptions, TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Train many seeds of one agent, and leave their metrics and a figure in a run directory."""
 
-    agent: Agent
-    how: How
-    keep: Keep
-    processes: Distributed
+    agent: AgentOptions
+    training: TrainingOptions
+    saving: SavingOptions
+    processes: ProcessOptions
     seeds: int = 64
     """Number of seeds; their ids are 0, 1, …"""
     evaluate_every: int | None = None
@@ -29,15 +28,14 @@ class Resume:
 
     run: tyro.conf.Positional[Path]
     """Run directory."""
-    keep: Keep
-    processes: Distributed
+    saving: SavingOptions
+    processes: ProcessOptions
     env: str | None = None
     """Import path of the environment, where it is your own."""
     total_steps: int | None = None
-    """Another budget; annealed hyperparameters then fall over the new one."""
+    """Another budget; schedules then run over the new one."""
     seed_batch: int | None = None
-    """Seeds trained at once, where fewer fit than before; needs --force, as the result may
-    change."""
+    """Seeds trained at once; needs --force, as the result may change."""
     memory_limit: str | None = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
     devices: str | None = None
@@ -90,8 +88,7 @@ class Export:
     metrics: Path | None = None
     """Table of all records of all seeds to write: .csv or .parquet."""
     scores: Path | None = None
-    """Final returns to write as rliable takes them, an array [seeds, environments] an algorithm:
-    .npz."""
+    """Final returns to write as rliable takes them: .npz."""
     env: str | None = None
     """Import path of the environment, where it is your own."""
 
@@ -121,8 +118,8 @@ class Sweep:
     Example: purerl sweep --algo ppo --values policy_learning_rate=1e-3,3e-3 entropy_coef=0,0.01
     """
 
-    agent: Agent
-    how: How
+    agent: AgentOptions
+    training: TrainingOptions
     values: tuple[str, ...]
     """What varies, each as NAME=VALUE,VALUE,… or, with --draws, NAME=LOW..HIGH or
     NAME=log:LOW..HIGH; a parameter of the environment is env_params.NAME."""
@@ -141,7 +138,7 @@ class Plan:
     Example: purerl plan --target v5e:16x16 --seeds 65536 --env CartPole-v1 --algo vpg
     """
 
-    agent: Agent
+    agent: AgentOptions
     target: str
     """Devices: h200, h100, a100-80g, a100-40g or l4, or as h100:8 several; or TPUs with their
     topology, such as v5e:16x16."""
@@ -159,14 +156,4 @@ class Envs:
     """List the environments that train, and those for which there are presets."""
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Resume, tyro.conf.subcommand("resume")]
-    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
-    | Annotated[Envs, tyro.conf.subcommand("envs")]
-)
+Command = Train | Resume | Sweep | Evaluate | Compare | Export | Render | Plan | Envs

@@ -1,4 +1,4 @@
-"""What the commands of the command line do."""
+"""Carries out the commands: each is a call of the library, whose result is printed."""
 
 import dataclasses
 import time
@@ -6,26 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 from purerl.cli import arguments as cli
-from purerl.cli.options import Agent
+from purerl.cli.options import AgentOptions
 from purerl.cli.tables import (
     comparison_table,
     envs_table,
     evaluation_table,
-    rows,
-    show,
+    plan_table,
+    print_rich,
     show_result,
     show_sweep,
     summary_table,
 )
-from purerl.compute.mesh import parse_devices
+from purerl.compute.mesh import parse_mesh
 from purerl.config.config import Config
 from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
-from purerl.config.sweeps import sweep as settings_of
+from purerl.config.sweeps import sweep as make_settings
 from purerl.envs import make_env
 from purerl.experiment.hosts.memory import parse_bytes
-from purerl.experiment.hosts.processes import is_first
-from purerl.experiment.play.policies import load_states, policy_of, save_policy
+from purerl.experiment.hosts.processes import is_main_process
+from purerl.experiment.play.policies import LoadedRun, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.exports import write_scores, write_table
@@ -41,18 +41,18 @@ from purerl.planning.plans import plan
 def train(options: cli.Train, began: float) -> None:
     """`purerl train`: the preset with the given settings, through `purerl.run`."""
     config = make_config(options.agent)
-    how = options.how.options(options.agent.env) | options.keep.options()
+    arguments = options.training.options(options.agent.env) | options.saving.options()
     import_seconds = time.perf_counter() - began
-    result = run(config, options.seeds, evaluate_every=options.evaluate_every, **how)
-    if is_first():
+    result = run(config, options.seeds, evaluate_every=options.evaluate_every, **arguments)
+    if is_main_process():
         show_result(result, import_seconds)
 
 
-def go_on(options: cli.Resume, began: float) -> None:
+def resume_run(options: cli.Resume, began: float) -> None:
     """`purerl resume`: through `purerl.resume`."""
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
-    mesh = None if options.devices is None else parse_devices(options.devices)
-    env, import_seconds = own_env(options.env), time.perf_counter() - began
+    mesh = None if options.devices is None else parse_mesh(options.devices)
+    env, import_seconds = env_from_path(options.env), time.perf_counter() - began
     result = resume(
         options.run,
         env=env,
@@ -61,51 +61,53 @@ def go_on(options: cli.Resume, began: float) -> None:
         seed_batch=options.seed_batch,
         memory_limit=limit,
         mesh=mesh,
-        **options.keep.options(),
+        **options.saving.options(),
     )
-    if is_first():
+    if is_main_process():
         show_result(result, import_seconds)
 
 
-def own_env(path: str | None) -> Any:
+def env_from_path(path: str | None) -> Any:
     """An environment by its import path, None without one."""
     return None if path is None else make_env(path)[0]
 
 
 def evaluate(options: cli.Evaluate) -> None:
-    """`purerl evaluate`: many episodes of every seed, and what they come to."""
+    """`purerl evaluate`: many episodes of every seed, and statistics of their returns."""
     kind = "sampled" if options.sampled else "greedy"
     path = options.output or options.run / f"evaluation_{kind}.json"
-    if options.run.is_dir():  # else there is no run to read either, which is told
+    if options.run.is_dir():  # else `evaluate_run` says that there is no run
         require_writable("output", path)
-    played = evaluate_run(
+    evaluation = evaluate_run(
         options.run,
         episodes=options.episodes,
         sampled=options.sampled,
         seeds=options.seeds,
         max_steps=options.max_steps,
-        env=own_env(options.env),
+        env=env_from_path(options.env),
     )
-    show(evaluation_table(played))
-    played.write(path)
-    show(f"written: {path}")
+    print_rich(evaluation_table(evaluation))
+    evaluation.write(path)
+    print_rich(f"written: {path}")
 
 
 def compare(options: cli.Compare) -> None:
     """`purerl compare`: statistics of several runs side by side, and their curves."""
-    # Here: matplotlib takes a while, and only this draws.
+    # Imported here: matplotlib takes a while.
     from purerl.experiment.report import figures
 
     figures.require_figure_name("output", options.output)
     require_writable("output", options.output)
     compared = compare_runs(options.runs)
-    show(comparison_table(compared))
+    print_rich(comparison_table(compared))
     figures.save_figure(figures.comparison(compared), options.output)
-    show(f"figure: {options.output}")
+    print_rich(f"figure: {options.output}")
 
 
 def export(options: cli.Export) -> None:
-    """`purerl export`: what was asked for, each into its file."""
+    """`purerl export`: a policy, the metrics or the scores, each into its file."""
+    if not options.runs:
+        raise ValueError("runs must name at least one run directory.")
     if options.seed is None and options.metrics is None and options.scores is None:
         raise ValueError("export what? use --seed 3, --metrics FILE.csv or --scores FILE.npz.")
     if len(options.runs) > 1 and (options.seed is not None or options.metrics is not None):
@@ -118,15 +120,15 @@ def export(options: cli.Export) -> None:
     directory = next(iter(options.runs))
     if options.seed is not None:
         path = options.output or directory / f"policy_{options.seed}.npz"
-        plan, states, _ = load_states(directory, env=own_env(options.env))
-        save_policy(path, policy_of(plan, states, options.seed), plan.config)
-        show(f"written: {path}")
+        loaded = LoadedRun.open(directory, env=env_from_path(options.env))
+        save_policy(path, loaded.policy(options.seed), loaded.spec.config)
+        print_rich(f"written: {path}")
     if options.metrics is not None:
         write_table(read_run(directory), options.metrics)
-        show(f"written: {options.metrics}")
+        print_rich(f"written: {options.metrics}")
     if options.scores is not None:
-        write_scores([read_run(each) for each in options.runs], options.scores)
-        show(f"written: {options.scores}")
+        write_scores([read_run(run_directory) for run_directory in options.runs], options.scores)
+        print_rich(f"written: {options.scores}")
 
 
 def render(options: cli.Render) -> None:
@@ -139,9 +141,9 @@ def render(options: cli.Render) -> None:
         options.output,
         episode=options.episode,
         max_steps=options.max_steps,
-        env=own_env(options.env),
+        env=env_from_path(options.env),
     )
-    show(f"{path}: {length} steps, return {episode_return:.1f}")
+    print_rich(f"{path}: {length} steps, return {episode_return:.1f}")
 
 
 def show_plan(options: cli.Plan) -> None:
@@ -149,7 +151,7 @@ def show_plan(options: cli.Plan) -> None:
     agent = options.agent
     if options.json is not None:
         require_writable("json", options.json)
-    made = plan(
+    planned = plan(
         agent.env,
         agent.algo,
         target=options.target,
@@ -157,11 +159,11 @@ def show_plan(options: cli.Plan) -> None:
         devices=options.devices,
         **agent.settings(),
     )
-    title = f"{made.env} · {made.algo} · {made.seeds} seeds · {made.target}"
-    show(summary_table(title, rows(made)))
+    title = f"{planned.env} · {planned.algo} · {planned.seeds} seeds · {planned.target}"
+    print_rich(summary_table(title, plan_table(planned)))
     if options.json is not None:
-        files.write_json(options.json, dataclasses.asdict(made))
-        show(f"written: {options.json}")
+        files.write_json(options.json, dataclasses.asdict(planned))
+        print_rich(f"written: {options.json}")
 
 
 def sweep(options: cli.Sweep, began: float) -> None:
@@ -173,27 +175,26 @@ def sweep(options: cli.Sweep, began: float) -> None:
         if name in values:
             raise ValueError(f"values name {name} twice; give all its values at once.")
         values[name] = column
-    settings = settings_of(
-        config, zip=options.zip, draws=options.draws, root=options.how.root, **values
-    )
+    root = options.training.root
+    settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began
-    result = run_sweep(settings, options.seeds, **options.how.options(options.agent.env))
+    result = run_sweep(settings, options.seeds, **options.training.options(options.agent.env))
     show_sweep(result, import_seconds)
 
 
-def make_config(agent: Agent) -> Config:
-    """The preset with the settings given; the time that its checks take counts as import."""
+def make_config(agent: AgentOptions) -> Config:
+    """The preset with the given settings; what its checks take counts as import time."""
     return preset(agent.env, agent.algo, **agent.settings())
 
 
 def parse_values(text: str) -> tuple[str, Any]:
-    """`NAME=1,2` as the name and numbers; `NAME=1..2` or `NAME=log:1..2` as one to draw from."""
+    """`NAME=1,2` as the name and numbers; `NAME=1..2` or `NAME=log:1..2` as it and a range."""
     name, _, values = text.partition("=")
     try:
         if ".." in values:
-            kind = LogUniform if values.startswith("log:") else Uniform
+            distribution = LogUniform if values.startswith("log:") else Uniform
             low, high = values.removeprefix("log:").split("..")
-            return name, kind(float(low), float(high))
+            return name, distribution(float(low), float(high))
         return name, [float(value) for value in values.split(",")]
     except ValueError:
         raise ValueError(
@@ -202,15 +203,17 @@ def parse_values(text: str) -> tuple[str, Any]:
 
 
 def list_envs(_: cli.Envs) -> None:
-    """`purerl envs`: what trains."""
-    show(envs_table())
-    show(f"Each trains with {', '.join(FACTORIES)}, with a preset or with an algorithm's defaults.")
+    """`purerl envs`: the environments that train."""
+    print_rich(envs_table())
+    print_rich(
+        f"Each trains with {', '.join(FACTORIES)}, with a preset or with an algorithm's defaults."
+    )
 
 
-# What trains says how long it took to begin.
+# These show how long the imports took.
 TRAINING: dict[type, Callable[[Any, float], None]] = {
     cli.Train: train,
-    cli.Resume: go_on,
+    cli.Resume: resume_run,
     cli.Sweep: sweep,
 }
 READING: dict[type, Callable[[Any], None]] = {
@@ -224,7 +227,7 @@ READING: dict[type, Callable[[Any], None]] = {
 
 
 def execute(command: Any, began: float) -> None:
-    """Do what a command says; `began` is when the process did, by `time.perf_counter`."""
+    """Carry out a command; `began` is the process's start by `time.perf_counter`."""
     if type(command) in TRAINING:
         TRAINING[type(command)](command, began)
     else:

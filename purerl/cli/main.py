@@ -1,11 +1,11 @@
-"""The command line: `purerl COMMAND …`, from its words to an exit code."""
+"""Runs `purerl COMMAND …`, from its words to an exit code."""
 
 import os
 import sys
 import time
 import warnings
 
-BEGAN = time.perf_counter()  # before the imports, whose time is shown
+BEGAN = time.perf_counter()  # before the imports, whose seconds are shown
 
 import tyro  # noqa: E402
 
@@ -15,8 +15,8 @@ from purerl.cli.arguments import Command, Resume, Train  # noqa: E402
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
-    Bad input ends with one line on stderr and exit code 2, a run that cannot go on with 1, one that
-    a signal has stopped with 128 and the signal's number.
+    Errors end with one line on stderr. The exit code is 2 for bad input, 1 for a run that cannot go
+    on, and 128 plus the signal's number for a run that a signal stopped.
     """
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
@@ -25,12 +25,12 @@ def main(args: list[str] | None = None) -> None:
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from purerl.experiment.hosts.startup import no_collection
+    from purerl.experiment.hosts.startup import gc_paused
 
-    with no_collection():
+    with gc_paused():
         from purerl.cli import commands
-    from purerl.experiment.hosts.distributed import initialize, leave
-    from purerl.experiment.hosts.processes import is_agreed, is_first
+    from purerl.experiment.hosts.distributed import exit_process, initialize
+    from purerl.experiment.hosts.processes import is_main_process, is_raised_by_all
     from purerl.experiment.hosts.startup import use_all_cores, use_compilation_cache
     from purerl.experiment.hosts.stopping import RunError, Stopped
 
@@ -40,38 +40,35 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     try:
         if isinstance(command, Train | Resume):
-            joining = command.processes.arguments()
-            if joining is not None:
-                initialize(**joining)
+            arguments = command.processes.arguments()
+            if arguments is not None:
+                initialize(**arguments)
         commands.execute(command, BEGAN)
     except (Exception, Stopped) as error:
         ending = _ending(error)
         if ending is None:
             raise
         line, code = ending
-        alone = not is_agreed(error)
-        if alone or is_first():
+        is_alone = not is_raised_by_all(error)
+        if is_alone or is_main_process():
             print(f"purerl: {line}", file=sys.stderr, flush=True)
-        leave(code, at_once=alone and isinstance(error, RunError))
+        exit_process(code, at_once=is_alone and isinstance(error, RunError))
     except KeyboardInterrupt:
         print("purerl: stopped at once; what was saved stands.", file=sys.stderr, flush=True)
-        os._exit(130)  # a chunk may still be computed: it is not waited for
+        os._exit(130)  # without waiting for a chunk that is still computed
 
 
 def _ending(error: BaseException) -> tuple[str, int] | None:
-    """The line and the exit code that an error comes to; None where it is a bug.
-
-    A bug should show its traceback.
-    """
+    """The line and the exit code of an error; None for a bug, which shows its traceback."""
     from purerl.experiment.hosts.stopping import RunError, Stopped
 
     if isinstance(error, Stopped):
         return str(error), 128 + error.signal_number
     if isinstance(error, RunError):
         return str(error), 1
-    if isinstance(error, ValueError) and "\n" not in str(error):  # one of the checks' lines
+    if isinstance(error, ValueError) and "\n" not in str(error):  # from one of the checks
         return str(error), 2
-    # Those of a library name no file, or give no reason.
+    # An `OSError` of a library names no file, or gives no reason.
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename} cannot be read or written: {error.strerror}", 2
     return None

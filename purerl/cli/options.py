@@ -6,7 +6,7 @@ from typing import Any, Literal, get_type_hints
 
 
 @dataclasses.dataclass(frozen=True)
-class Agent:
+class AgentOptions:
     """What is trained. A setting that is not given is the preset's, or the algorithm's default."""
 
     env: str = "CartPole-v1"
@@ -51,8 +51,8 @@ class Agent:
     """Whether observations are normalised with their running statistics."""
     normalize_reward: bool | None = None
     """Whether rewards are divided by the running spread of the return."""
-    anneal: tuple[str, ...] | None = None
-    """Hyperparameters that fall linearly to 0 over the run."""
+    schedule: tuple[str, ...] | None = None
+    """Hyperparameters that change, each as NAME=linear, which falls to 0. Without a name: none."""
     std_from_obs: bool | None = None
     """Whether the network gives a Gaussian policy's standard deviation too."""
     squash: bool | None = None
@@ -61,15 +61,24 @@ class Agent:
     """Updates that one record of metrics covers; must divide the updates."""
 
     def settings(self) -> dict[str, Any]:
-        """What was given of the settings that `preset` takes."""
+        """The given settings, as `preset` takes them."""
         from purerl.config.factories import Settings
 
         given = {name: getattr(self, name, None) for name in get_type_hints(Settings)}
+        if self.schedule is not None:
+            given["schedule"] = dict(_pair("schedule", text) for text in self.schedule)
         return {name: value for name, value in given.items() if value is not None}
 
 
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{option} = {text!r} cannot be read; write NAME=linear.")
+    return name, value
+
+
 @dataclasses.dataclass(frozen=True)
-class How:
+class TrainingOptions:
     """How it is trained."""
 
     root: int = 0
@@ -93,23 +102,23 @@ class How:
 
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
-        from purerl.compute.mesh import parse_devices
+        from purerl.compute.mesh import parse_mesh
         from purerl.config.presets import TARGETS
         from purerl.experiment.hosts.memory import parse_bytes
 
-        told = dataclasses.asdict(self)
-        devices = told.pop("devices")
+        arguments = dataclasses.asdict(self)
+        devices = arguments.pop("devices")
         target = TARGETS.get(env) if self.target_return is None else self.target_return
         limit = None if self.memory_limit is None else parse_bytes(self.memory_limit)
-        mesh = None if devices is None else parse_devices(devices)
-        return told | {"target_return": target, "memory_limit": limit, "mesh": mesh}
+        mesh = None if devices is None else parse_mesh(devices)
+        return arguments | {"target_return": target, "memory_limit": limit, "mesh": mesh}
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep:
+class SavingOptions:
     """What is kept of a run while it trains, and when it stops.
 
-    What a run is not told when it goes on is as it was; to stop on NaN it is told each time.
+    A run that goes on keeps what is not given again, but for `--stop-on-nan`.
     """
 
     checkpoint_every: int | None = None
@@ -128,19 +137,19 @@ class Keep:
         """The arguments of `run` and `resume`."""
         from purerl.experiment.logging.loggers import make_logger
 
-        told = dataclasses.asdict(self)
-        names, per_seed = told.pop("log"), told.pop("log_seeds")
+        arguments = dataclasses.asdict(self)
+        names, per_seed = arguments.pop("log"), arguments.pop("log_seeds")
         if per_seed and not names:
             raise ValueError(
                 "log_seeds has no effect without loggers; name them: --log jsonl --log-seeds."
             )
         if names is not None:
-            told["hooks"] = [make_logger(name, per_seed=per_seed) for name in names]
-        return {name: value for name, value in told.items() if value is not None}
+            arguments["hooks"] = [make_logger(name, per_seed=per_seed) for name in names]
+        return {name: value for name, value in arguments.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
-class Distributed:
+class ProcessOptions:
     """Several processes, each with its own devices."""
 
     distributed: bool = False
@@ -158,19 +167,18 @@ class Distributed:
     def arguments(self) -> dict[str, Any] | None:
         """The arguments of `initialize`; None for a process by itself.
 
-        **Raises:** `ValueError` where an option has no effect, or another is missing beside it.
+        **Raises:** `ValueError` where an option has no effect, or lacks another.
         """
-        told = dataclasses.asdict(self)
-        distributed = told.pop("distributed")
-        named = {name: told[name] for name in ("coordinator", "num_processes", "process_id")}
-        given = [name for name, value in named.items() if value is not None]
+        arguments = dataclasses.asdict(self)
+        distributed = arguments.pop("distributed")
+        names = ("coordinator", "num_processes", "process_id")
+        given = [name for name in names if arguments[name] is not None]
         if not distributed:
             if given:
                 raise ValueError(f"{given[0]} has no effect without --distributed; add it.")
             return None
-        if given and len(given) < len(named):
-            missing = ", ".join(
-                "--" + name.replace("_", "-") for name in named if name not in given
-            )
+        if given and len(given) < len(names):
+            flags = ["--" + name.replace("_", "-") for name in names if name not in given]
+            missing = ", ".join(flags)
             raise ValueError(f"{given[0]} is given, and {missing} is not; give all three, or none.")
-        return told
+        return arguments

@@ -1,8 +1,7 @@
-"""A scan over keys in which what depends on the keys alone is computed for all steps at once.
+"""A scan over keys that computes for all steps at once what depends on the keys alone.
 
-In the body of a loop, random numbers are many small operations in every step: on an accelerator
-kernels of their own, on a CPU loops within the loop. Ahead of it they are a few large ones. The
-keys, and so the numbers drawn, are the same.
+In a loop, random numbers are many small operations a step: kernels on an accelerator, inner loops
+on a CPU. Before the loop they are a few large operations, which draw the same numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,83 +11,84 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from purerl.compute.jaxprs import Call, Name, Program, interpret, program_of, returned
+from purerl.compute.jaxprs import Equation, Program, Var, interpret, outputs_of, trace_program
 from purerl.compute.platforms import by_platform
 
-UNROLL = 16  # steps in one turn of the loop where its own work is kernels too; a CPU gains nothing
+UNROLL = 16  # steps in one turn of an accelerator's loop, whose turns cost kernels; 1 on a CPU
 
 
-def scan_keys(
+def scan_hoisting_draws(
     body: Callable[[Any, Key[Array, "..."]], tuple[Any, Any]],
     carry: PyTree,
     keys: Key[Array, "T ..."],
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan(body, carry, keys)`, with what is drawn from the keys drawn ahead.
+    """`jax.lax.scan(body, carry, keys)`, with what is drawn from the keys drawn before the loop.
 
-    What is made of the keys waits in memory for its step: numbers that are drawn do, and what is
-    computed of them as long as it does not grow. An image made of a drawn position is made in the
-    step that needs it.
+    Hoisted values wait in memory for their step. So draws are hoisted, and what is computed from
+    them as long as it does not grow: an image made from a drawn position is made in its step.
     """
-    like = jax.eval_shape(lambda keys: keys[0], keys)
+    key_shape = jax.eval_shape(lambda keys: keys[0], keys)
     carry_leaves, treedef = jax.tree.flatten(carry)
 
     def flat_body(leaves, key):
-        after, out = body(jax.tree.unflatten(treedef, leaves), key)
-        return jax.tree.leaves(after), out
+        next_carry, out = body(jax.tree.unflatten(treedef, leaves), key)
+        return jax.tree.leaves(next_carry), out
 
-    program = program_of(flat_body, carry_leaves, like)
-    stages = _split(program, num_carried=len(carry_leaves))
+    program = trace_program(flat_body, carry_leaves, key_shape)
+    parts = _partition(program, num_carried=len(carry_leaves))
 
-    def ahead(key):
-        env = {stages.key: key}
-        interpret(stages.ahead, env)
-        return [env[name] for name in stages.waiting]
+    def before_loop(key):
+        env = {parts.key: key}
+        interpret(parts.before_loop, env)
+        return [env[var] for var in parts.hoisted]
 
-    def step(leaves, waiting):
-        env = dict(zip(program.inputs, leaves, strict=False)) | dict(
-            zip(stages.waiting, waiting, strict=True)
-        )
-        interpret(stages.inside, env)
-        return returned(program, env)
+    def step(leaves, hoisted):
+        env = dict(zip(program.inputs, leaves, strict=False))
+        env |= dict(zip(parts.hoisted, hoisted, strict=True))
+        interpret(parts.in_loop, env)
+        return outputs_of(program, env)
 
     def loop(unroll):
-        return lambda leaves, waiting: jax.lax.scan(step, leaves, waiting, unroll=unroll)
+        return lambda leaves, hoisted: jax.lax.scan(step, leaves, hoisted, unroll=unroll)
 
     unrolled = loop(min(UNROLL, keys.shape[0]))
-    end, out = by_platform(carry_leaves, jax.vmap(ahead)(keys), cpu=loop(1), default=unrolled)
-    return jax.tree.unflatten(treedef, end), out
+    hoisted = jax.vmap(before_loop)(keys)
+    leaves, out = by_platform(carry_leaves, hoisted, cpu=loop(1), default=unrolled)
+    return jax.tree.unflatten(treedef, leaves), out
 
 
-class Stages(NamedTuple):
-    """The operations of a body, parted into those ahead of the loop and those inside."""
+class Hoisted(NamedTuple):
+    """The equations of a loop's body, split into those before the loop and those in it."""
 
-    key: Name
-    ahead: list[Call]
-    inside: list[Call]
-    waiting: list[Name]
-    """What is computed ahead and read inside."""
+    key: Var
+    before_loop: list[Equation]
+    in_loop: list[Equation]
+    hoisted: list[Var]
+    """The variables that are computed before the loop and read in it."""
 
 
-def _split(program: Program, num_carried: int) -> Stages:
+def _partition(program: Program, num_carried: int) -> Hoisted:
     key = program.inputs[num_carried]
-    early, ahead, inside = {key}, [], []
-    for call in program.calls:
-        (ahead if _is_early(call, early) else inside).append(call)
-        if ahead and ahead[-1] is call:
-            early.update(call.outputs)
-    needed = [each for call in inside for each in call.inputs] + list(program.outputs)
-    waiting = dict.fromkeys(each for each in needed if isinstance(each, Name) and each in early)
-    return Stages(key, ahead, inside, list(waiting))
+    available, before_loop, in_loop = {key}, [], []
+    for equation in program.equations:
+        if _is_hoistable(equation, available):
+            before_loop.append(equation)
+            available.update(equation.outputs)
+        else:
+            in_loop.append(equation)
+    read = [atom for equation in in_loop for atom in equation.inputs] + list(program.outputs)
+    hoisted = dict.fromkeys(atom for atom in read if isinstance(atom, Var) and atom in available)
+    return Hoisted(key, before_loop, in_loop, list(hoisted))
 
 
-def _is_early(call: Call, early: set[Name]) -> bool:
-    """Whether an operation reads keys or what is made of them, nothing else, and does not grow."""
-    named = [each for each in call.inputs if isinstance(each, Name)]
-    if not named or not all(each in early for each in named) or call.equation.effects:
+def _is_hoistable(equation: Equation, available: set[Var]) -> bool:
+    """Whether an equation reads nothing but `available`, and draws or does not grow."""
+    inputs = [atom for atom in equation.inputs if isinstance(atom, Var)]
+    if not inputs or not all(var in available for var in inputs) or equation.eqn.effects:
         return False
-    draws = call.equation.primitive.name.startswith("random_")
-    return draws or _size(call.outputs) <= _size(named)
+    is_draw = equation.eqn.primitive.name.startswith("random_")
+    return is_draw or _size(equation.outputs) <= _size(inputs)
 
 
-def _size(values: Sequence[Name]) -> int:
-    return sum(int(np.prod(value.aval.shape)) for value in values)
+def _size(variables: Sequence[Var]) -> int:
+    return sum(int(np.prod(var.aval.shape)) for var in variables)

@@ -1,4 +1,4 @@
-"""A function as a list of operations, to be computed in another order or in another way."""
+"""A traced function as a list of equations, to be computed in another order or in another way."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ import jax
 import jax.extend as jex
 
 
-class Name:
-    """A value of the function, by identity."""
+class Var:
+    """A variable of a program, compared by identity."""
 
     __slots__ = ("aval",)
 
@@ -16,87 +16,87 @@ class Name:
         self.aval = aval
 
 
-class Call(NamedTuple):
-    """One operation: a primitive on values that have names, or are constants."""
+class Equation(NamedTuple):
+    """One operation: a primitive applied to variables and constants."""
 
-    equation: Any
+    eqn: Any
     inputs: Sequence[Any]
-    outputs: Sequence[Name]
+    outputs: Sequence[Var]
 
 
 class Program(NamedTuple):
-    """A function as a list of operations, calls of jitted functions inlined.
+    """A function of flattened pytrees as a list of equations, calls of jitted functions inlined."""
 
-    Inputs and outputs are those of all leaves in order.
-    """
-
-    inputs: list[Name]
-    calls: list[Call]
+    inputs: list[Var]
+    equations: list[Equation]
     outputs: list[Any]
     out: Any
-    """The shapes of what the function returns, as it returns it."""
+    """The pytree that the function returns, as shapes and dtypes."""
 
 
-def program_of(function: Callable[..., Any], *args: Any) -> Program:
-    """The operations of a function of pytrees of arrays, or of their shapes."""
-    traced, out = jax.make_jaxpr(function, return_shape=True)(*args)
-    inputs = [Name(each.aval) for each in traced.jaxpr.invars]
-    calls: list[Call] = []
-    outputs = _inline(traced.jaxpr, traced.consts, inputs, calls)
-    return Program(inputs, calls, outputs, out)
+def trace_program(function: Callable[..., Any], *args: Any) -> Program:
+    """The program of a function; its arguments are pytrees of arrays, or of their shapes."""
+    closed, out = jax.make_jaxpr(function, return_shape=True)(*args)
+    inputs = [Var(invar.aval) for invar in closed.jaxpr.invars]
+    equations: list[Equation] = []
+    outputs = _inline(closed.jaxpr, closed.consts, inputs, equations)
+    return Program(inputs, equations, outputs, out)
 
 
-def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], calls: list[Call]) -> list:
-    values = dict(zip(jaxpr.constvars, consts, strict=True))
-    values |= dict(zip(jaxpr.invars, inputs, strict=True))
+def _inline(
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], equations: list[Equation]
+) -> list:
+    """Append the equations of a jaxpr, and return its outputs."""
+    env = dict(zip(jaxpr.constvars, consts, strict=True))
+    env |= dict(zip(jaxpr.invars, inputs, strict=True))
 
-    def value(atom):
-        return atom.val if isinstance(atom, jex.core.Literal) else values[atom]
+    def read(atom):
+        return atom.val if isinstance(atom, jex.core.Literal) else env[atom]
 
-    for equation in jaxpr.eqns:
-        given = [value(atom) for atom in equation.invars]
-        if equation.primitive.name == "jit":
-            inner = equation.params["jaxpr"]
-            results = _inline(inner.jaxpr, inner.consts, given, calls)
+    for eqn in jaxpr.eqns:
+        arguments = [read(atom) for atom in eqn.invars]
+        if eqn.primitive.name == "jit":
+            inner = eqn.params["jaxpr"]
+            results = _inline(inner.jaxpr, inner.consts, arguments, equations)
         else:
-            results = [Name(each.aval) for each in equation.outvars]
-            calls.append(Call(equation, given, results))
-        values |= dict(zip(equation.outvars, results, strict=True))
-    return [value(atom) for atom in jaxpr.outvars]
+            results = [Var(outvar.aval) for outvar in eqn.outvars]
+            equations.append(Equation(eqn, arguments, results))
+        env |= dict(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
 
 
-def bind(call: Call, inputs: Sequence[Any]) -> Sequence[Any]:
-    """The results of one operation, as it is."""
-    primitive = call.equation.primitive
-    params = primitive.get_bind_params(call.equation.params)
-    with call.equation.ctx.manager:
+def bind(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
+    """The results of an equation, computed by its own primitive."""
+    primitive = equation.eqn.primitive
+    params = primitive.get_bind_params(equation.eqn.params)
+    with equation.eqn.ctx.manager:
         out = primitive.bind(*inputs, **params)
     return out if primitive.multiple_results else [out]
 
 
-Rule = Callable[[Call, Sequence[Any]], Sequence[Any]]
+Rule = Callable[[Equation, Sequence[Any]], Sequence[Any]]
 
 
-def interpret(calls: Sequence[Call], env: dict[Name, Any], rule: Rule = bind) -> None:
-    """Compute operations one after another from the values in `env`, where the results go too."""
-    for call in calls:
-        out = rule(call, [read(env, each) for each in call.inputs])
-        env |= dict(zip(call.outputs, out, strict=True))
+def interpret(equations: Sequence[Equation], env: dict[Var, Any], rule: Rule = bind) -> None:
+    """Compute equations one after another: read values from `env`, and add the results to it."""
+    for equation in equations:
+        out = rule(equation, [lookup(env, atom) for atom in equation.inputs])
+        env |= dict(zip(equation.outputs, out, strict=True))
 
 
-def run_program(program: Program, *args: Any, rule: Rule = bind) -> Any:
-    """What the function of a program returns, each operation computed by the rule."""
+def eval_program(program: Program, *args: Any, rule: Rule = bind) -> Any:
+    """What the function of a program returns, each equation computed by the rule."""
     env = dict(zip(program.inputs, jax.tree.leaves(args), strict=True))
-    interpret(program.calls, env, rule)
-    return returned(program, env)
+    interpret(program.equations, env, rule)
+    return outputs_of(program, env)
 
 
-def returned(program: Program, env: dict[Name, Any]) -> Any:
-    """What the function returns, from the values of all that it returns."""
-    out = [read(env, each) for each in program.outputs]
+def outputs_of(program: Program, env: dict[Var, Any]) -> Any:
+    """What the function of a program returns, read from `env`."""
+    out = [lookup(env, atom) for atom in program.outputs]
     return jax.tree.unflatten(jax.tree.structure(program.out), out)
 
 
-def read(env: dict[Name, Any], value: Any) -> Any:
-    """The value of a name, or a constant itself."""
-    return env[value] if isinstance(value, Name) else value
+def lookup(env: dict[Var, Any], atom: Any) -> Any:
+    """The value of a variable; a constant is its own value."""
+    return env[atom] if isinstance(atom, Var) else atom

@@ -1,7 +1,7 @@
 """Meshes of devices: seeds over the axis `seeds`, and the environments of one agent over `envs`.
 
-Code that is written for one agent is traced with the mesh around it, and says here along which axis
-its arrays have environments; the compiler does the rest. Without an axis `envs` nothing is said.
+Code for one agent is traced inside a mesh. With `constrain_envs` it says which axis of its arrays
+has environments, and the compiler does the rest. Without an axis `envs` that changes nothing.
 """
 
 import re
@@ -15,15 +15,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-from purerl.checks import one_line
+from purerl.checks import short_repr
 
 SEEDS, ENVS = "seeds", "envs"
 
 
 def seed_mesh(devices: Sequence[Any] | None = None, num_seeds: int | None = None) -> Mesh:
-    """A mesh with one axis, `seeds`, over the given devices or all local ones; no more than seeds.
+    """A mesh with one axis, `seeds`, over the given or all local devices; at most one for a seed.
 
-    A device without a seed of its own would compute another's once more.
+    Any further device would only compute a seed again.
     """
     devices = jax.local_devices() if devices is None else devices
     return make_mesh(np.asarray(devices)[:num_seeds])
@@ -32,69 +32,66 @@ def seed_mesh(devices: Sequence[Any] | None = None, num_seeds: int | None = None
 def make_mesh(devices: Sequence[Any] | np.ndarray, envs: int = 1) -> Mesh:
     """A mesh of the given devices: `envs` neighbours share the environments of the same seeds."""
     grid = np.asarray(devices)
-    # Auto axes: environments are not written for explicit ones.
+    # Auto axes: environments are not written for Explicit ones.
     if envs == 1:
         return Mesh(grid, (SEEDS,), axis_types=(AxisType.Auto,))
     return Mesh(grid.reshape(-1, envs), (SEEDS, ENVS), axis_types=(AxisType.Auto,) * 2)
 
 
 def require_mesh(mesh: Mesh, num_envs: int) -> Mesh:
-    """Refuse what is no mesh, or has other axes, or where `envs` does not divide the environments.
+    """Refuse anything but a mesh of known axes whose `envs` divides the environments.
 
     **Returns:** the mesh with Auto axes.
     """
     if not isinstance(mesh, Mesh):
         raise ValueError(
-            f"mesh = {one_line(mesh)} must be a jax.sharding.Mesh, such as "
+            f"mesh = {short_repr(mesh)} must be a jax.sharding.Mesh, such as "
             f"jax.make_mesh((8,), ('seeds',))."
         )
     if SEEDS not in mesh.shape or not set(mesh.shape) <= {SEEDS, ENVS}:
         raise ValueError(
-            f"mesh has the axes {one_line(tuple(mesh.shape))}; it takes {SEEDS!r}, and {ENVS!r} to "
-            f"spread the environments of an agent too."
+            f"mesh has the axes {short_repr(tuple(mesh.shape))}; it takes {SEEDS!r}, and {ENVS!r} "
+            f"to spread the environments of an agent too."
         )
     if not mesh.local_devices:
         raise ValueError("mesh has no device of this process; take some of each process.")
-    over = over_envs(mesh)
-    if num_envs % over:
-        near = max(1, num_envs // over) * over
+    devices = num_env_devices(mesh)
+    if num_envs % devices:
+        nearest = max(1, num_envs // devices) * devices
         raise ValueError(
-            f"num_envs = {num_envs} is not divisible by the {over} devices of the mesh's axis "
-            f"{ENVS!r}; use {near} or {near + over}."
+            f"num_envs = {num_envs} is not divisible by the {devices} devices of the mesh's axis "
+            f"{ENVS!r}; use {nearest} or {nearest + devices}."
         )
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.shape))
 
 
-def over_envs(mesh: Any = None) -> int:
-    """The devices that share the environments of an agent, in a mesh or in the one around a trace.
-
-    1 where there is no such axis.
-    """
+def num_env_devices(mesh: Any = None) -> int:
+    """How many devices share an agent's environments, in a mesh or that of the trace."""
     return (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape.get(ENVS, 1)
 
 
 def num_seed_devices() -> int:
-    """The devices that share the seeds, in the mesh around a trace; 1 where there is none."""
+    """How many devices share the seeds, in the mesh of the trace; 1 without a mesh."""
     return jax.sharding.get_abstract_mesh().shape.get(SEEDS, 1)
 
 
-def spread_envs(tree: PyTree, axis: int) -> PyTree:
-    """Spread all leaves along an axis over the devices of `envs`, where these divide it.
+def constrain_envs(tree: PyTree, axis: int) -> PyTree:
+    """Spread all leaves along an axis, of environments or rows, over the devices of `envs`.
 
-    Along it are environments, or rows of a batch.
+    Leaves that the devices do not divide stay as they are.
     """
-    devices, spec = over_envs(), P(*[None] * axis, ENVS)
+    devices, spec = num_env_devices(), P(*[None] * axis, ENVS)
 
-    def one(leaf: Array) -> Array:
+    def constrain(leaf: Array) -> Array:
         if leaf.shape[axis] % devices:
             return leaf
         return jax.lax.with_sharding_constraint(leaf, spec)
 
-    return tree if devices == 1 else jax.tree.map(one, tree)
+    return tree if devices == 1 else jax.tree.map(constrain, tree)
 
 
 def place(tree: PyTree, shardings: Any) -> PyTree:
-    """Arrays that every process has, laid out over devices that may be those of several.
+    """Lay out arrays that every process has over devices, which may belong to several processes.
 
     **Arguments:** `shardings` is one sharding, or one for each leaf.
     """
@@ -114,13 +111,12 @@ def _place(leaf: Any, sharding: Any) -> Any:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def parse_devices(text: str, devices: Sequence[Any] | None = None) -> Mesh:
-    """`8`, or `4x2` for seeds times environments, as a mesh of so many of the devices.
+def parse_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:
+    """Read a mesh from `8`, or from `4x2` for seeds times environments.
 
     **Arguments:** `devices` are those of a machine that is not here; by default all of this run.
 
-    **Raises:** `ValueError` for anything else, where there are not as many, and where a process
-    would have none.
+    **Raises:** `ValueError` for other text, for too few devices, and where a process has none.
     """
     match = re.fullmatch(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?", text)
     if match is None:
@@ -128,46 +124,50 @@ def parse_devices(text: str, devices: Sequence[Any] | None = None) -> Mesh:
             f"devices = {text!r} cannot be read; write 8, or 4x2 for 4 groups of seeds with 2 "
             f"devices each that share their environments."
         )
-    seeds, envs, named = int(match[1]), int(match[2] or 1), f"devices = {text!r}"
+    seeds, envs, source = int(match[1]), int(match[2] or 1), f"devices = {text!r}"
     if devices is None:
-        return mesh_of(seeds, envs, named)
+        return first_devices_mesh(seeds, envs, source)
     if seeds * envs > len(devices):
         raise ValueError(
-            f"{named} needs {seeds * envs} devices, and the target has {len(devices)}; use fewer."
+            f"{source} needs {seeds * envs} devices, and the target has {len(devices)}; use fewer."
         )
     return make_mesh(devices[: seeds * envs], envs)
 
 
-def mesh_of(seeds: int, envs: int, named: str) -> Mesh:
-    """The first devices as a mesh of this shape; `named` is what asked for it."""
-    needed, there = seeds * envs, jax.device_count()
-    if needed > there:
-        more = ""
+def first_devices_mesh(seeds: int, envs: int, source: str) -> Mesh:
+    """The first devices as a mesh of this shape; an error begins with `source`, the setting."""
+    needed, count = seeds * envs, jax.device_count()
+    if needed > count:
+        hint = ""
         if jax.devices()[0].platform == "cpu" and jax.process_count() == 1:
-            more = f", or set JAX_NUM_CPU_DEVICES={needed}"
-        raise ValueError(f"{named} needs {needed} devices, and there are {there}; use fewer{more}.")
-    if needed < there and jax.process_count() > 1:
+            hint = f", or set JAX_NUM_CPU_DEVICES={needed}"
         raise ValueError(
-            f"{named} needs {needed} of the {there} devices that {jax.process_count()} processes "
+            f"{source} needs {needed} devices, and there are {count}; use fewer{hint}."
+        )
+    if needed < count and jax.process_count() > 1:
+        raise ValueError(
+            f"{source} needs {needed} of the {count} devices that {jax.process_count()} processes "
             f"have; with several processes use all."
         )
     return make_mesh(jax.devices()[:needed], envs)
 
 
-def shape_of(mesh: Mesh | None) -> dict[str, int] | None:
-    """A mesh as a header says it; None where it was not asked for."""
+def mesh_to_dict(mesh: Mesh | None) -> dict[str, int] | None:
+    """The shape of a mesh, as a run's header stores it; None without a mesh."""
     if mesh is None:
         return None
-    return {SEEDS: mesh.shape[SEEDS]} | ({ENVS: over_envs(mesh)} if over_envs(mesh) > 1 else {})
+    return {SEEDS: mesh.shape[SEEDS]} | (
+        {ENVS: num_env_devices(mesh)} if num_env_devices(mesh) > 1 else {}
+    )
 
 
-def mesh_from(shape: dict[str, int] | None) -> Mesh | None:
-    """The mesh that a header says.
+def mesh_from_dict(shape: dict[str, int] | None) -> Mesh | None:
+    """The mesh that a run's header stores.
 
-    **Raises:** `ValueError` where there are not as many devices.
+    **Raises:** `ValueError` where there are too few devices.
     """
     if shape is None:
         return None
     seeds, envs = shape[SEEDS], shape.get(ENVS, 1)
     size = f"{seeds}x{envs}" if envs > 1 else str(seeds)
-    return mesh_of(seeds, envs, f"the run's mesh, --devices {size},")
+    return first_devices_mesh(seeds, envs, f"the run's mesh, --devices {size},")

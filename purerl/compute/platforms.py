@@ -1,4 +1,4 @@
-"""What is computed in one way on a CPU, and in another on an accelerator."""
+"""Computations that have one form for a CPU and another for an accelerator."""
 
 import functools
 from collections.abc import Callable
@@ -10,11 +10,10 @@ from jaxtyping import Array, Float
 
 
 def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`cpu(*args)` for a CPU, `default(*args)` for all else; both return the same shapes.
+    """`cpu(*args)` on a CPU, `default(*args)` elsewhere; both return the same shapes.
 
-    The mesh around the trace says which it is, and the program is for its platform alone: the other
-    way is not traced. Without a mesh both are, and the one is taken for which the program is
-    lowered, as by `jax.lax.platform_dependent`.
+    Inside a mesh, only the function for its platform is traced. Without one both are, and lowering
+    takes one of them, as `jax.lax.platform_dependent` does.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
@@ -22,41 +21,41 @@ def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]
     return (cpu if device.platform == "cpu" else default)(*args)
 
 
-def recurrence(
+def linear_recurrence(
     term: Float[Array, "T *batch"], decay: Float[Array, "T *batch"], *, reverse: bool
 ) -> Float[Array, "T *batch"]:
-    """Solve `x_t = term_t + decay_t · x_{t−1}` from x = 0 on; with `reverse`, of `x_{t+1}`.
+    """Solve `x_t = term_t + decay_t · x_{t−1}` from x = 0; with `reverse`, of `x_{t+1}`.
 
-    On a CPU step by step, elsewhere in log₂ T rounds: there each step would be kernels of its own.
-    What lies behind a decay of 0 does not leak, NaN included.
+    A CPU goes step by step. An accelerator, where each step would be kernels, takes log₂ T rounds.
+    Nothing passes through a decay of 0, not even NaN.
     """
     return by_platform(
         term,
         decay,
-        cpu=functools.partial(_step_by_step, reverse=reverse),
-        default=functools.partial(_in_rounds, reverse=reverse),
+        cpu=functools.partial(_sequential, reverse=reverse),
+        default=functools.partial(_parallel, reverse=reverse),
     )
 
 
-def _step_by_step(term: Array, decay: Array, *, reverse: bool) -> Array:
-    def step(x, now):
-        term, decay = now
-        x = term + _behind(decay, x)
+def _sequential(term: Array, decay: Array, *, reverse: bool) -> Array:
+    def step(x, inputs):
+        term, decay = inputs
+        x = term + _discounted(decay, x)
         return x, x
 
     _, x = jax.lax.scan(step, jnp.zeros_like(term[0]), (term, decay), reverse=reverse, unroll=8)
     return x
 
 
-def _in_rounds(term: Array, decay: Array, *, reverse: bool) -> Array:
-    def join(before, after):
-        term, decay = before
-        more, further = after
-        return more + _behind(further, term), _behind(further, decay)
+def _parallel(term: Array, decay: Array, *, reverse: bool) -> Array:
+    def compose(first, second):
+        term, decay = first
+        next_term, next_decay = second
+        return next_term + _discounted(next_decay, term), _discounted(next_decay, decay)
 
-    return jax.lax.associative_scan(join, (term, decay), reverse=reverse)[0]
+    return jax.lax.associative_scan(compose, (term, decay), reverse=reverse)[0]
 
 
-def _behind(decay: Array, x: Array) -> Array:
-    # Not a product alone: 0 · NaN is NaN, and what lies behind a cut must not leak.
+def _discounted(decay: Array, x: Array) -> Array:
+    # Not the product alone: 0 · NaN is NaN, and nothing may pass through a decay of 0.
     return jnp.where(decay == 0, 0, decay * x)

@@ -1,7 +1,7 @@
-"""Rows of a batch in blocks.
+"""The rows of a batch: a rollout laid out as rows, shuffled, and computed in blocks.
 
-An accelerator has memory for more seeds then, and what a core computes of a block stays in its
-cache.
+A row is one entry of the leading axis; nothing here looks into it. In blocks, an accelerator has
+memory for more seeds, and the arrays of a CPU's core stay in its cache.
 """
 
 import functools
@@ -10,123 +10,69 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped, UInt
+from jaxtyping import Array, Bool, Int, Key, PyTree, Shaped, UInt
 
 from purerl.checks import divisors
-from purerl.compute.jaxprs import bind, program_of, run_program
-from purerl.compute.matmul import turn_rows
-from purerl.compute.mesh import (
-    num_seed_devices,
-    over_envs,
-    spread_envs,
-)
+from purerl.compute.jaxprs import bind, eval_program, trace_program
+from purerl.compute.matmul import transpose_matmul
+from purerl.compute.mesh import constrain_envs, num_env_devices, num_seed_devices
 from purerl.compute.platforms import by_platform
-from purerl.types import Baseline
 
-ROWS = 1024  # of a block, at most
-WHOLE = 2048  # rows that an accelerator does not divide: a block is launches of its own there
-
-ROUNDS = 24
-
-CUT_ROWS = 64  # values of successors that are computed together
+LONGEST_BLOCK = 1024  # rows
+SMALLEST_DIVIDED = 2048  # rows that an accelerator leaves whole: each block costs kernel launches
+CHOSEN_BLOCK = 64  # rows in a block of those that a mask chooses
+ROUNDS = 24  # of a shuffle
 
 
-def block_rows(num_rows: int) -> int:
-    """The rows of a block: the largest divisor of all rows up to 1024.
+def flatten_rows(rollout: PyTree[Shaped[Array, "T N ..."]]) -> PyTree[Shaped[Array, "rows ..."]]:
+    """A rollout's arrays as rows `[T · N]`, or `[N · T]` where devices share the environments.
 
-    All rows where that divisor is below 256: few rows, or a prime number of them, say.
+    Each device then keeps the rows of its own environments.
     """
-    largest = max(size for size in divisors(num_rows) if size <= ROWS)
-    return largest if largest >= ROWS // 4 else num_rows
+
+    def flatten(x):
+        if num_env_devices() > 1:
+            return constrain_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0)
+        return x.reshape(-1, *x.shape[2:])
+
+    return jax.tree.map(flatten, rollout)
 
 
-def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
-    """`jax.vmap(function)(rows)`, in blocks where there are many rows."""
-    mapped = jax.vmap(function)
-
-    def in_blocks(size, rows):
-        if size == _count(rows):
-            return mapped(rows)
-        out = jax.lax.map(mapped, _blocks(rows, size))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
-
-    on_cpu, elsewhere = _sizes(rows)
-    if on_cpu == elsewhere:
-        return in_blocks(on_cpu, rows)
-    return by_platform(
-        rows,
-        cpu=functools.partial(in_blocks, on_cpu),
-        default=functools.partial(in_blocks, elsewhere),
-    )
+def unflatten_rows(
+    rows: Shaped[Array, "rows ..."], shape: tuple[int, int]
+) -> Shaped[Array, "T N ..."]:
+    """The inverse of `flatten_rows`, with `shape` the pair `(T, N)`."""
+    length, num_envs = shape
+    if num_env_devices() > 1:
+        return constrain_envs(rows.reshape(num_envs, length, *rows.shape[1:]).swapaxes(0, 1), 1)
+    return rows.reshape(length, num_envs, *rows.shape[1:])
 
 
-def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-    """`function(rows)`, which is a sum over rows, in blocks where there are many."""
-    if over_envs() > 1:
-        return function(rows)
-
-    @functools.cache
-    def program(size):
-        return program_of(function, _block(rows, size))
-
-    def in_blocks(size, rule, rows):
-        if size == _count(rows):
-            return run_program(program(size), rows, rule=rule)
-
-        def add(total, block):
-            return jax.tree.map(jnp.add, total, run_program(program(size), block, rule=rule)), None
-
-        nothing = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program(size).out)
-        return jax.lax.scan(add, nothing, _blocks(rows, size))[0]
-
-    on_cpu, elsewhere = _sizes(rows)
-    if on_cpu == elsewhere:
-        program(on_cpu)  # before either way is traced: what is traced within one is no other's
-    return by_platform(
-        rows,
-        cpu=functools.partial(in_blocks, on_cpu, turn_rows),
-        default=functools.partial(in_blocks, elsewhere, bind),
-    )
+def take_rows(batch: PyTree, rows: Int[Array, " rows"]) -> PyTree:
+    """The rows of a batch at these positions."""
+    return constrain_envs(jax.tree.map(lambda x: x[rows], batch), 0)
 
 
-def _count(rows: PyTree) -> int:
-    return jax.tree.leaves(rows)[0].shape[0]
+def shuffled_rows(
+    key: Key[Array, ""], count: int, shape: tuple[int, int]
+) -> Int[Array, "count rows"]:
+    """The positions of the rows of a rollout `[T, N]`, in `count` random orders."""
+    # The order of steps and environments is the same for either layout of the rows.
+    return row_numbers(permutations(key, count, shape[0] * shape[1]), shape)
 
 
-def _sizes(rows: PyTree) -> tuple[int, int]:
-    """The rows of a block on a CPU, and elsewhere.
-
-    Rows that several devices share are fewer on each already, and are not moved between them. With
-    one device, a CPU's cores share the work of all rows better than that of a block; with several,
-    each is a core, as on the command line.
-    """
-    num_rows = _count(rows)
-    if over_envs() > 1:
-        return num_rows, num_rows
-    size = block_rows(num_rows)
-    return (
-        size if num_seed_devices() > 1 else num_rows,
-        size if num_rows > WHOLE else num_rows,
-    )
+def row_numbers(rows: Shaped[Array, "..."], shape: tuple[int, int]) -> Shaped[Array, "..."]:
+    """The position in `flatten_rows` of the row `t · N + n` of a rollout `[T, N]`."""
+    length, num_envs = shape
+    return rows % num_envs * length + rows // num_envs if num_env_devices() > 1 else rows
 
 
-def _blocks(rows: PyTree, size: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
+def permutations(key: Key[Array, ""], count: int, size: int) -> Int[Array, "count size"]:
+    """Draw `count` permutations of `0 … size − 1`, without a sort.
 
-
-def _block(rows: PyTree, size: int) -> PyTree:
-    """The shapes of a block."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows
-    )
-
-
-def shuffles(key: Key[Array, ""], count: int, size: int) -> Int[Array, "count size"]:
-    """Draw `count` random orders of `size` rows, each a permutation of `0 … size − 1`.
-
-    In each of 24 rounds of a swap-or-not shuffle the indices pair up, i with `k − i` modulo `size`,
-    and a hash of the pair and the round says whether the two change places: a bijection for every
-    size. Nearly uniform: for a few rows not every order is as likely as another.
+    It is a swap-or-not shuffle. In each of 24 rounds i is paired with `k − i` modulo `size`, and a
+    hash of pair and round says whether the two are swapped: a bijection for every size. It is
+    nearly uniform: for a few rows some orders are likelier than others.
 
     Hoang, Morris and Rogaway (2012), "An enciphering scheme based on a card shuffle".
     """
@@ -148,51 +94,132 @@ def _hash(x: UInt[Array, "..."]) -> UInt[Array, "..."]:
     return x ^ (x >> 16)
 
 
-def _value_where_cut(
-    baseline: Baseline,
-    cut: Bool[Array, " rows"],
-    next_obs: Float[Array, "rows *obs"],
-    value: Float[Array, " rows"],
-) -> Float[Array, " rows"]:
-    """V of the observations behind a cut, which are few, in blocks of rows; else the given value.
+def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
+    """`jax.vmap(function)(rows)`, in blocks where there are many rows."""
+    mapped = jax.vmap(function)
 
-    For a CPU: on an accelerator the loop costs more than the values of all rows.
+    def in_blocks(length, rows):
+        if length == _count(rows):
+            return mapped(rows)
+        out = jax.lax.map(mapped, _blocks(rows, length))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+    cpu_length, default_length = _block_lengths(rows)
+    if cpu_length == default_length:
+        return in_blocks(cpu_length, rows)
+    return by_platform(
+        rows,
+        cpu=functools.partial(in_blocks, cpu_length),
+        default=functools.partial(in_blocks, default_length),
+    )
+
+
+def map_rows_where(
+    function: Callable[[Any], Array],
+    chosen: Bool[Array, " rows"],
+    rows: Shaped[Array, "rows ..."],
+    other: Shaped[Array, " rows"],
+) -> Shaped[Array, " rows"]:
+    """`where(chosen, jax.vmap(function)(rows), other)`, where few rows are chosen.
+
+    A CPU computes the chosen rows alone, in a loop. On an accelerator all rows cost less than that
+    loop; and where devices share the rows, it would gather them.
     """
-    num_rows = len(cut)
-    size = min(num_rows, CUT_ROWS)
-    (found,) = jnp.nonzero(cut, size=num_rows + size, fill_value=num_rows)
 
-    def block(now):
-        start, value = now
-        rows = jax.lax.dynamic_slice(found, (start,), (size,))
-        of_cut = jax.vmap(baseline)(next_obs[jnp.minimum(rows, num_rows - 1)])
-        return start + size, value.at[rows].set(of_cut, mode="drop")
+    def map_all(chosen, rows, other):
+        return jnp.where(chosen, map_rows(function, rows), other)
 
-    def is_left(now):
-        return now[0] < jnp.sum(cut)
-
-    return jax.lax.while_loop(is_left, block, (0, value))[1]
+    on_cpu = functools.partial(_map_chosen, function) if num_env_devices() == 1 else map_all
+    return by_platform(chosen, rows, other, cpu=on_cpu, default=map_all)
 
 
-def as_rows(x: Shaped[Array, "T N ..."]) -> Shaped[Array, "rows ..."]:
-    """A rollout's array as rows `[T · N]`, or `[N · T]` where environments are spread.
+def _map_chosen(
+    function: Callable[[Any], Array],
+    chosen: Bool[Array, " rows"],
+    rows: Shaped[Array, "rows ..."],
+    other: Shaped[Array, " rows"],
+) -> Shaped[Array, " rows"]:
+    """`map_rows_where`, by a loop over blocks of the chosen rows."""
+    num_rows = len(chosen)
+    length = min(num_rows, CHOSEN_BLOCK)
+    (positions,) = jnp.nonzero(chosen, size=num_rows + length, fill_value=num_rows)
 
-    There each device goes on with the rows of its own environments.
+    def map_block(carry):
+        start, out = carry
+        block = jax.lax.dynamic_slice(positions, (start,), (length,))
+        mapped = jax.vmap(function)(rows[jnp.minimum(block, num_rows - 1)])
+        return start + length, out.at[block].set(mapped, mode="drop")
+
+    def has_rows_left(carry):
+        return carry[0] < jnp.sum(chosen)
+
+    return jax.lax.while_loop(has_rows_left, map_block, (0, other))[1]
+
+
+def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+    """`function(rows)`, which must be a sum over rows, in blocks where there are many."""
+    if num_env_devices() > 1:
+        return function(rows)
+
+    @functools.cache
+    def program(length):
+        return trace_program(function, _block_shapes(rows, length))
+
+    def in_blocks(length, rule, rows):
+        if length == _count(rows):
+            return eval_program(program(length), rows, rule=rule)
+
+        def add(total, block):
+            block_sum = eval_program(program(length), block, rule=rule)
+            return jax.tree.map(jnp.add, total, block_sum), None
+
+        zeros = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program(length).out)
+        return jax.lax.scan(add, zeros, _blocks(rows, length))[0]
+
+    cpu_length, default_length = _block_lengths(rows)
+    if cpu_length == default_length:
+        program(cpu_length)  # here: a program traced for one platform cannot be used for the other
+    return by_platform(
+        rows,
+        cpu=functools.partial(in_blocks, cpu_length, transpose_matmul),
+        default=functools.partial(in_blocks, default_length, bind),
+    )
+
+
+def block_length(num_rows: int) -> int:
+    """The rows of a block: the largest divisor of `num_rows` up to 1024.
+
+    It is `num_rows` where that divisor is below 256, as for few rows or a prime number of them.
     """
-    if over_envs() > 1:
-        return spread_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0)
-    return x.reshape(-1, *x.shape[2:])
+    largest = max(size for size in divisors(num_rows) if size <= LONGEST_BLOCK)
+    return largest if largest >= LONGEST_BLOCK // 4 else num_rows
 
 
-def of_rows(rows: Shaped[Array, "rows ..."], shape: tuple[int, ...]) -> Shaped[Array, "T N ..."]:
-    """Rows as the array `[T, N]` that they were made of."""
-    length, num_envs = shape
-    if over_envs() > 1:
-        return spread_envs(rows.reshape(num_envs, length, *rows.shape[1:]).swapaxes(0, 1), 1)
-    return rows.reshape(length, num_envs, *rows.shape[1:])
+def _block_lengths(rows: PyTree) -> tuple[int, int]:
+    """The rows of a block on a CPU, and elsewhere.
+
+    Rows that devices share stay whole: blocks would move them. So do those of a single CPU device,
+    whose cores share all rows better than a block. Several CPU devices are a core each.
+    """
+    num_rows = _count(rows)
+    if num_env_devices() > 1:
+        return num_rows, num_rows
+    length = block_length(num_rows)
+    return (
+        length if num_seed_devices() > 1 else num_rows,
+        length if num_rows > SMALLEST_DIVIDED else num_rows,
+    )
 
 
-def row_numbers(rows: Shaped[Array, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
-    """The places among `as_rows` of rows that are numbered `t · N + n`."""
-    length, num_envs = shape
-    return rows % num_envs * length + rows // num_envs if over_envs() > 1 else rows
+def _count(rows: PyTree) -> int:
+    return jax.tree.leaves(rows)[0].shape[0]
+
+
+def _blocks(rows: PyTree, length: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, length, *leaf.shape[1:]), rows)
+
+
+def _block_shapes(rows: PyTree, length: int) -> PyTree:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((length, *leaf.shape[1:]), leaf.dtype), rows
+    )

@@ -1,4 +1,4 @@
-"""Whether what a user brings fits: an optimiser, networks, an algorithm. By shapes alone."""
+"""Checks of what a user brings: an optimiser, networks, an algorithm. By shapes alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.algorithms import Algorithm
-from purerl.checks import one_line
+from purerl.checks import short_repr
 from purerl.envs import Box, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.types import Estimate, Hyperparams, Transition
@@ -17,13 +17,13 @@ Shape = jax.ShapeDtypeStruct
 
 
 def check_optimizer(optimizer: Callable[..., Any]) -> None:
-    """Refuse what does not make an optimiser of a learning rate and a gradient norm."""
+    """Refuse a function that makes no optimiser from a learning rate and a gradient norm."""
     try:
-        made = optimizer(1e-3, 1.0)
-        jax.eval_shape(made.init, Shape((2,), np.float32))
+        transformation = optimizer(1e-3, 1.0)
+        jax.eval_shape(transformation.init, Shape((2,), np.float32))
     except Exception as error:
         raise ValueError(
-            f"optimizer = {one_line(optimizer)} does not fit: it must be a function "
+            f"optimizer = {short_repr(optimizer)} does not fit: it must be a function "
             f"(learning_rate, max_grad_norm) -> optax.GradientTransformation."
         ) from error
 
@@ -34,7 +34,7 @@ def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
     **Returns:** shape and dtype of one of its actions.
     """
 
-    def use(distribution):
+    def call_methods(distribution):
         missing = [
             method
             for method in ("sample", "log_prob", "entropy", "mode")
@@ -48,12 +48,12 @@ def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
         action = distribution.sample(jax.random.key(0))
         return action, distribution.log_prob(action), distribution.entropy()
 
-    action, log_prob, entropy = _build_and_call("policy", factory, spec, use)
-    kind = np.floating if isinstance(spec.action_space, Box) else np.integer
-    if action.shape != spec.action_space.shape or not np.issubdtype(action.dtype, kind):
+    action, log_prob, entropy = _build_and_call("policy", factory, spec, call_methods)
+    dtype = np.floating if isinstance(spec.action_space, Box) else np.integer
+    if action.shape != spec.action_space.shape or not np.issubdtype(action.dtype, dtype):
         raise ValueError(
             f"policy= does not fit: its action is {action.dtype}{list(action.shape)}, but the "
-            f"environment takes {kind.__name__}{list(spec.action_space.shape)}."
+            f"environment takes {dtype.__name__}{list(spec.action_space.shape)}."
         )
     for name, value in (("log_prob", log_prob), ("entropy", entropy)):
         if value.shape != ():
@@ -74,23 +74,23 @@ def check_baseline(factory: Callable[..., Any], spec: EnvSpec) -> None:
 
 
 def _build_and_call(
-    what: str, factory: Callable[..., Any], spec: EnvSpec, use: Callable[[Any], Any]
+    field: str, factory: Callable[..., Any], spec: EnvSpec, read: Callable[[Any], Any]
 ) -> Any:
-    """Build a network by shape alone and call it on one observation."""
+    """Build a network by shape alone, call it on one observation, and read the result."""
 
     def build(key, obs):
         module = factory(key, spec.obs_space, spec.action_space)
         if not callable(module):
             raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
-        return use(module(obs))
+        return read(module(obs))
 
     try:
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(build, key, Shape(spec.obs_space.shape, np.float32))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        own = isinstance(factory, DefaultPolicy | DefaultBaseline)
-        raise ValueError(reason if own else f"{what}= does not fit: {reason}") from error
+        is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
+        raise ValueError(reason if is_default else f"{field}= does not fit: {reason}") from error
 
 
 def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams) -> None:
@@ -104,11 +104,11 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
         return algorithm.estimate(rollout, value, value, hyper)
 
     estimate = _shape_of("estimate", estimate_of_rollout)
-    shapes = [getattr(each, "shape", None) for each in jax.tree.leaves(estimate)]
+    shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(estimate)]
     if not isinstance(estimate, Estimate) or shapes != [(2, 2)] * 3:
         raise ValueError(
-            f"algorithm= does not fit: estimate gave {one_line(estimate)}; give a purerl.Estimate "
-            f"of three arrays [T, N]."
+            f"algorithm= does not fit: estimate gave {short_repr(estimate)}; give a "
+            f"purerl.Estimate of three arrays [T, N]."
         )
     for name in ("policy_loss", "value_loss"):
         function = getattr(algorithm, name)
@@ -117,14 +117,14 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
         loss = _shape_of(name, lambda f=function: f(*[jnp.zeros(4)] * 3, hyper))
         if getattr(loss, "shape", None) != (4,):
             raise ValueError(
-                f"algorithm= does not fit: {name} gave {one_line(loss)} for 4 transitions; give "
+                f"algorithm= does not fit: {name} gave {short_repr(loss)} for 4 transitions; give "
                 f"one number for each."
             )
 
 
-def _shape_of(what: str, call: Callable[[], Any]) -> Any:
+def _shape_of(name: str, call: Callable[[], Any]) -> Any:
     try:
         return jax.eval_shape(call)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"algorithm= does not fit: {what}: {reason}") from error
+        raise ValueError(f"algorithm= does not fit: {name}: {reason}") from error

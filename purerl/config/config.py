@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
-from purerl.checks import one_line, require_bool, require_divisor, require_positive_int
+from purerl.checks import require_bool, require_divisor, require_positive_int, short_repr
 from purerl.config.components import check_algorithm, check_baseline, check_optimizer, check_policy
+from purerl.config.schedules import check_schedule
 from purerl.envs import Discrete, EnvSpec, check_env, time_limit
 from purerl.losses import score_function_loss, squared_error
 from purerl.types import Env, Hyperparams
@@ -26,13 +27,12 @@ COUNTS = (
     "num_minibatches",
     "log_every",
 )
-ANNEALED = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
 
 
 class Config(eqx.Module):
     """Everything that `train` needs besides a key; made by a factory such as `purerl.vpg`.
 
-    `hyper` and `env_params` are traced: `vmap` maps over them, and other values never recompile.
+    `hyper` and `env_params` are traced: `vmap` maps over them, and a new value never recompiles.
     The rest is static and hashable: another value is another program.
 
     **Raises:** `ValueError`, in one line, for a field that cannot be.
@@ -54,7 +54,7 @@ class Config(eqx.Module):
     normalize_advantage: bool = eqx.field(static=True)
     normalize_obs: bool = eqx.field(static=True)
     normalize_reward: bool = eqx.field(static=True)
-    anneal: tuple[str, ...] = eqx.field(static=True)
+    schedule: tuple[tuple[str, str], ...] = eqx.field(static=True)
     log_every: int = eqx.field(static=True)
 
     def __check_init__(self):
@@ -70,17 +70,17 @@ class Config(eqx.Module):
 
     @property
     def env_steps(self) -> int:
-        """The environment steps that will really be trained: whole updates of whole rollouts."""
+        """The environment steps that will be trained: those of whole updates."""
         return self.num_updates * self.env_steps_per_update
 
     @property
     def num_records(self) -> int:
-        """How many records of metrics the run leaves: one every `log_every` updates."""
+        """How many records of metrics a run gives: one every `log_every` updates."""
         return self.num_updates // self.log_every
 
     @property
     def env_spec(self) -> EnvSpec:
-        """The environment's spaces and time limit, read by shape evaluation alone."""
+        """The environment's spaces and time limit, by shapes alone."""
         return check_env(self.env, self.env_params)
 
     @property
@@ -101,15 +101,15 @@ def warn_of_short_rollout(config: Config) -> None:
         )
 
 
-def require_one_setting(config: Config) -> None:
-    """Refuse a sweep's config that is not mapped: its values would spread over the environments."""
-    usual = (config.hyper, getattr(config.env, "default_params", None))
-    given = (config.hyper, config.env_params)
-    known = jax.tree.structure(usual) == jax.tree.structure(given)
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(usual if known else config.hyper)]
+def require_unbatched(config: Config) -> None:
+    """Refuse a sweep's config that is not mapped: its values would broadcast over environments."""
+    default = (config.hyper, getattr(config.env, "default_params", None))
+    actual = (config.hyper, config.env_params)
+    is_alike = jax.tree.structure(default) == jax.tree.structure(actual)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(default if is_alike else config.hyper)]
     num_hyper = len(jax.tree.leaves(config.hyper))
     shapes[:num_hyper] = [()] * num_hyper
-    for (path, leaf), shape in zip(jax.tree.leaves_with_path(given), shapes, strict=False):
+    for (path, leaf), shape in zip(jax.tree.leaves_with_path(actual), shapes, strict=False):
         if np.shape(leaf) != shape:
             name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
             raise ValueError(
@@ -118,34 +118,34 @@ def require_one_setting(config: Config) -> None:
             )
 
 
-def without_effect(config: Config) -> dict[str, str]:
+def unused_settings(config: Config) -> dict[str, str]:
     """The settings that a config's algorithm never reads, and why."""
     algorithm = config.algorithm
-    ignored: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     if not algorithm.has_baseline:
         names = ("baseline", "baseline_epochs", "baseline_learning_rate")
-        ignored |= dict.fromkeys(names, "has no baseline")
+        reasons |= dict.fromkeys(names, "has no baseline")
     if algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
-        ignored["gae_lambda"] = "uses the reward-to-go"
+        reasons["gae_lambda"] = "uses the reward-to-go"
     unclipped = (None, squared_error, score_function_loss)
     if algorithm.policy_loss in unclipped and algorithm.value_loss in unclipped:
-        ignored["clip_eps"] = "clips no loss"
+        reasons["clip_eps"] = "clips no loss"
     if config.epochs == 1 and config.num_minibatches == 1:
-        ignored["target_kl"] = "takes one step of the policy a rollout"
-    return ignored
+        reasons["target_kl"] = "takes one step of the policy a rollout"
+    return reasons
 
 
-def require_effect(config: Config, settings: dict[str, Any]) -> None:
+def require_used(config: Config, settings: dict[str, Any]) -> None:
     """Refuse settings that the config's algorithm never reads."""
-    for name, reason in without_effect(config).items():
+    for name, reason in unused_settings(config).items():
         if name in settings:
             raise ValueError(
-                f"{name} = {one_line(settings[name])} has no effect: {config.algorithm.name} "
+                f"{name} = {short_repr(settings[name])} has no effect: {config.algorithm.name} "
                 f"{reason}; leave it out."
             )
-        if name in settings.get("anneal", ()):
+        if name in settings.get("schedule", ()):
             raise ValueError(
-                f"anneal = {name!r} has no effect: {config.algorithm.name} {reason}; leave it out."
+                f"schedule: {name!r} has no effect: {config.algorithm.name} {reason}; leave it out."
             )
 
 
@@ -161,13 +161,13 @@ def check_hyper(hyper: Hyperparams) -> None:
         "max_grad_norm": (lambda x: x > 0, "positive (inf: no clipping)"),
         "target_kl": (lambda x: x > 0, "positive (inf: no early stop)"),
     }
-    for name, (holds, wanted) in ranges.items():
+    for name, (is_allowed, requirement) in ranges.items():
         value = getattr(hyper, name)
         if not isinstance(value, np.ndarray | np.generic | float | int):
             continue
-        bad = [float(x) for x in np.ravel(value) if not holds(x)]
-        if bad:
-            raise ValueError(f"{name} = {bad[0]:g} must be {wanted}.")
+        refused = [float(x) for x in np.ravel(value) if not is_allowed(x)]
+        if refused:
+            raise ValueError(f"{name} = {refused[0]:g} must be {requirement}.")
 
 
 def _check_sizes(config: Config) -> None:
@@ -175,12 +175,10 @@ def _check_sizes(config: Config) -> None:
         require_positive_int(name, getattr(config, name))
     for name in ("normalize_advantage", "normalize_obs", "normalize_reward"):
         require_bool(name, getattr(config, name))
-    for name in config.anneal:
-        if name not in ANNEALED:
-            raise ValueError(f"anneal = {name!r} cannot be annealed; use {', '.join(ANNEALED)}.")
+    check_schedule(config.schedule)
     if not isinstance(config.algorithm, Algorithm):
         raise ValueError(
-            f"algorithm = {one_line(config.algorithm)} must be an Algorithm; use purerl.VPG, "
+            f"algorithm = {short_repr(config.algorithm)} must be an Algorithm; use purerl.VPG, "
             f"purerl.REINFORCE, or one made of them with _replace."
         )
     require_divisor("log_every", config.log_every, "num_updates", config.num_updates)
@@ -199,7 +197,7 @@ def _check_static(config: Config) -> None:
                 hash(getattr(config, field.name))
             except TypeError:
                 raise ValueError(
-                    f"{field.name} = {one_line(getattr(config, field.name))} is not hashable; "
+                    f"{field.name} = {short_repr(getattr(config, field.name))} is not hashable; "
                     f"use a function or a frozen dataclass."
                 ) from None
 

@@ -1,7 +1,7 @@
 """`reinforce`, `vpg`, `a2c`, `ppo`: from an environment and a few settings to a `Config`."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack, get_type_hints
 
 import equinox as eqx
@@ -9,15 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.algorithms import (
-    A2C,
-    PPO,
-    REINFORCE,
-    VPG,
-    Algorithm,
-)
-from purerl.checks import one_line, require_bool, require_positive_int
-from purerl.config.config import Config, require_effect
+from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
+from purerl.checks import require_bool, require_positive_int, short_repr
+from purerl.config.config import Config, require_used
 from purerl.config.optimizers import clipped_adam
 from purerl.envs import check_env, make_env, time_limit
 from purerl.losses import clipped_squared_error, squared_error
@@ -26,7 +20,7 @@ from purerl.types import Env, Hyperparams
 
 
 class Settings(TypedDict, total=False):
-    """What a factory takes besides the environment; each factory has a default for all of them."""
+    """The settings that a factory takes besides the environment; all have a default."""
 
     total_steps: int
     num_envs: int
@@ -46,7 +40,7 @@ class Settings(TypedDict, total=False):
     normalize_advantage: bool
     normalize_obs: bool
     normalize_reward: bool
-    anneal: tuple[str, ...]
+    schedule: Mapping[str, str]
     log_every: int
     hidden: tuple[int, ...]
     std_from_obs: bool
@@ -58,7 +52,7 @@ class Settings(TypedDict, total=False):
     env_params: PyTree
 
 
-_HYPER: dict[str, float] = {
+HYPER_DEFAULTS: dict[str, float] = {
     "policy_learning_rate": 3e-3,
     "baseline_learning_rate": 5e-3,
     "discount": 0.99,
@@ -69,7 +63,7 @@ _HYPER: dict[str, float] = {
     "target_kl": np.inf,
 }
 
-_STATIC: dict[str, Any] = {
+STATIC_DEFAULTS: dict[str, Any] = {
     "total_steps": 300_000,
     "num_envs": 16,
     "rollout_length": 128,
@@ -79,7 +73,7 @@ _STATIC: dict[str, Any] = {
     "normalize_advantage": True,
     "normalize_obs": False,
     "normalize_reward": False,
-    "anneal": (),
+    "schedule": {},
     "log_every": 1,
     "optimizer": clipped_adam,
 }
@@ -88,9 +82,9 @@ _STATIC: dict[str, Any] = {
 def reinforce(env: str | Env, **settings: Unpack[Settings]) -> Config:
     """Settings for REINFORCE: Monte-Carlo returns of whole episodes, no baseline.
 
-    A rollout is by default as long as the environment's time limit (512 steps where there is
-    none): what is left of an episode at a rollout's end has weight 0, and a shorter rollout, which
-    starves the agent of long episodes, is warned of.
+    A rollout is by default as long as the environment's time limit (512 steps without one). An
+    episode that the rollout's end cuts off has weight 0. So a shorter rollout, from which the agent
+    learns nothing of long episodes, gives a warning.
 
     **Raises:** `ValueError` for a setting that is out of range or without effect; so do the others.
     """
@@ -118,7 +112,7 @@ def a2c(env: str | Env, **settings: Unpack[Settings]) -> Config:
 def ppo(env: str | Env, **settings: Unpack[Settings]) -> Config:
     """Settings for PPO: the clipped surrogate, several epochs of minibatches over each rollout.
 
-    `baseline_epochs` is `epochs` unless it is given; the learning rates are annealed.
+    `baseline_epochs` is `epochs` unless it is given; the learning rates fall linearly.
 
     Schulman et al. (2017), arXiv:1707.06347.
     """
@@ -128,7 +122,7 @@ def ppo(env: str | Env, **settings: Unpack[Settings]) -> Config:
         "epochs": 4,
         "baseline_epochs": settings.get("epochs", 4),
         "num_minibatches": 4,
-        "anneal": ("policy_learning_rate", "baseline_learning_rate"),
+        "schedule": {"policy_learning_rate": "linear", "baseline_learning_rate": "linear"},
     }
     return _make_config(env, PPO, defaults, settings)
 
@@ -137,33 +131,33 @@ def _make_config(
     env: str | Env, algorithm: Algorithm, defaults: dict[str, Any], settings: Settings
 ) -> Config:
     _check_names(settings)
-    given: dict[str, Any] = {**_STATIC, **_HYPER, **defaults, **settings}
-    given["algorithm"] = _algorithm(settings.get("algorithm", algorithm), settings)
+    merged: dict[str, Any] = {**STATIC_DEFAULTS, **HYPER_DEFAULTS, **defaults, **settings}
+    merged["algorithm"] = _algorithm(settings.get("algorithm", algorithm), settings)
     env_object: Any = make_env(env)[0] if isinstance(env, str) else env
     default_params = getattr(env_object, "default_params", None)
-    env_params = jax.tree.map(_to_numpy, given.get("env_params", default_params))
+    env_params = jax.tree.map(_to_numpy, merged.get("env_params", default_params))
     check_env(env_object, env_params)
-    has_baseline = getattr(given["algorithm"], "has_baseline", True)
+    has_baseline = getattr(merged["algorithm"], "has_baseline", True)
     if "rollout_length" not in settings and not has_baseline:
-        given["rollout_length"] = time_limit(env_params) or 512
+        merged["rollout_length"] = time_limit(env_params) or 512
     for name in ("total_steps", "num_envs", "rollout_length"):
-        require_positive_int(name, given[name])
-        given[name] = int(given[name])  # a NumPy int would overflow where steps are counted
-    per_update = given["num_envs"] * given["rollout_length"]
-    policy, baseline = _networks(given)
-    given["anneal"] = _names(given["anneal"])
-    static: dict[str, Any] = {name: given[name] for name in _STATIC if name != "total_steps"}
+        require_positive_int(name, merged[name])
+        merged[name] = int(merged[name])  # a NumPy int would overflow where steps are counted
+    env_steps_per_update = merged["num_envs"] * merged["rollout_length"]
+    policy, baseline = _networks(merged)
+    merged["schedule"] = _schedule(merged["schedule"])
+    hyper = {name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS}
     config = Config(
-        hyper=Hyperparams(**{name: _scalar(name, given[name]) for name in _HYPER}),
+        hyper=Hyperparams(**hyper),
         env_params=env_params,
         env=env_object,
-        algorithm=given["algorithm"],
+        algorithm=merged["algorithm"],
         policy=policy,
         baseline=baseline,
-        num_updates=-(-given["total_steps"] // per_update),
-        **static,
+        num_updates=-(-merged["total_steps"] // env_steps_per_update),
+        **{name: merged[name] for name in STATIC_DEFAULTS if name != "total_steps"},
     )
-    require_effect(config, dict(settings))
+    require_used(config, dict(settings))
     return config
 
 
@@ -180,7 +174,7 @@ def _check_names(settings: Settings) -> None:
 
 
 def _algorithm(algorithm: Any, settings: Settings) -> Any:
-    """The algorithm, its value loss clipped where `clip_value` says so."""
+    """The algorithm, with a clipped value loss where `clip_value` is True."""
     clip_value = settings.get("clip_value", False)
     require_bool("clip_value", clip_value)
     if not clip_value or not isinstance(algorithm, Algorithm):
@@ -193,42 +187,43 @@ def _algorithm(algorithm: Any, settings: Settings) -> Any:
     return algorithm._replace(value_loss=clipped_squared_error)
 
 
-def _networks(given: dict[str, Any]) -> tuple[Callable, Callable | None]:
-    has_baseline = getattr(given["algorithm"], "has_baseline", True)
-    own_policy = "policy" in given
-    own_both = own_policy and ("baseline" in given or not has_baseline)
+def _networks(merged: dict[str, Any]) -> tuple[Callable, Callable | None]:
+    has_baseline = getattr(merged["algorithm"], "has_baseline", True)
+    own_policy = "policy" in merged
+    own_both = own_policy and ("baseline" in merged or not has_baseline)
     for name, own in (("hidden", own_both), ("std_from_obs", own_policy), ("squash", own_policy)):
-        if own and name in given:
+        if own and name in merged:
             raise ValueError(f"{name} has no effect where the networks are given; leave it out.")
     for name in ("std_from_obs", "squash"):
-        require_bool(name, given.get(name, False))
-    hidden = given.get("hidden", (64, 64))
+        require_bool(name, merged.get(name, False))
+    hidden = merged.get("hidden", (64, 64))
     if not isinstance(hidden, list | tuple):
-        raise ValueError(f"hidden = {one_line(hidden)} must be widths, such as (64, 64).")
+        raise ValueError(f"hidden = {short_repr(hidden)} must be widths, such as (64, 64).")
     for size in hidden:
         require_positive_int("hidden", size)
     hidden = tuple(int(size) for size in hidden)
-    std_from_obs, squash = given.get("std_from_obs", False), given.get("squash", False)
+    std_from_obs, squash = merged.get("std_from_obs", False), merged.get("squash", False)
     policy = DefaultPolicy(hidden=hidden, std_from_obs=std_from_obs, squash=squash)
-    return (
-        given.get("policy", policy),
-        given.get("baseline", DefaultBaseline(hidden=hidden)) if has_baseline else None,
-    )
+    baseline = merged.get("baseline", DefaultBaseline(hidden=hidden)) if has_baseline else None
+    return merged.get("policy", policy), baseline
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+def _schedule(value: Any) -> tuple[tuple[str, str], ...]:
+    """The pairs of a mapping, sorted, so that equal schedules share a program."""
+    is_mapping = isinstance(value, Mapping)
+    if not is_mapping or not all(isinstance(each, str) for each in (*value, *value.values())):
         raise ValueError(
-            f"anneal = {one_line(value)} must be names, such as ('policy_learning_rate',)."
+            f"schedule = {short_repr(value)} must be shapes by name, such as "
+            f"{{'policy_learning_rate': 'linear'}}."
         )
-    return tuple(value)
+    return tuple(sorted(value.items()))
 
 
 def _scalar(name: str, value: Any) -> np.ndarray:
-    kind = getattr(value, "dtype", type(value))
-    if np.ndim(value) != 0 or not np.issubdtype(kind, np.number):
+    dtype = getattr(value, "dtype", type(value))
+    if np.ndim(value) != 0 or not np.issubdtype(dtype, np.number):
         raise ValueError(
-            f"{name} = {one_line(value)} must be a number; several values go to purerl.sweep."
+            f"{name} = {short_repr(value)} must be a number; several values go to purerl.sweep."
         )
     return np.asarray(value, np.float32)
 

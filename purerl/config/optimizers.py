@@ -1,6 +1,9 @@
-"""The default optimiser. Another is any hashable function of the same two arguments."""
+"""The default optimiser, and the two optimisers of an agent.
 
-from typing import Any
+Any hashable function of the same two arguments can take its place.
+"""
+
+from typing import Any, NamedTuple
 
 import optax
 from jaxtyping import Float
@@ -13,17 +16,24 @@ def clipped_adam(
 ) -> optax.GradientTransformation:
     """Adam on gradients whose global norm is clipped to `max_grad_norm` (inf: not clipped).
 
-    All parameters are one vector in it: a few operations for all layers, not for each.
+    It works on all parameters as one vector: a few operations for all layers.
     """
     return optax.flatten(
         optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5))
     )
 
 
-def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """The policy's and the baseline's optimiser, rebuilt from the traced hyperparameters."""
+class Optimizers(NamedTuple):
+    """The optimisers of an agent's two networks."""
+
+    policy: optax.GradientTransformation
+    baseline: optax.GradientTransformation
+
+
+def build_optimizers(config: Config) -> Optimizers:
+    """Both optimisers, rebuilt from the traced hyperparameters: only their states are carried."""
     hyper = config.hyper
-    return (
-        config.optimizer(hyper.policy_learning_rate, hyper.max_grad_norm),
-        config.optimizer(hyper.baseline_learning_rate, hyper.max_grad_norm),
+    return Optimizers(
+        policy=config.optimizer(hyper.policy_learning_rate, hyper.max_grad_norm),
+        baseline=config.optimizer(hyper.baseline_learning_rate, hyper.max_grad_norm),
     )

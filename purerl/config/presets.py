@@ -7,7 +7,7 @@ from purerl.config.config import Config
 from purerl.config.factories import Settings
 from purerl.types import Env
 
-BOTH_RATES = ("policy_learning_rate", "baseline_learning_rate")
+BOTH_RATES = {"policy_learning_rate": "linear", "baseline_learning_rate": "linear"}
 
 # Found with `purerl sweep` over random settings, root key 0.
 PRESETS: dict[tuple[str, str], Settings] = {
@@ -16,7 +16,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "rollout_length": 512,
         "total_steps": 1_000_000,
         "policy_learning_rate": 7e-3,
-        "anneal": ("policy_learning_rate",),
+        "schedule": {"policy_learning_rate": "linear"},
     },
     ("CartPole-v1", "vpg"): {
         "num_envs": 16,
@@ -25,7 +25,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "policy_learning_rate": 5e-3,
         "baseline_learning_rate": 1e-2,
         "baseline_epochs": 4,
-        "anneal": BOTH_RATES,
+        "schedule": BOTH_RATES,
     },
     ("CartPole-v1", "a2c"): {
         "num_envs": 16,
@@ -36,7 +36,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "baseline_epochs": 4,
         "gae_lambda": 0.92,
         "entropy_coef": 0.01,
-        "anneal": BOTH_RATES,
+        "schedule": BOTH_RATES,
     },
     ("CartPole-v1", "ppo"): {
         "num_envs": 16,
@@ -142,8 +142,8 @@ TARGETS: dict[str, float] = {
     "FourRooms-misc": 1.0,
     "Breakout-MinAtar": 28.0,
 }
-"""The greedy return at which an agent counts as having solved an environment: what gymnax publishes
-of its own agents, or all that can be had; of CartPole, gym's 475."""
+"""The greedy return that counts as solving an environment: what gymnax publishes for its own
+agents, or the most that is possible; for CartPole, gym's 475."""
 
 FACTORIES: dict[str, Any] = {
     "reinforce": factories.reinforce,
@@ -154,14 +154,15 @@ FACTORIES: dict[str, Any] = {
 
 
 def preset(env: str | Env, algo: str, **settings: Unpack[Settings]) -> Config:
-    """The settings tuned for an environment, or the factory's own where none are; all can be set.
+    """A config tuned for an environment, or with the factory's defaults; `settings` replace either.
 
-    **Raises:** `ValueError` for an algorithm that there is not, and all that the factory refuses.
+    **Raises:** `ValueError` for an unknown algorithm, and for all that the factory refuses.
     """
     if algo not in FACTORIES:
         raise ValueError(f"algo = {algo!r} is not known; use {' or '.join(FACTORIES)}.")
     tuned = PRESETS.get((env, algo), {}) if isinstance(env, str) else {}
     if not getattr(settings.get("algorithm"), "has_baseline", True):
         tuned = {name: value for name, value in tuned.items() if "baseline" not in name}
-        tuned["anneal"] = tuple(name for name in tuned.get("anneal", ()) if "baseline" not in name)
+        schedule = tuned.get("schedule", {})
+        tuned["schedule"] = {n: shape for n, shape in schedule.items() if "baseline" not in n}
     return FACTORIES[algo](env, **{**tuned, **settings})

@@ -1,25 +1,66 @@
-"""Annealing: hyperparameters that fall linearly over a run, in units of updates."""
+"""Schedules: how hyperparameters change over a run, each by a pure function of its progress."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
-import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from purerl.config.config import Config
+from purerl.types import Hyperparams
+
+SCHEDULABLE = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
 
 
-def annealed(config: Config, step: Int[Array, ""] | int) -> Config:
-    """The config as update `step` uses it: each hyperparameter in `config.anneal` decayed.
+def linear(progress: Float[Array, ""]) -> Float[Array, ""]:
+    """`1 − progress`: all of the value in the first update, 1 / num_updates of it in the last."""
+    return 1 - progress
 
-    `hyper_t = hyper · (1 − t / num_updates)`: as configured in the first update, t = 0, and
-    1 / num_updates of it in the last, t = num_updates − 1. It stays there in updates beyond.
+
+# A shape is the factor of a hyperparameter as a function of progress, which goes from 0 to 1.
+SHAPES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {"linear": linear}
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """What `hyper_at` reads of a config."""
+
+    hyper: Hyperparams
+    schedule: tuple[tuple[str, str], ...]
+    num_updates: int
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """What `hyper_at` reads of a training state."""
+
+    step: Int[Array, "*batch"]
+
+
+def hyper_at(config: Scheduled, state: Counted) -> Hyperparams:
+    """The hyperparameters that the next update of a state uses.
+
+    `hyper_t = hyper · shape(t / num_updates)` for each name in `config.schedule`, with t the
+    updates trained so far. Beyond the last update it stays as it was.
     """
-    if not config.anneal:
-        return config
+    if not config.schedule:
+        return config.hyper
     last = config.num_updates - 1
-    left = 1 - jnp.minimum(step, last).astype(jnp.float32) / config.num_updates
-    decayed: dict[str, Any] = {name: getattr(config.hyper, name) * left for name in config.anneal}
-    hyper = dataclasses.replace(config.hyper, **decayed)
-    return eqx.tree_at(lambda c: c.hyper, config, hyper)
+    progress = jnp.minimum(state.step, last).astype(jnp.float32) / config.num_updates
+    shapes = sorted({shape for _, shape in config.schedule})
+    factors = {shape: SHAPES[shape](progress) for shape in shapes}
+    scheduled: dict[str, Any] = {
+        name: getattr(config.hyper, name) * factors[shape] for name, shape in config.schedule
+    }
+    return dataclasses.replace(config.hyper, **scheduled)
+
+
+def check_schedule(schedule: tuple[tuple[str, str], ...]) -> None:
+    """Refuse names that cannot be scheduled, and unknown shapes."""
+    for name, shape in schedule:
+        if name not in SCHEDULABLE:
+            raise ValueError(
+                f"schedule: {name!r} cannot be scheduled; use {', '.join(SCHEDULABLE)}."
+            )
+        if shape not in SHAPES:
+            raise ValueError(f"schedule: {name} = {shape!r} is no shape; use {', '.join(SHAPES)}.")

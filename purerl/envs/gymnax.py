@@ -1,6 +1,6 @@
-"""The environments of gymnax, imported without what draws them.
+"""The environments of gymnax, imported without its plotting libraries.
 
-A suite has two functions: `names`, and `make`, which takes one of them.
+A suite has two functions: `names`, and `make`, which takes one of the names.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-# What gymnax draws with.
+# Modules that gymnax imports, and that only its drawing needs.
 PLOTTING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
 
 
@@ -25,7 +25,7 @@ def make(name: str, **options: Any) -> Any:
 
 
 def _import_gymnax() -> Any:
-    # Imported here: it starts the backend. What it draws with takes a second, and can wait.
+    # Imported here: it starts the backend. The plotting libraries would take another second.
     with lazily_imported(*PLOTTING):
         import gymnax
 
@@ -33,7 +33,7 @@ def _import_gymnax() -> Any:
 
 
 class LazyModule(types.ModuleType):
-    """Stands for a module until an attribute of it is asked for."""
+    """Stands in for a module, and imports it when an attribute is read."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -45,9 +45,9 @@ class LazyModule(types.ModuleType):
 
 @contextlib.contextmanager
 def lazily_imported(*names: str) -> Iterator[None]:
-    """Within this, modules that are imported by these names are only stood for.
+    """Within this, importing these modules gives stand-ins for them.
 
-    A module that is there already stays. Of a module of a package, name the package too.
+    Modules that are already imported stay. For a submodule, name its package too.
     """
     stand_ins = {name: LazyModule(name) for name in names if name not in sys.modules}
     for name, module in stand_ins.items():

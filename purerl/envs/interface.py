@@ -1,4 +1,4 @@
-"""An environment as the rest of the library sees it: six values by name, numbers as float32."""
+"""An environment as the rest of the library sees it: named results, with numbers as float32."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from purerl.types import Env
 
 
 class EnvStep(NamedTuple):
-    """What one step gives. `obs` opens the next step; `next_obs` is the true successor.
+    """The result of one step. `obs` is for the next step; `next_obs` is the true successor.
 
     They differ where the episode has ended and `obs` comes from the reset.
     """
@@ -22,6 +22,8 @@ class EnvStep(NamedTuple):
     terminated: Bool[Array, ""]
     truncated: Bool[Array, ""]
     next_obs: Float[Array, "..."]
+    info: dict[str, Any] | None
+    """As the environment gives it; None once it has been read."""
 
 
 def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "..."], PyTree]:
@@ -33,8 +35,8 @@ def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "
 def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTree) -> EnvStep:
     """Take one step, through the environment's public `step`, which resets by itself.
 
-    An action from a box is clipped to its bounds: here alone, so that what is stored, and its
-    log-probability, belong to the action as it was sampled.
+    An action from a box is clipped to its bounds here alone: the stored action and its
+    log-probability are those of the sample.
     """
     with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
         space = as_space(env.action_space(getattr(env, "default_params", None)))
@@ -48,6 +50,7 @@ def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTr
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
         next_obs=_float(info["final_observation"]),
+        info=info,
     )
 
 

@@ -1,4 +1,4 @@
-"""Environments by name: those of gymnax, and any importable one as `package.module:Name`."""
+"""Environments by name: those of gymnax, and importable ones as `package.module:Name`."""
 
 import difflib
 import functools
@@ -11,7 +11,7 @@ from purerl.envs import gymnax
 
 
 def env_names() -> tuple[str, ...]:
-    """The names that environments are made by, sorted: those of gymnax."""
+    """The names of gymnax's environments, sorted."""
     return gymnax.names()
 
 
@@ -19,8 +19,8 @@ def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
     """Make an environment by name, and its default parameters (None where it has none).
 
     A name is one of gymnax's, or the import path `package.module:Name` of a class, a function or
-    an object. Equal calls return the same object, so that the same name never retraces; keyword
-    arguments go to whatever makes the environment.
+    an object. Keyword arguments go to whatever makes the environment. Equal calls return the same
+    object, so that they never retrace.
 
     **Raises:** `ValueError` for a name that is not known, with the nearest ones.
     """
@@ -41,9 +41,9 @@ def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
 def _registered(name: str, kwargs: dict[str, Any]) -> Any:
     known = env_names()
     if name not in known:
-        by_lower = {each.lower(): each for each in known}
-        close = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.4)
-        nearest = ", ".join(by_lower[each] for each in close) or "one of " + ", ".join(known)
+        by_lower = {known_name.lower(): known_name for known_name in known}
+        matches = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.4)
+        nearest = ", ".join(by_lower[match] for match in matches) or "one of " + ", ".join(known)
         raise ValueError(
             f"env = {name!r} is not known; did you mean {nearest}? "
             f"An environment of your own is named package.module:Name."
@@ -54,12 +54,12 @@ def _registered(name: str, kwargs: dict[str, Any]) -> Any:
 def _import(path: str, kwargs: dict[str, Any]) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        imported = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # whatever the user's module raises
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise ValueError(
             f"env = {path!r} cannot be imported: {type(error).__name__}: {reason}; name it "
             f"package.module:Name, with the package on the Python path."
         ) from error
-    is_factory = isinstance(found, type) or not hasattr(found, "reset")
-    return found(**kwargs) if is_factory else found
+    is_factory = isinstance(imported, type) or not hasattr(imported, "reset")
+    return imported(**kwargs) if is_factory else imported

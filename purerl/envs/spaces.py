@@ -1,4 +1,4 @@
-"""Spaces of observations and actions: what an environment declares, in one form."""
+"""Spaces of observations and actions, in one form for all environments."""
 
 import dataclasses
 from typing import Any
@@ -51,7 +51,7 @@ Space = Discrete | Box
 
 
 def as_space(space: Any) -> Space:
-    """Read a space of gymnax, gymnasium or purerl by what it has, not by its class.
+    """Read a space of gymnax, gymnasium or purerl by its attributes, not by its class.
 
     **Raises:** `ValueError` for anything that is neither discrete nor a box.
     """

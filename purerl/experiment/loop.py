@@ -3,152 +3,148 @@
 import contextlib
 import dataclasses
 import time
-from pathlib import Path
 
 from numpy import ndarray
 
-from purerl.evaluation import Evaluation
-from purerl.experiment.batches import (
-    Standing,
-    failed_at,
-    join,
-    play_episodes,
-    to_save,
-    train_chunks,
+from purerl.evaluation import EvaluationPair
+from purerl.experiment.batches import Batches, ChunkResult
+from purerl.experiment.hosts.processes import all_gather, on_main_process, raised_by_all
+from purerl.experiment.hosts.stopping import (
+    LostProcessError,
+    RunError,
+    Stopped,
+    is_second_interrupt,
 )
-from purerl.experiment.hosts.processes import agreed, exchange, on_first
-from purerl.experiment.hosts.stopping import LostError, RunError, Signals, Stopped, is_at_once
-from purerl.experiment.logging.hooks import Hooks, make_chunk, past_chunks
-from purerl.experiment.programs import Programs
-from purerl.experiment.progress import Display
-from purerl.experiment.store.checkpoint_writer import Checkpoints
+from purerl.experiment.logging.hooks import HookRunner, make_chunk, replay_chunks
+from purerl.experiment.session import Session
+from purerl.experiment.store.checkpoint_writer import CheckpointWriter
+from purerl.experiment.store.checkpoints import Snapshot
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.spec import Conduct, RunPlan
+from purerl.experiment.store.spec import RunSpec
 from purerl.training import TrainState
 
 SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint_every` says
 
 
 @dataclasses.dataclass
-class Loop:
-    """Trains to the end, and tells everybody between chunks."""
+class TrainingLoop:
+    """Trains to the end; between chunks it records, shows, saves, evaluates and calls hooks."""
 
-    plan: RunPlan
-    conduct: Conduct
-    programs: Programs
-    directory: Path
-    display: Display
-    checkpoints: Checkpoints
+    session: Session
+    batches: Batches
+    checkpoints: CheckpointWriter
+    hooks: HookRunner
+    start: int  # updates trained before this process began
     records: Records
-    hooks: Hooks
-    signals: Signals
-    start: int
-    seconds: float = 0.0
-    """Of training."""
+    seconds: float = 0.0  # of training
     evaluation_seconds: float = 0.0
-    saved: float = 0.0
-    """When the last checkpoint was begun."""
+    saved_at: float = 0.0  # when the last checkpoint began
 
-    def train(self, states: list[TrainState] | None) -> TrainState:
-        """The states of all agents after training, on the host.
+    @property
+    def spec(self) -> RunSpec:
+        return self.session.spec
 
-        The result of a chunk is saved before episodes are played with it: those can be played
-        again, from what was saved.
+    def train(self, states: TrainState | None) -> TrainState:
+        """Train from the beginning or from `states`; return those of all agents, on the host.
+
+        A chunk is saved before its episodes are played: they can be played again from there.
         """
         try:
-            states = self._train(states)
+            trained = self._train(None if states is None else self.batches.split(states))
             self.checkpoints.close()
-        except LostError:
-            raise  # what is being written waits for the process that has died
+        except LostProcessError:
+            raise  # the writer waits for the process that has died: do not wait for it
         except BaseException as error:
-            if not is_at_once(error):
-                with contextlib.suppress(RunError):  # what ended the run is told, not this
+            if not is_second_interrupt(error):
+                with contextlib.suppress(RunError):  # the first error is the one to raise
                     self.checkpoints.close()
             raise
-        return join(self.programs, states)
+        return self.batches.merge(trained)
 
     def _train(self, states: list[TrainState] | None) -> list[TrainState]:
-        self.saved = time.monotonic()
-        self.display.training(self.programs, self.start)
+        self.saved_at = time.monotonic()
+        self.session.display.start_training(self.batches.programs, self.start)
         if self.start:
             assert states is not None
-            self._play(self.start, states)  # where the run ended before they were
-            self._tell_the_past(states)
-        for now in train_chunks(self.programs, self.start, states):
-            states, self.seconds = now.states, now.seconds
-            self._record(now)
-            self._show(now)
-            signal, late = self._heard()
-            end = self._reason_to_stop(now, signal)
-            if end or self._is_due(now, late):
-                self.checkpoints.save(now.updates, to_save(self.programs, states), self.records)
-                self.saved = time.monotonic()
-            if end:
-                self._tell(now, None, None)
+            self._evaluate(self.start, states)  # if the run ended before this
+            self._replay_to_hooks(states)
+        for chunk in self.batches.train(self.start, states):
+            states, self.seconds = chunk.states, chunk.seconds
+            self._record(chunk)
+            self._show(chunk)
+            signal, is_late = self._poll()
+            reason = self._reason_to_stop(chunk, signal)
+            if reason or self._is_due(chunk, is_late):
+                saved = self.batches.states_to_save(states)
+                self.checkpoints.save(Snapshot(chunk.updates, saved, self.records))
+                self.saved_at = time.monotonic()
+            if reason:
+                self._send_to_hooks(chunk, EvaluationPair(None, None))
                 self.checkpoints.close()
-                raise agreed(end)
-            self._tell(now, *self._play(now.updates, states))
+                raise raised_by_all(reason)
+            self._send_to_hooks(chunk, self._evaluate(chunk.updates, states))
         assert states is not None
         return states
 
-    def _record(self, now: Standing) -> None:
-        """Keep the metrics of a chunk."""
-        self.records.add_metrics(now.metrics, self.plan.record_updates(now.updates))
+    def _record(self, chunk: ChunkResult) -> None:
+        self.records.add_metrics(chunk.metrics, self.spec.record_updates(chunk.updates))
 
-    def _play(
-        self, updates: int, states: list[TrainState]
-    ) -> tuple[Evaluation | None, Evaluation | None]:
-        """Play and keep the episodes that are due, unless they were played already."""
-        if not self.plan.is_evaluated(updates) or on_first(self.records.is_evaluated, updates):
-            return None, None
+    def _evaluate(self, updates: int, states: list[TrainState]) -> EvaluationPair:
+        """Play and record the episodes that are due, unless they were played already."""
+        is_due = self.spec.is_evaluated(updates)
+        if not is_due or on_main_process(self.records.is_evaluated, updates):
+            return EvaluationPair(None, None)
         begin = time.perf_counter()
-        greedy, sampled = play_episodes(self.programs, states, updates)
-        self.records.add_evaluation(updates, greedy, sampled)
+        played = self.batches.evaluate(states, updates)
+        self.records.add_evaluation(updates, played)
         self.evaluation_seconds += time.perf_counter() - begin
-        if updates == self.plan.config.num_updates:
+        if updates == self.spec.config.num_updates:
             self.checkpoints.add(self.records)
-        return greedy, sampled
+        return played
 
-    def _heard(self) -> tuple[int | None, bool]:
-        """The signal that any process has got, and whether the first finds a checkpoint late."""
-        late = time.monotonic() - self.saved > SAVE_AFTER
-        heard = exchange([self.signals.received, late])
-        return next((signal for signal, _ in heard if signal), None), heard[0][1]
+    def _poll(self) -> tuple[int | None, bool]:
+        """A signal that any process has received, and whether the main one finds a save overdue."""
+        is_late = time.monotonic() - self.saved_at > SAVE_AFTER
+        polled = all_gather([self.session.signals.received, is_late])
+        return next((signal for signal, _ in polled if signal), None), polled[0][1]
 
-    def _is_due(self, now: Standing, late: bool) -> bool:
-        every = self.plan.checkpoint_every
-        due = late if every is None else not now.updates % every
-        return due or now.updates == self.plan.config.num_updates
+    def _is_due(self, chunk: ChunkResult, is_late: bool) -> bool:
+        every = self.spec.checkpoint_every
+        is_due = is_late if every is None else not chunk.updates % every
+        return is_due or chunk.updates == self.spec.config.num_updates
 
-    def _reason_to_stop(self, now: Standing, signal: int | None) -> BaseException | None:
-        where = f"at update {now.updates} of {self.plan.config.num_updates}"
-        go_on = f"saved; to go on: purerl resume {self.directory}"
-        failed = self._failed_seeds(now.failed_at)
-        if self.conduct.stop_on_nan and failed:
-            names = ", ".join(map(str, failed))
-            return RunError(f"stopped {where}: seeds that stopped being finite: {names}; {go_on}")
-        if signal is not None and now.updates < self.plan.config.num_updates:
-            return Stopped(f"stopped {where}, {go_on}", signal)
+    def _reason_to_stop(self, chunk: ChunkResult, signal: int | None) -> BaseException | None:
+        position = f"at update {chunk.updates} of {self.spec.config.num_updates}"
+        advice = f"saved; to go on: purerl resume {self.session.directory}"
+        failed = self._failed_seeds(chunk.failed_at)
+        if self.session.execution.stop_on_nan and failed:
+            seeds = f"seeds that stopped being finite: {', '.join(map(str, failed))}"
+            return RunError(f"stopped {position}: {seeds}; {advice}")
+        if signal is not None and chunk.updates < self.spec.config.num_updates:
+            return Stopped(f"stopped {position}, {advice}", signal)
         return None
 
-    def _failed_seeds(self, failed: ndarray) -> list[int]:
-        return [seed for seed, at in zip(self.plan.seed_ids, failed, strict=True) if at >= 0]
+    def _failed_seeds(self, failed_at: ndarray) -> list[int]:
+        return [seed for seed, at in zip(self.spec.seed_ids, failed_at, strict=True) if at >= 0]
 
-    def _show(self, now: Standing) -> None:
-        env_steps = (now.updates - self.start) * self.plan.config.env_steps_per_update
-        per_second = env_steps * len(self.plan.seed_ids) / now.seconds
-        self.display.update(now, per_second, self._failed_seeds(now.failed_at))
+    def _show(self, chunk: ChunkResult) -> None:
+        env_steps = (chunk.updates - self.start) * self.spec.config.env_steps_per_update
+        per_second = env_steps * len(self.spec.seed_ids) / chunk.seconds
+        self.session.display.update(chunk, per_second, self._failed_seeds(chunk.failed_at))
 
-    def _tell(self, now: Standing, greedy: Evaluation | None, sampled: Evaluation | None) -> None:
-        """Tell the hooks of a chunk and of the episodes that were played after it."""
-        if self.hooks:
-            what = (now.updates, now.metrics, self.plan.record_updates(now.updates), now.failed_at)
-            self.hooks.send(make_chunk(self.plan, self.directory, *what, greedy, sampled))
+    def _send_to_hooks(self, chunk: ChunkResult, played: EvaluationPair) -> None:
+        """Send the hooks a chunk and the episodes played after it."""
+        if not self.hooks:
+            return
+        record_updates = self.spec.record_updates(chunk.updates)
+        results = (chunk.updates, chunk.metrics, record_updates, chunk.failed_at, played)
+        self.hooks.send(make_chunk(self.spec, self.session.directory, *results))
 
-    def _tell_the_past(self, states: list[TrainState]) -> None:
-        """Tell the hooks of everything that was recorded before this process."""
-        failed = failed_at(self.programs, states)  # with all processes, of which one has hooks
-        if self.hooks:
-            what = (self.plan, self.directory, self.start, self.records, failed)
-            for chunk in past_chunks(*what):
-                self.hooks.send(chunk)
+    def _replay_to_hooks(self, states: list[TrainState]) -> None:
+        """Send the hooks everything that was recorded before this process began."""
+        failed_at = self.batches.failed_at(states)  # all processes must call it; one has hooks
+        if not self.hooks:
+            return
+        recorded = (self.start, self.records, failed_at)
+        for chunk in replay_chunks(self.spec, self.session.directory, *recorded):
+            self.hooks.send(chunk)

@@ -1,5 +1,7 @@
-"""The compiled programs of a run, for as many seeds at once as fit."""
+"""The compiled programs of a run, for as many seeds at once as fit into memory."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,36 +13,88 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
-from purerl.agents import Advance, Agent, Play, Start, agents_of, state_shardings
-from purerl.compute.mapping import block_size, pad_seeds, seed_program
+from purerl.agents import (
+    AdvanceAgent,
+    Agent,
+    EvaluateAgent,
+    InitAgent,
+    batch_agents,
+    state_shardings,
+)
+from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.experiment.hosts.memory import available, needed, size_of
-from purerl.experiment.hosts.processes import exchange, several
-from purerl.experiment.hosts.startup import no_collection
-from purerl.experiment.report.format import show_bytes
+from purerl.experiment.hosts.memory import available_bytes, program_bytes, tree_bytes
+from purerl.experiment.hosts.processes import all_gather, is_multi_process
+from purerl.experiment.hosts.startup import gc_paused
+from purerl.experiment.report.format import format_bytes
 from purerl.training import TrainState
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunPrograms:
+    """The programs of a run before they are compiled, for a batch of agents or its shapes."""
+
+    mesh: Mesh
+    agents: Agent
+    shared: Config  # what is the same for all agents
+
+    @functools.cached_property
+    def init(self) -> Any:
+        """Makes the states of the batch."""
+        program = program_over_seeds(InitAgent(), self.mesh, shardings=state_shardings)
+        return program.lower(self.agents, self.shared)
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The shapes and shardings of the states."""
+        shapes = self.init.out_info
+        return jax.tree.map(
+            lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
+            shapes,
+            state_shardings(shapes, self.mesh),
+        )
+
+    def chunk(self, num_updates: int) -> Any:
+        """Trains the batch for a chunk; it overwrites the states that it is given."""
+        program = program_over_seeds(
+            AdvanceAgent(num_updates),
+            self.mesh,
+            num_batched=2,
+            donate=True,
+            block=block_size(self.shared.num_envs),
+            shardings=state_shardings,
+        )
+        return program.lower(self.state, self.agents, self.shared)
+
+    def evaluation(self, evaluate: EvaluateAgent) -> Any:
+        """Plays the episodes of the batch."""
+        updates = jax.ShapeDtypeStruct((), jnp.int32)
+        program = program_over_seeds(evaluate, self.mesh, num_batched=2, shardings=state_shardings)
+        return program.lower(self.state.learner.policy, self.agents, updates, self.shared)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the states on each device, without the policy, which an evaluation counts."""
+        resident = tree_bytes(self.state) - tree_bytes(self.state.learner.policy)
+        return resident // self.mesh.shape[SEEDS]
 
 
 class Programs(NamedTuple):
     """The compiled programs of a run, all for one padded batch of agents."""
 
     mesh: Mesh
-    batches: list[Agent]
-    """Each padded to the same size, on the devices."""
-    fixed: Config
+    batches: list[Agent]  # padded to the same size, on the devices
+    shared: Config
     num_agents: int
-    seed_batch: int
-    """The agents of each batch, of which the last may have fewer."""
+    seed_batch: int  # agents of each batch; the last may have fewer
     config: Config
     chunk_updates: int
     init: Callable[..., Any]
     chunk: Callable[..., Any]
     evaluate: Callable[..., Any] | None
-    state: TrainState
-    """The shapes of a batch's states, and where they live."""
-    memory: int
-    """Bytes that they need on each device."""
+    state: TrainState  # shapes and shardings of a batch's states
+    memory: int  # bytes that the largest program needs on each device
     seconds: float
 
 
@@ -58,137 +112,108 @@ def compile_programs(
 ) -> Programs:
     """Compile what a run needs for every seed with every setting.
 
-    Agents that do not fit into the memory of the devices together are trained in batches. Without
-    `mesh`, seeds are spread over all devices of all processes.
+    Agents that do not fit into memory together are trained in batches. Without `mesh`, seeds are
+    spread over all devices of all processes.
 
-    **Raises:** `ValueError` where `seed_batch` agents do not fit, not even one a device does, or
+    **Raises:** `ValueError` where `seed_batch` agents, or one a device, do not fit into memory, or
     the mesh does not fit the config.
     """
     start = time.perf_counter()
-    agents, fixed = agents_of(keys, config, axes)
+    agents, shared = batch_agents(keys, config, axes)
     num_agents = len(agents.key)
     if mesh is None:  # no more devices than agents, but some of each process
-        mesh = seed_mesh(jax.devices(), None if several() else num_agents)
+        mesh = seed_mesh(jax.devices(), None if is_multi_process() else num_agents)
     mesh = require_mesh(mesh, config.num_envs)
     num_devices = mesh.shape[SEEDS]
-    told = "memory_limit" if memory_limit is not None else "the memory that is free"
-    play = None
+    limit_name = "memory_limit" if memory_limit is not None else "the memory that is free"
+    evaluate = None
     if episodes and config.time_limit is not None:
-        play = Play(episodes, config.time_limit, sampled=sampled)
+        evaluate = EvaluateAgent(episodes, config.time_limit, sampled=sampled)
 
     def compiled(size: int) -> Programs:
-        return _compile(agents, fixed, config, chunk_updates, play, min(size, num_agents), mesh)
+        size = min(size, num_agents)
+        return _compile(agents, shared, config, chunk_updates, evaluate, size, mesh)
 
-    free = [available(mesh.local_devices)] if memory_limit is None else [memory_limit]
-    limits = [limit for (limit,) in exchange(free) if limit is not None]
-    limit = min(limits) if limits else None
+    limit = _smallest_limit(mesh, memory_limit)
     programs = compiled(num_agents if seed_batch is None else seed_batch)
     if limit is not None and programs.memory > limit:
-        fits = _largest_batch(programs, compiled(num_devices), limit, num_devices, told)
-        while (fitted := compiled(fits)).memory > limit and fits > num_devices:  # just beside it
+        one_a_device = compiled(num_devices)
+        fits = _largest_seed_batch(programs, one_a_device, limit, num_devices, limit_name)
+        while (fitted := compiled(fits)).memory > limit and fits > num_devices:  # a wrong estimate
             fits -= max(num_devices, fits // 8 // num_devices * num_devices)
         if seed_batch is not None:
             raise ValueError(
-                f"seed_batch = {seed_batch} needs {show_bytes(programs.memory)} on each device, "
-                f"and {told} is {show_bytes(limit)}; use {fits} or fewer."
+                f"seed_batch = {seed_batch} needs {format_bytes(programs.memory)} on each device, "
+                f"and {limit_name} is {format_bytes(limit)}; use {fits} or fewer."
             )
         programs = fitted
     return programs._replace(seconds=time.perf_counter() - start)
 
 
-def _largest_batch(large: Programs, small: Programs, limit: int, multiple: int, told: str) -> int:
-    """The agents of a batch that fits, from the memory of two: it grows by the same with each."""
+def _smallest_limit(mesh: Mesh, memory_limit: int | None) -> int | None:
+    """Bytes that may be used on each device of every process; None where nothing says."""
+    own = available_bytes(mesh.local_devices) if memory_limit is None else memory_limit
+    return min((limit for (limit,) in all_gather([own]) if limit is not None), default=None)
+
+
+def _largest_seed_batch(
+    large: Programs, small: Programs, limit: int, multiple: int, limit_name: str
+) -> int:
+    """Estimate the agents of a batch that fits: memory grows linearly from small to large."""
     if small.memory > limit:
         raise ValueError(
-            f"{told} = {show_bytes(limit)} on each device is less than the "
-            f"{show_bytes(small.memory)} that one seed a device needs; "
+            f"{limit_name} = {format_bytes(limit)} on each device is less than the "
+            f"{format_bytes(small.memory)} that one seed a device needs; "
             f"use fewer num_envs or a shorter rollout_length."
         )
-    more = large.seed_batch - small.seed_batch
-    each = max(1.0, (large.memory - small.memory) / max(1, more))
-    fits = small.seed_batch + int((limit - small.memory) / each)
+    extra_agents = max(1, large.seed_batch - small.seed_batch)
+    bytes_per_agent = max(1.0, (large.memory - small.memory) / extra_agents)
+    fits = small.seed_batch + int((limit - small.memory) / bytes_per_agent)
     fits = max(multiple, fits // multiple * multiple)
     num_batches = -(-large.num_agents // fits)
-    return -(-large.num_agents // (num_batches * multiple)) * multiple  # all about as large
+    return -(-large.num_agents // (num_batches * multiple)) * multiple  # of about equal size
 
 
 def _compile(
     agents: Agent,
-    fixed: Config,
+    shared: Config,
     config: Config,
     chunk_updates: int,
-    play: Play | None,
+    evaluate: EvaluateAgent | None,
     size: int,
     mesh: Mesh,
 ) -> Programs:
     num_agents, num_devices = len(agents.key), mesh.shape[SEEDS]
-    padded = -(-size // num_devices) * num_devices
+    padded_size = -(-size // num_devices) * num_devices
 
-    def batch(i: int) -> Agent:
-        some = pad_seeds(jax.tree.map(lambda leaf: leaf[i : i + size], agents), padded)
-        return place(some, NamedSharding(mesh, P(SEEDS)))
+    def make_batch(start: int) -> Agent:
+        batch = jax.tree.map(lambda leaf: leaf[start : start + size], agents)
+        return place(pad_seeds(batch, padded_size), NamedSharding(mesh, P(SEEDS)))
 
-    batches = [batch(i) for i in range(0, num_agents, size)]
-    first = batches[0]
-    # One is traced while another compiles, which leaves Python free.
-    with no_collection(), ThreadPoolExecutor(max_workers=2) as threads:
-        lowered, state = lower_init(mesh, first, fixed)
-        init_compiling = threads.submit(lowered.compile)
-        lowered = lower_chunk(mesh, state, first, fixed, chunk_updates)
-        chunk_compiling = threads.submit(lowered.compile)
-        compiled_play = None
-        if play is not None:
-            compiled_play = lower_play(mesh, play, state, first, fixed).compile()
-        compiled_init, compiled_chunk = init_compiling.result(), chunk_compiling.result()
-    memory = max(needed(compiled_init), needed(compiled_chunk))
-    if compiled_play is not None:
-        beside = kept_beside(mesh, state) if len(batches) == 1 else 0
-        memory = max(memory, needed(compiled_play) + beside)
+    batches = [make_batch(start) for start in range(0, num_agents, size)]
+    lowered = RunPrograms(mesh, batches[0], shared)
+    # One program is traced while another compiles: the compiler does not hold the GIL.
+    with gc_paused(), ThreadPoolExecutor(max_workers=2) as threads:
+        init_compiling = threads.submit(lowered.init.compile)
+        chunk_compiling = threads.submit(lowered.chunk(chunk_updates).compile)
+        evaluation = None if evaluate is None else lowered.evaluation(evaluate).compile()
+        init, chunk = init_compiling.result(), chunk_compiling.result()
+    memory = max(program_bytes(init), program_bytes(chunk))
+    if evaluation is not None:
+        resident = lowered.resident_bytes if len(batches) == 1 else 0
+        memory = max(memory, program_bytes(evaluation) + resident)
     return Programs(
         mesh=mesh,
         batches=batches,
-        fixed=fixed,
+        shared=shared,
         num_agents=num_agents,
         seed_batch=size,
         config=config,
         chunk_updates=chunk_updates,
-        init=compiled_init,
-        chunk=compiled_chunk,
-        evaluate=compiled_play,
-        state=state,
+        init=init,
+        chunk=chunk,
+        evaluate=evaluation,
+        state=lowered.state,
         memory=memory,
         seconds=0.0,
     )
-
-
-def lower_init(mesh: Mesh, agents: Agent, fixed: Config) -> tuple[Any, TrainState]:
-    """The program that makes a batch's states, before it is compiled, and the shapes of those."""
-    lowered = seed_program(Start(), mesh).lower(agents, fixed)
-    state = jax.tree.map(
-        lambda out, sharding: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=sharding),
-        lowered.out_info,
-        state_shardings(lowered.out_info, mesh),
-    )
-    return lowered, state
-
-
-def lower_chunk(
-    mesh: Mesh, state: TrainState, agents: Agent, fixed: Config, chunk_updates: int
-) -> Any:
-    """The program that trains a batch for a chunk, before it is compiled; of shapes, or arrays."""
-    chunk = seed_program(
-        Advance(chunk_updates), mesh, num_batched=2, donate=True, block=block_size(fixed.num_envs)
-    )
-    return chunk.lower(state, agents, fixed)
-
-
-def lower_play(mesh: Mesh, play: Play, state: TrainState, agents: Agent, fixed: Config) -> Any:
-    """The program that plays a batch's episodes, before it is compiled."""
-    updates = jax.ShapeDtypeStruct((), jnp.int32)
-    program = seed_program(play, mesh, num_batched=2)
-    return program.lower(state.learner.policy, agents, updates, fixed)
-
-
-def kept_beside(mesh: Mesh, state: TrainState) -> int:
-    """Bytes of the states on each device while episodes are played; the policy is an argument."""
-    return (size_of(state) - size_of(state.learner.policy)) // mesh.shape[SEEDS]

@@ -1,7 +1,6 @@
-"""What a run shows: a progress line while it trains, a table when it is done."""
+"""The progress that a run shows on stderr while it trains."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,19 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from purerl.experiment.batches import Standing
+from purerl.experiment.batches import ChunkResult
 from purerl.experiment.programs import Programs
-from purerl.experiment.report.format import short, short_list, show_bytes
+from purerl.experiment.report.format import format_bytes, format_list, format_number
 from purerl.experiment.report.statistics import fill_forward, iqm
 
 
-class Display:
+class ProgressDisplay:
     """Two live lines on stderr: bar, updates, ETA; steps/s, IQM, seeds solved, failed, memory."""
 
     def __init__(self, num_updates: int, target_return: float | None, *, show: bool):
         self.target_return = target_return
         self.memory = ""
-        self.latest: ndarray = np.array(np.nan)  # of each agent, once there was one
+        self.latest: ndarray = np.array(np.nan)  # of each agent; NaN until its first episode ends
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
@@ -45,47 +44,44 @@ class Display:
         console = Console(stderr=True, quiet=not show)
         self.live = Live(Group(self.progress, self.status), console=console)
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "ProgressDisplay":
         if self.live.console.is_terminal:
             self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if not self.live.is_started:
             return
         self.live.stop()
         if not self.live.console.is_terminal:
-            self.live.console.line()  # a terminal's line is ended by rich itself
+            self.live.console.line()  # on a terminal, rich ends the line
 
-    def training(self, programs: Programs, updates: int = 0) -> None:
-        """Say that compiling is over, and what it told; what is left is estimated from here."""
-        self.memory = f"{show_bytes(programs.memory)} a device"
+    def start_training(self, programs: Programs, updates: int = 0) -> None:
+        """Show that training begins, and its memory; the ETA counts from here."""
+        self.memory = f"{format_bytes(programs.memory)} a device"
         if len(programs.batches) > 1:
             self.memory += f", {len(programs.batches)} batches of {programs.seed_batch}"
-        if not self.live.is_started:  # off a terminal, nothing is shown of a run that is refused
+        if not self.live.is_started:  # off a terminal, a refused run shows nothing
             self.live.start()
         self.progress.reset(self.task, description="training", completed=updates)
 
-    def update(self, now: Standing, steps_per_second: float, failed_seeds: Sequence[Any]) -> None:
-        """Show the state after a chunk: each agent's last return, of those that have not failed."""
-        new = fill_forward(now.metrics.episode_return)[:, -1]
-        self.latest = np.where(np.isnan(new), self.latest, new)
-        failed = now.failed_at >= 0
+    def update(
+        self, chunk: ChunkResult, steps_per_second: float, failed_seeds: Sequence[Any]
+    ) -> None:
+        """Show the state after a chunk; returns are the last of each agent that has not failed."""
+        returns = fill_forward(chunk.metrics.episode_return)[:, -1]
+        self.latest = np.where(np.isnan(returns), self.latest, returns)
+        failed = chunk.failed_at >= 0
         known = self.latest[~np.isnan(self.latest) & ~failed]
-        parts = [f"{short(steps_per_second)} env steps/s"]
+        parts = [f"{format_number(steps_per_second)} env steps/s"]
         if known.size:
-            number = f"{known.size} seed{'s' * (known.size > 1)}"
-            over = "seeds" if known.size == failed.size > 1 else number
-            parts.append(f"return, IQM over {over} {iqm(known):.1f}")
+            count = f"{known.size} seed{'s' * (known.size > 1)}"
+            seeds = "seeds" if known.size == failed.size > 1 else count
+            parts.append(f"return, IQM over {seeds} {iqm(known):.1f}")
         if self.target_return is not None:
             parts.append(f"solved {np.sum(known >= self.target_return)}/{failed.size}")
         if failed_seeds:
-            parts.append(f"failed {len(failed_seeds)}: {short_list(failed_seeds)}")
+            parts.append(f"failed {len(failed_seeds)}: {format_list(failed_seeds)}")
         parts.append(self.memory)
         self.status.plain = "  " + " · ".join(parts)
-        self.progress.update(self.task, completed=now.updates)
+        self.progress.update(self.task, completed=chunk.updates)

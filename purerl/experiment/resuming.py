@@ -9,33 +9,37 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.compute.mesh import mesh_from, require_mesh, shape_of
+from purerl.compute.mesh import mesh_from_dict, mesh_to_dict, require_mesh
 from purerl.config.config import Config
-from purerl.experiment.hosts.processes import held_by_first, is_first, losses_told, on_first
-from purerl.experiment.logging.hooks import Chunk, Hooks, past_chunks
-from purerl.experiment.logging.loggers import describe_hooks, make_again
+from purerl.experiment.hosts.processes import (
+    entered_by_main_process,
+    explaining_lost_processes,
+    is_main_process,
+    on_main_process,
+)
+from purerl.experiment.logging.hooks import Chunk, HookRunner, replay_chunks
+from purerl.experiment.logging.loggers import describe_hooks, rebuild_loggers
 from purerl.experiment.report.run_result import Run, Times
-from purerl.experiment.runner import complete, make_run, write_run
+from purerl.experiment.runner import make_run, train_to_end, write_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
+    Snapshot,
     has_checkpoints,
-    newest_whole,
-    restore,
-    restore_records,
+    latest_resumable,
+    restore_snapshot,
 )
 from purerl.experiment.store.directory import Lock, read_header, write_header
-from purerl.experiment.store.fingerprint import describe, digest, shapes
+from purerl.experiment.store.fingerprint import describe, short_hash, state_shapes
 from purerl.experiment.store.header import (
-    as_json,
-    differences,
-    list_differences,
-    machine_of,
-    surroundings,
-    warn_where_inexact,
+    diff,
+    format_diff,
+    runtime_info,
+    runtime_of,
+    through_json,
+    warn_if_nondeterministic,
 )
-from purerl.experiment.store.records import Records, read_summary
-from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, config_with_budget, plan_of
-from purerl.training import TrainState
+from purerl.experiment.store.records import read_summary
+from purerl.experiment.store.spec import ExecutionOptions, RunSpec
 
 
 def resume(
@@ -56,77 +60,91 @@ def resume(
 ) -> Run:
     """Go on with a run from its newest sound checkpoint, or from the start where it has none.
 
-    On the same machine with the same versions the result is bitwise that of a run which was never
-    interrupted: states and metrics. A finished run is loaded, on any machine; where its result is
-    missing, that is written.
+    On the same machine with the same versions, states and metrics are bitwise those of a run that
+    was never interrupted. A finished run is loaded, on any machine; a missing result is written.
 
     **Arguments:**
 
     - `config`: needed where the environment, a network, a loss or an optimiser is the user's own;
-      `env` is enough where it is the environment alone.
+      `env` is enough where only the environment is.
     - `total_steps`: another budget. Annealed hyperparameters then fall over the new one.
     - `force`: go on although the config, a version or the machine differs, which may change the
-      result; start from zero, and lose them, where no checkpoint is sound.
-    - `seed_batch`: seeds trained at once, where fewer fit than before; it may change the result.
-    - `mesh`: other devices than before, which may change the result too.
+      result. Where no checkpoint is sound, remove them and start from zero.
+    - `seed_batch`, `mesh`: other seeds at once or other devices, which may change the result.
     - `checkpoint_every`, `keep_checkpoints`: by default as before.
-    - `hooks`: by default the loggers that the run had, unless it is finished; of others that it had
-      a warning tells. They are first called with all records so far.
+    - `hooks`: by default the loggers that the run had, unless it is finished; a warning names its
+      other hooks. Hooks first get all records so far.
     - The others are those of `purerl.run`.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
     differs and `force` is not given.
     """
     directory = Path(directory)
-    on_first(_require_run, directory)
-    with losses_told(directory), held_by_first(Lock(directory)):
-        start = on_first(newest_whole, directory, force) or 0
-        header = on_first(read_header, directory, start)
-        plan = plan_of(header, config, env)
+    on_main_process(_require_run, directory)
+    with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
+        start = on_main_process(latest_resumable, directory, force) or 0
+        header = on_main_process(read_header, directory, start)
+        spec = RunSpec.from_header(header, config, env)
         if total_steps is not None:
-            plan = dataclasses.replace(plan, config=config_with_budget(plan, total_steps, start))
-        trained = start == plan.config.num_updates
-        if mesh is None and not trained:  # what is finished needs none of its devices
-            mesh = mesh_from(plan.mesh)
-        if mesh is not None:
-            mesh = require_mesh(mesh, plan.config.num_envs)
-            plan = dataclasses.replace(plan, mesh=shape_of(mesh))
-        told: dict[str, Any] = {
-            "seed_batch": seed_batch,
-            "checkpoint_every": checkpoint_every,
-            "keep_checkpoints": keep_checkpoints,
-            "hooks": None if hooks is None else describe_hooks(hooks := tuple(hooks)),
-        }
-        told = {name: each for name, each in told.items() if each is not None}
-        plan = dataclasses.replace(plan, **told)
-        summary = on_first(read_summary, directory, plan.config) if trained else None
-        made = []
-        if hooks is None and summary is None:  # with a summary they have heard of all
-            on_first(lambda: made.extend(make_again(plan.hooks)))
-        conduct = Conduct(
-            memory_limit=memory_limit,
-            stop_on_nan=stop_on_nan,
-            hooks=made if hooks is None else hooks,
-            progress=progress,
-            mesh=mesh,
+            spec = spec.with_budget(total_steps, start)
+        trained = start == spec.config.num_updates
+        if mesh is None and not trained:  # a finished run needs none of its devices
+            mesh = mesh_from_dict(spec.mesh)
+        mesh = None if mesh is None else require_mesh(mesh, spec.config.num_envs)
+        spec = _with_changes(
+            spec,
+            seed_batch=seed_batch,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
+            hooks=None if hooks is None else describe_hooks(hooks := tuple(hooks)),
+            mesh=mesh_to_dict(mesh),
         )
-        check_plan(plan, conduct)
-        _require_going_on(header, plan, start)
-        with_budget = total_steps is not None
-        on_first(_require_the_same, header, plan, force, with_budget, trained)
-        if not start:
-            return complete(plan, conduct, directory)
-        if not trained:
-            warn_where_inexact(header)
-        records = restore_records(directory, start)
-        states = restore(directory, start, plan.state_shapes())
-        is_evaluated = on_first(records.is_evaluated, start)
-        if trained and (is_evaluated or not plan.is_evaluated(start)):
-            _tell_all(plan, conduct, directory, states, records)
-            return _load(header, plan, directory, states, records, summary)
-        if trained and mesh is None:  # but not evaluated
-            conduct = dataclasses.replace(conduct, mesh=mesh_from(plan.mesh))
-        return complete(plan, conduct, directory, start, (states, records))
+        summary = on_main_process(read_summary, directory, spec.config) if trained else None
+        if hooks is None:
+            # With a summary, the hooks of before have received everything.
+            hooks = [] if summary is not None else _rebuilt_loggers(spec)
+        execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
+        spec.check(execution)
+        _require_resumable(header, spec, start)
+        on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
+        return _continue(header, spec, execution, directory, start, summary)
+
+
+def _with_changes(spec: RunSpec, **changes: Any) -> RunSpec:
+    """Replace fields of a run; those that are None stay as before."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(spec, **given)
+
+
+def _rebuilt_loggers(spec: RunSpec) -> list[Any]:
+    """The loggers that a run had, in the main process alone."""
+    loggers: list[Any] = []
+    on_main_process(lambda: loggers.extend(rebuild_loggers(spec.hooks)))
+    return loggers
+
+
+def _continue(
+    header: dict[str, Any],
+    spec: RunSpec,
+    execution: ExecutionOptions,
+    directory: Path,
+    start: int,
+    summary: dict[str, Any] | None,
+) -> Run:
+    """Train what is left, and play the last episodes; where both are done, load the run."""
+    if not start:
+        return train_to_end(spec, execution, directory)
+    trained = start == spec.config.num_updates
+    if not trained:
+        warn_if_nondeterministic(header)
+    snapshot = restore_snapshot(directory, start, spec.state_shapes())
+    is_evaluated = on_main_process(snapshot.records.is_evaluated, start)
+    if trained and (is_evaluated or not spec.is_evaluated(start)):
+        _replay_to_hooks(spec, execution, directory, snapshot)
+        return _finished_run(header, spec, directory, snapshot, summary)
+    if execution.mesh is None:  # trained, but not evaluated
+        execution = dataclasses.replace(execution, mesh=mesh_from_dict(spec.mesh))
+    return train_to_end(spec, execution, directory, snapshot)
 
 
 def _require_run(directory: Path) -> None:
@@ -136,40 +154,40 @@ def _require_run(directory: Path) -> None:
         )
 
 
-def _tell_all(
-    plan: RunPlan, conduct: Conduct, directory: Path, states: TrainState, records: Records
+def _replay_to_hooks(
+    spec: RunSpec, execution: ExecutionOptions, directory: Path, snapshot: Snapshot
 ) -> None:
-    """Tell the hooks of a run that is finished: they may not have heard of its end."""
-    with Hooks(conduct.hooks if is_first() else ()) as hooks:
+    """Send the hooks all records of a finished run: they may have missed its end."""
+    updates, states, records = snapshot
+    with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
         if hooks:
-            failed = np.asarray(states.failed_at)
-            for chunk in past_chunks(plan, directory, plan.config.num_updates, records, failed):
+            failed_at = np.asarray(states.failed_at)
+            for chunk in replay_chunks(spec, directory, updates, records, failed_at):
                 hooks.send(chunk)
 
 
-def _load(
+def _finished_run(
     header: dict[str, Any],
-    plan: RunPlan,
+    spec: RunSpec,
     directory: Path,
-    states: TrainState,
-    records: Records,
+    snapshot: Snapshot,
     summary: dict[str, Any] | None,
 ) -> Run:
-    """A run that is trained and evaluated; its result is written where there is no summary."""
-    start = plan.config.num_updates
+    """Make the run, which is trained and evaluated; write its result if it has no summary."""
+    updates, states, records = snapshot
     if summary is not None:
         times = Times(**summary["times"])
-        return make_run(plan, directory, states, records, times, summary["resumed_at"])
-    result = make_run(plan, directory, states, records, Times(0.0, 0.0, 0.0), start)
-    if header["config"]["num_updates"] != start:  # a budget that is cut to where the run stands
-        on_first(write_header, plan, directory)
+        return make_run(spec, directory, states, records, times, summary["resumed_at"])
+    result = make_run(spec, directory, states, records, Times(0.0, 0.0, 0.0), updates)
+    if header["config"]["num_updates"] != updates:  # a budget cut to what is trained
+        on_main_process(write_header, spec, directory)
     write_run(result, records)
     return result
 
 
-def _require_going_on(header: dict[str, Any], plan: RunPlan, start: int) -> None:
-    """Refuse a config with which the run cannot go on from where it stands, forced or not."""
-    config, chunk = plan.config, plan.updates_per_chunk
+def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:
+    """Refuse a config with which the run cannot go on, forced or not."""
+    config, chunk = spec.config, spec.updates_per_chunk
     if config.log_every != header["config"]["log_every"]:
         raise ValueError(
             f"log_every = {config.log_every} was {header['config']['log_every']} before: records "
@@ -188,32 +206,34 @@ def _require_going_on(header: dict[str, Any], plan: RunPlan, start: int) -> None
         )
 
 
-def _require_the_same(
-    header: dict[str, Any], plan: RunPlan, force: bool, with_budget: bool, trained: bool
+def _require_unchanged(
+    header: dict[str, Any], spec: RunSpec, force: bool, has_new_budget: bool, trained: bool
 ) -> None:
     """Refuse to go on where the result could change, unless forced to.
 
-    Another config of the same shapes can be forced; with other shapes the states do not fit. Where
-    nothing is left to train, the machine changes nothing.
+    Another config can be forced if its states have the same shapes. Where nothing is left to train,
+    the machine does not matter.
     """
-    now, before = as_json(describe(plan.config)), dict(header["config"])
-    if with_budget:
-        before["num_updates"] = now["num_updates"]
-    changed = differences(before, now)
+    config, before = through_json(describe(spec.config)), dict(header["config"])
+    if has_new_budget:
+        before["num_updates"] = config["num_updates"]
+    changes = diff(before, config)
     if not trained:
-        changed += differences(machine_of(header), machine_of(surroundings()))
-        if header.get("mesh") != plan.mesh:
-            changed.append(f"mesh: {header.get('mesh') or 'all'}, now {plan.mesh or 'all'}")
-        if header["seed_batch"] not in (None, plan.seed_batch):
-            changed.append(f"seed_batch: {header['seed_batch']}, now {plan.seed_batch}")
-    if header["shapes"] != digest(shapes(plan.config)):
+        changes += diff(runtime_of(header), runtime_of(runtime_info()))
+        if header.get("mesh") != spec.mesh:
+            changes.append(f"mesh: {header.get('mesh') or 'all'}, now {spec.mesh or 'all'}")
+        if header["seed_batch"] not in (None, spec.seed_batch):
+            changes.append(f"seed_batch: {header['seed_batch']}, now {spec.seed_batch}")
+    if header["shapes"] != short_hash(state_shapes(spec.config)):
         raise ValueError(
-            f"the states of this run do not fit the config: {list_differences(changed)}. "
+            f"the states of this run do not fit the config: {format_diff(changes)}. "
             f"Start another run for it."
         )
-    if not changed:
+    if not changes:
         return
-    told = f"not the same as before: {list_differences(changed)}"
+    difference = f"not the same as before: {format_diff(changes)}"
     if not force:
-        raise ValueError(f"{told}. The result could change; to go on all the same, use --force.")
-    warnings.warn(f"{told}.", stacklevel=3)
+        raise ValueError(
+            f"{difference}. The result could change; to go on all the same, use --force."
+        )
+    warnings.warn(f"{difference}.", stacklevel=3)

@@ -7,36 +7,35 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from purerl.compute.mesh import require_mesh, shape_of
-from purerl.config.config import Config, require_one_setting
-from purerl.experiment.batches import divide
+from purerl.compute.mesh import mesh_to_dict, require_mesh
+from purerl.config.config import Config, require_unbatched
+from purerl.experiment.batches import Batches
 from purerl.experiment.hosts.processes import (
-    agreed,
-    exchange,
-    held_by_first,
-    is_first,
-    losses_told,
-    on_first,
+    entered_by_main_process,
+    explaining_lost_processes,
+    is_main_process,
+    on_main_process,
+    raised_by_all,
 )
-from purerl.experiment.hosts.stopping import Signals, Stopped, interruptible
-from purerl.experiment.logging.hooks import Chunk, Hooks
+from purerl.experiment.hosts.stopping import Stopped
+from purerl.experiment.logging.hooks import Chunk, HookRunner
 from purerl.experiment.logging.loggers import describe_hooks
-from purerl.experiment.loop import Loop
-from purerl.experiment.programs import Programs, compile_programs
-from purerl.experiment.progress import Display
+from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.report.run_result import Run, Times, write_result
-from purerl.experiment.store.checkpoint_writer import Checkpoints
+from purerl.experiment.session import open_session
+from purerl.experiment.store.checkpoint_writer import CheckpointWriter
+from purerl.experiment.store.checkpoints import Snapshot
 from purerl.experiment.store.directory import (
     Lock,
     choose_directory,
-    header_written,
-    make_room,
-    require_unsaved,
+    header_in_place,
+    prepare_directory,
+    require_unused,
 )
-from purerl.experiment.store.files import written
+from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.spec import Conduct, RunPlan, check_plan, choose_chunk
-from purerl.seeds import seed_ids, seed_keys
+from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
+from purerl.seeds import seed_ids
 from purerl.training import TrainState
 
 
@@ -67,137 +66,99 @@ def run(
 
     **Arguments:**
 
-    - `seeds`: a count or the ids themselves, of which `root` makes the keys.
+    - `seeds`: a count or the ids themselves; `root` and the ids make the keys.
     - `directory`: by default `runs/ENV-ALGORITHM`.
-    - `updates_per_chunk`: updates in one compiled call, by default about a thirtieth of all, or
-      less where that does not divide them. Between two chunks everything else happens: progress,
-      checkpoints, the answer to a signal.
+    - `updates_per_chunk`: updates in one compiled call, by default about a thirtieth of all.
+      Progress, checkpoints and the answer to a signal come between two chunks.
     - `seed_batch`: seeds trained at once, by default all, or as many as fit into the memory of the
       devices or into `memory_limit` bytes on each.
     - `evaluation_episodes`: greedy episodes of each seed after training, and every `evaluate_every`
-      updates, there with as many sampled ones (0: none; nor are there any without a time limit).
-    - `checkpoint_every`: updates from one checkpoint to the next, by default with the first
-      chunk that ends a minute after the last one was begun; the last `keep_checkpoints` are kept.
+      updates, there with as many sampled ones. There are none with 0, or without a time limit.
+    - `checkpoint_every`: updates from one checkpoint to the next, by default about a minute of
+      them; the last `keep_checkpoints` are kept.
     - `stop_on_nan`: end the run where a seed stops being finite.
     - `hooks`: functions called with a `Chunk` after each chunk, in threads of their own.
-    - `mesh`: the devices, over an axis `seeds`, and where the environments of each agent are spread
-      too, one `envs`; by default seeds over all devices.
+    - `mesh`: devices with an axis `seeds`, and `envs` to spread the environments of each agent too;
+      by default seeds over all devices.
 
-    With several processes (`jax.distributed`), all call it alike: each trains its share, and the
-    first shows progress, calls hooks, and writes; `directory` is on a file system that all share.
+    With several processes (`jax.distributed`), all call it alike. Each trains its share; the first
+    shows progress, calls hooks and writes to `directory`, on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
-    that repeat or do not fit, a directory that holds another run, or this one already. `RunError`
-    where a run cannot go on, and `Stopped` where a signal ended it; what was saved stands.
+    that repeat or do not fit, or a directory that holds another run, or this one already.
+    `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved stands.
     """
-    require_one_setting(config)
+    require_unbatched(config)
     hooks = tuple(hooks)
     mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
-    plan = RunPlan(
+    spec = RunSpec(
         config=config,
         root=root,
         seed_ids=seed_ids(seeds),
-        updates_per_chunk=choose_chunk(config, updates_per_chunk),
+        updates_per_chunk=choose_chunk_length(config, updates_per_chunk),
         seed_batch=seed_batch,
         evaluation_episodes=evaluation_episodes,
         evaluate_every=evaluate_every,
         target_return=target_return,
-        mesh=shape_of(mesh),
+        mesh=mesh_to_dict(mesh),
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
         hooks=describe_hooks(hooks),
     )
-    conduct = Conduct(
-        memory_limit=memory_limit,
-        stop_on_nan=stop_on_nan,
-        hooks=hooks,
-        progress=progress,
-        mesh=mesh,
-    )
-    check_plan(plan, conduct)
-    directory = Path(on_first(choose_directory, plan, directory))
-    with losses_told(directory), held_by_first(Lock(directory)):
-        on_first(require_unsaved, directory, config)
-        return complete(plan, conduct, directory)
+    execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
+    spec.check(execution)
+    directory = Path(on_main_process(choose_directory, spec, directory))
+    with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
+        on_main_process(require_unused, directory, config)
+        return train_to_end(spec, execution, directory)
 
 
-def complete(
-    plan: RunPlan,
-    conduct: Conduct,
-    directory: Path,
-    start: int = 0,
-    restored: tuple[TrainState, Records] | None = None,
+def train_to_end(
+    spec: RunSpec, execution: ExecutionOptions, directory: Path, snapshot: Snapshot | None = None
 ) -> Run:
-    """Train as planned, from the beginning or from what was restored, and write the result.
+    """Train from the beginning or from a snapshot, and write the result when the hooks are done.
 
-    The header is there before anything is compiled: what dies then can be resumed. The result is
-    written when the hooks have heard of all.
+    The header is written before anything is compiled: a run that dies there can be resumed.
     """
-    with Signals() as signals, _display(plan, conduct) as display:
-        with Hooks(conduct.hooks if is_first() else ()) as hooks:  # they are waited for at its end
-            with header_written(plan, directory):
-                programs = interruptible(compile_run, plan, conduct)
-            plan = dataclasses.replace(plan, seed_batch=programs.seed_batch)
-            received = next((each for each in exchange(signals.received) if each), None)
-            if received is not None:
-                then = f"to go on: purerl resume {directory}"
-                raise agreed(Stopped(f"stopped before training; {then}", received))
-            on_first(make_room, plan, directory, start)
-            checkpoints = Checkpoints(directory, plan.header(), start, keep=plan.keep_checkpoints)
-            states, records = (None, Records())
-            if restored is not None:
-                states, records = divide(programs, restored[0]), restored[1]
-            loop = Loop(
-                plan=plan,
-                conduct=conduct,
-                programs=programs,
-                directory=directory,
-                display=display,
-                checkpoints=checkpoints,
-                records=records,
+    start = 0 if snapshot is None else snapshot.updates
+    with open_session(spec, execution, directory) as session:
+        # Leaving it waits for the hooks.
+        with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
+            with header_in_place(spec, directory):
+                programs = session.compile()
+            spec = dataclasses.replace(spec, seed_batch=programs.seed_batch)
+            signal = session.received_signal()
+            if signal is not None:
+                advice = f"to go on: purerl resume {directory}"
+                raise raised_by_all(Stopped(f"stopped before training; {advice}", signal))
+            on_main_process(prepare_directory, spec, directory, start)
+            writer = CheckpointWriter(directory, spec.header(), start, keep=spec.keep_checkpoints)
+            loop = TrainingLoop(
+                session=dataclasses.replace(session, spec=spec),
+                batches=Batches(programs),
+                checkpoints=writer,
                 hooks=hooks,
-                signals=signals,
                 start=start,
+                records=Records() if snapshot is None else snapshot.records,
             )
-            trained = loop.train(states)
+            states = loop.train(None if snapshot is None else snapshot.states)
         times = Times(programs.seconds, loop.seconds, loop.evaluation_seconds)
-        result = make_run(plan, directory, trained, records, times, start)
-        write_run(result, records)
+        result = make_run(spec, directory, states, loop.records, times, start)
+        write_run(result, loop.records)
     return result
 
 
-def _display(plan: RunPlan, conduct: Conduct) -> Display:
-    show = conduct.progress and is_first()
-    return Display(plan.config.num_updates, plan.target_return, show=show)
-
-
-def compile_run(plan: RunPlan, conduct: Conduct) -> Programs:
-    """The programs of a plan."""
-    return compile_programs(
-        seed_keys(plan.root, plan.seed_ids),
-        plan.config,
-        None,
-        chunk_updates=plan.updates_per_chunk,
-        episodes=plan.evaluation_episodes,
-        sampled=plan.evaluate_every is not None,
-        seed_batch=plan.seed_batch,
-        memory_limit=conduct.memory_limit,
-        mesh=conduct.mesh,
-    )
-
-
 def make_run(
-    plan: RunPlan, directory: Path, states: TrainState, records: Records, times: Times, start: int
+    spec: RunSpec, directory: Path, states: TrainState, records: Records, times: Times, start: int
 ) -> Run:
-    """A run at its end."""
     return Run(
-        config=plan.config,
+        config=spec.config,
         states=states,
         metrics=records.metrics(),
         evaluations=records.evaluations(),
-        seed_ids=plan.seed_ids,
+        seed_ids=spec.seed_ids,
         directory=directory,
-        target_return=plan.target_return,
+        target_return=spec.target_return,
         times=times,
         resumed_at=start,
     )
@@ -208,10 +169,11 @@ def write_run(result: Run, records: Records) -> None:
 
     **Raises:** `RunError` where it cannot be written.
     """
-    then = f"Make room and write it again: purerl resume {result.directory}"
+    again = f"Make room and write it again: purerl resume {result.directory}"
+    advice = f"; the last checkpoint stands. {again}"
 
     def write() -> None:
-        with written("the result could not be written", f"; the last checkpoint stands. {then}"):
+        with explaining_write_errors("the result could not be written", advice):
             write_result(result, records)
 
-    on_first(write)
+    on_main_process(write)

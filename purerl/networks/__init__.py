@@ -1,4 +1,4 @@
-"""Maps one observation to a distribution or a value, and holds what training carries of that.
+"""Networks of one observation, and the form in which training carries them.
 
 There is no loss here and no batch.
 """

@@ -19,14 +19,14 @@ from purerl.envs import Box, Discrete, Space
 from purerl.networks.layers import MLP, Convolution
 
 MAX_IMAGE = 12  # images with a longer short side are first halved by convolutions of stride 2
-LOG_STD_RANGE = (-5.0, 2.0)  # of a standard deviation that a network gives
+LOG_STD_RANGE = (-5.0, 2.0)  # where a network gives the standard deviation
 
 
 class Encoder(eqx.Module):
-    """The vector that a network makes of one observation.
+    """Turns one observation into a vector of features.
 
-    A vector is taken as it is, an integer becomes one-hot, an image `[height, width, channels]`
-    goes through convolutions, and other shapes are flattened.
+    An integer becomes one-hot, an image `[height, width, channels]` goes through convolutions, and
+    other shapes are flattened.
     """
 
     num_classes: int | None = eqx.field(static=True)
@@ -64,7 +64,7 @@ def _convolutions(
     return tuple(convolutions)
 
 
-class Network(eqx.Module):
+class EncoderMLP(eqx.Module):
     """An encoder and the dense layers behind it."""
 
     encoder: Encoder
@@ -77,7 +77,7 @@ class Network(eqx.Module):
 class CategoricalPolicy(eqx.Module):
     """A network whose outputs are the logits of a discrete action."""
 
-    network: Network
+    network: EncoderMLP
 
     def __call__(self, obs: Float[Array, "*obs"]) -> Categorical:
         return Categorical(self.network(obs))
@@ -86,13 +86,12 @@ class CategoricalPolicy(eqx.Module):
 class GaussianPolicy(eqx.Module):
     """A network whose outputs are the centre of a normal, in units of half the action box.
 
-    `log_std` is a parameter of its own, the same for every observation, or None where the network
-    gives it too. An unbounded box is taken to have the centre 0 and the half-range 1. Where
-    `squash`, tanh squeezes the normal into the box; else actions beyond the bounds are sampled as
-    they are, and clipped on their way into the environment.
+    `log_std` is a parameter, the same for every observation, or None where the network gives it
+    too. An unbounded box counts as centred on 0 with half-range 1. With `squash`, tanh squeezes the
+    normal into the box. Else actions may lie beyond the bounds, and the env clips them.
     """
 
-    network: Network
+    network: EncoderMLP
     log_std: Float[Array, "*action"] | None
     action_space: Box = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
@@ -121,7 +120,7 @@ class GaussianPolicy(eqx.Module):
 class ValueBaseline(eqx.Module):
     """A network whose one output is the value of an observation."""
 
-    network: Network
+    network: EncoderMLP
 
     def __call__(self, obs: Float[Array, "*obs"]) -> Float[Array, ""]:
         return self.network(obs)[0]
@@ -134,8 +133,8 @@ class DefaultPolicy:
     The last layer starts small, so that the first policy is close to uniform, or centred.
 
     **Arguments:** `channels` are those of each convolution, where observations are images. For
-    actions from a box, `std_from_obs` has the network give the standard deviation, which else is
-    one parameter for each component, and `squash` squeezes the Gaussian between the bounds by tanh.
+    actions from a box, `std_from_obs` lets the network give the standard deviation, else it is one
+    parameter for each component; `squash` squeezes the Gaussian between the bounds by tanh.
     """
 
     hidden: tuple[int, ...] = (64, 64)
@@ -197,7 +196,7 @@ def _network(
     out_size: int,
     *,
     out_scale: float,
-) -> Network:
+) -> EncoderMLP:
     encoder_key, mlp_key = jax.random.split(key)
     encoder = Encoder(obs_space, channels=factory.channels, key=encoder_key)
     mlp = MLP(
@@ -208,4 +207,4 @@ def _network(
         out_scale=out_scale,
         key=mlp_key,
     )
-    return Network(encoder, mlp)
+    return EncoderMLP(encoder, mlp)

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Key
 class Dense(eqx.Module):
     """`x @ weight + bias`, with the weight stored `[in, out]`.
 
-    Under `vmap` that is one matrix product whose operands lie in memory as the processor reads
-    them; `weight @ x`, an example at a time, is 2 to 4 times slower on a CPU.
+    Under `vmap` this is one matrix product, of operands stored in the order in which they are read.
+    `weight @ x`, an example at a time, is 2 to 4 times slower on a CPU.
     """
 
     weight: Float[Array, "in out"]
@@ -32,7 +32,7 @@ class Dense(eqx.Module):
 class MLP(eqx.Module):
     """Dense layers with an activation between them.
 
-    Weights are normal with standard deviation `gain / sqrt(in)`: 1 in the hidden layers,
+    Weights are normal with standard deviation `scale / sqrt(in)`: 1 in the hidden layers,
     `out_scale` in the last. Biases are 0.
     """
 
@@ -66,8 +66,8 @@ class MLP(eqx.Module):
 class Convolution(eqx.Module):
     """A convolution of an image `[height, width, channels]`, without padding.
 
-    It is written as a matrix product of the image's patches: on a CPU that and its gradient are
-    faster than XLA's own convolution.
+    It is a matrix product of the image's patches. On a CPU, this and its gradient are faster than
+    XLA's convolution.
     """
 
     dense: Dense

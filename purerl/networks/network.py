@@ -1,4 +1,4 @@
-"""A network as training carries it: its arrays, what it normalises with, and a static rest."""
+"""A network as training carries it: its arrays, its statistics, and a static rest."""
 
 from typing import Any
 
@@ -7,16 +7,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from purerl.networks.normalization import RunningStats, merge
+from purerl.networks.normalization import RunningStats, update_stats
 
 
-class Carried(eqx.Module):
+class Network(eqx.Module):
     """A module split in two: its arrays, which training carries, and the rest, which is static.
 
-    It is called like the module that it came from, on an observation of the environment: where
-    observations are normalised it holds the statistics and does so itself, wherever it goes. A
-    module may have leaves that are no arrays (`eqx.nn.MLP` has its activation) and would not pass
-    through `jax.jit`; this does.
+    Call it like its module, on an observation of the environment. It normalises the observation
+    itself where it holds statistics. It passes through `jax.jit`, unlike a module with leaves that
+    are no arrays, such as the activation of `eqx.nn.MLP`.
     """
 
     arrays: PyTree
@@ -28,38 +27,38 @@ class Carried(eqx.Module):
 
     @property
     def module(self) -> Any:
-        """The module that this was made of, with the present arrays."""
+        """The module, with the present arrays."""
         return eqx.combine(self.arrays, self.static)
 
 
-def carried(module: eqx.Module, stats: RunningStats | None = None) -> Carried:
+def as_network(module: eqx.Module, stats: RunningStats | None = None) -> Network:
     """Split a module into the form in which a `TrainState` holds it.
 
     Use it to start from given parameters:
-    `eqx.tree_at(lambda s: s.learner.policy, state, carried(my_policy))`.
+    `eqx.tree_at(lambda s: s.learner.policy, state, as_network(my_policy))`.
 
-    **Arguments:** `stats` are what observations are normalised with before the module sees them.
+    **Arguments:** `stats` normalise observations before the module sees them.
     """
-    if isinstance(module, Carried):
+    if isinstance(module, Network):
         return module
     arrays, static = eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    return Carried(arrays, stats, static)
+    return Network(arrays, stats, static)
 
 
-def parameters(network: Carried) -> PyTree:
-    """What an optimiser changes: the inexact arrays of the module, without the statistics."""
+def parameters(network: Network) -> PyTree:
+    """The arrays that an optimiser changes: the module's inexact ones, without the statistics."""
     return eqx.filter(network.arrays, eqx.is_inexact_array)
 
 
-def with_parameters(network: Carried, parameters: PyTree) -> Carried:
+def with_parameters(network: Network, parameters: PyTree) -> Network:
     """The network with other parameters."""
-    return Carried(eqx.combine(parameters, network.arrays), network.stats, network.static)
+    return Network(eqx.combine(parameters, network.arrays), network.stats, network.static)
 
 
-def observe(networks: PyTree, obs: Float[Array, "..."]) -> PyTree:
+def update_normalizers(networks: PyTree, obs: Float[Array, "..."]) -> PyTree:
     """Add observations to the statistics of every network in a pytree that normalises them."""
 
     def add(stats):
-        return merge(stats, obs) if isinstance(stats, RunningStats) else stats
+        return update_stats(stats, obs) if isinstance(stats, RunningStats) else stats
 
     return jax.tree.map(add, networks, is_leaf=lambda node: isinstance(node, RunningStats))

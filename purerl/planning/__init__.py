@@ -1,4 +1,1 @@
-"""Compiles for machines that are not here, and reads the result as text.
-
-Only the command line needs it.
-"""
+"""Compiles a run for machines that are not here, and reads the compiled text."""

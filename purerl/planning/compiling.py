@@ -1,7 +1,7 @@
-"""What a plan is made of: the training chunk, compiled for any devices, and read.
+"""Compiles the training chunk of a run for any devices, and reads from it what a plan says.
 
-`python -m purerl.planning.compiling` does so for a target in a process of its own, which loads the
-target's compiler: it takes a request, and leaves the findings, as JSON.
+`python -m purerl.planning.compiling` does so in a process of its own, which loads the target's
+compiler: it reads a `PlanRequest` and writes a `CompiledPlan`, as JSON.
 """
 
 import dataclasses
@@ -17,226 +17,251 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from purerl.agents import Agent, Play
-from purerl.compute.mesh import SEEDS, over_envs, parse_devices, require_mesh, seed_mesh
+from purerl.agents import Agent, EvaluateAgent
+from purerl.compute.mesh import SEEDS, num_env_devices, parse_mesh, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.experiment.hosts.memory import needed
-from purerl.experiment.programs import kept_beside, lower_chunk, lower_init, lower_play
-from purerl.experiment.runner import choose_chunk
+from purerl.experiment.hosts.memory import program_bytes
+from purerl.experiment.programs import RunPrograms
+from purerl.experiment.store.spec import choose_chunk_length
 from purerl.planning import hlo
-from purerl.planning.flops import flops
-from purerl.planning.launches import launches
+from purerl.planning.flops import count_flops
+from purerl.planning.launches import count_launches
 from purerl.planning.targets import Target, parse_target
 from purerl.seeds import seed_ids
 from purerl.training import init, train_step
 
-EPISODES = 32  # of each seed, which a run plays at its end
+EPISODES = 32  # of each seed, at the end of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRequest:
+    """What another process shall compile."""
+
+    target: str
+    env: str
+    algo: str
+    seeds: int
+    devices: str | None
+    settings: dict[str, Any]
+    limit: int
+    """Bytes that may be used on each device."""
+    directory: str
+    """Where Python looks for an environment that is named by an import path."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What the compiled training chunk says of itself, for one device.
+    """What the compiled training chunk needs of one device.
 
-    What is None the compiler did not come to: the chunk needs more memory than there is.
+    Where the compiler gives up, as memory does not suffice, what is not known is None.
     """
 
     num_devices: int
-    sharing: int
+    devices_per_agent: int
     """Devices that share the environments of the same seeds."""
     padded_seeds: int
-    """The seeds, and repeats of the last up to a number that the devices divide."""
+    """The seeds, and the repeats of the last that make the devices divide their number."""
     chunk_updates: int
     memory: int
-    """Bytes: arguments, results and temporaries of the program of a run that needs the most."""
-    beside: int | None
-    """Of the programs beside the training chunk."""
+    """Bytes of the program of a run that needs most: its arguments, results and temporaries."""
+    other_programs_bytes: int | None
+    """The same of the programs beside the training chunk."""
     temporaries: int | None
     collectives: dict[str, int] | None
     flops: float
     """Of one update, as the algorithm asks for them."""
     bytes: float | None
-    """Of one update: read and written by its kernels, of arrays larger than the chip's cache."""
+    """Of one update: what its kernels read and write of arrays larger than the chip's cache."""
     launches: float | None
     """Of one update."""
 
 
-def lower(config: Config, num_seeds: int, mesh: Mesh, chunk_updates: int) -> Any:
-    """The training chunk of a run with so many seeds on a mesh, ready to be compiled for it."""
-    agents = _agents(config, num_seeds, mesh)
-    _, state = lower_init(mesh, agents, config)
-    return lower_chunk(mesh, state, agents, config, chunk_updates)
+@dataclasses.dataclass(frozen=True)
+class CompiledPlan:
+    """The answer to a `PlanRequest`."""
+
+    findings: Findings
+    compile_seconds: float
+    largest_num_seeds: int
+    env_steps_per_update: int
+    """Of one seed."""
 
 
-def _agents(config: Config, num_seeds: int, mesh: Mesh) -> Agent:
-    """The shapes of the agents of a run."""
-    padded = padded_size(num_seeds, mesh.shape[SEEDS])
-    # Of the shape of `seed_keys`, without a million ids.
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), padded))
-    return Agent(keys, jax.tree.map(lambda leaf: None, config))
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run of which only the shapes are needed."""
+
+    config: Config
+    num_seeds: int
+    mesh: Mesh
+    chunk_updates: int
+
+    @property
+    def padded_seeds(self) -> int:
+        """The seeds, with the repeats that `pad_seeds` adds."""
+        num_devices = self.mesh.shape[SEEDS]
+        return -(-self.num_seeds // num_devices) * num_devices
+
+    @functools.cached_property
+    def programs(self) -> RunPrograms:
+        # The shape of `seed_keys`, without a million ids.
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.padded_seeds))
+        agents = Agent(keys, jax.tree.map(lambda leaf: None, self.config))
+        return RunPrograms(self.mesh, agents, self.config)
+
+    def chunk(self) -> Any:
+        """The training chunk, to be compiled for the devices of the mesh."""
+        return self.programs.chunk(self.chunk_updates)
+
+    def other_programs_bytes(self, compiler_options: dict[str, Any] | None) -> int:
+        """Bytes of the program that needs more: to begin the run, or to play its episodes."""
+        init_bytes = program_bytes(self.programs.init.compile(compiler_options))
+        if self.config.time_limit is None:
+            return init_bytes
+        evaluate = EvaluateAgent(EPISODES, self.config.time_limit)
+        evaluation = self.programs.evaluation(evaluate).compile(compiler_options)
+        return max(init_bytes, program_bytes(evaluation) + self.programs.resident_bytes)
 
 
-def needed_beside_training(config: Config, num_seeds: int, mesh: Mesh, options: Any) -> int:
-    """Bytes that the other programs of a run need, which begin it and play its episodes."""
-    agents = _agents(config, num_seeds, mesh)
-    beginning, state = lower_init(mesh, agents, config)
-    most = needed(beginning.compile(options))
-    if config.time_limit is None:
-        return most
-    play = lower_play(mesh, Play(EPISODES, config.time_limit), state, agents, config)
-    return max(most, needed(play.compile(options)) + kept_beside(mesh, state))
-
-
-def padded_size(num_seeds: int, multiple: int) -> int:
-    """The size of a batch of seeds that is padded as `pad_seeds` pads it."""
-    return -(-num_seeds // multiple) * multiple
-
-
-def examine(
-    config: Config,
-    num_seeds: int,
-    mesh: Mesh,
-    chunk_updates: int,
+def read_compiled(
+    run: PlannedRun,
     *,
     cache: int = 0,
     compiler_options: dict[str, Any] | None = None,
-    beside: int | None = None,
+    other_programs_bytes: int | None = None,
 ) -> Findings:
-    """Compile the training chunk for a mesh, and read what it came to.
+    """Compile the training chunk of a run, and read what it needs.
 
-    What begins the run and plays its episodes counts for the memory alone; it is compiled too, but
-    where `beside` says how many bytes it needs.
+    The other programs count for the memory alone. They are compiled too, unless
+    `other_programs_bytes` is given.
 
-    **Arguments:** arrays of no more than `cache` bytes are left out of the traffic.
+    **Arguments:** the traffic leaves out arrays smaller than `cache` bytes.
     """
-    padded = padded_size(num_seeds, mesh.shape[SEEDS])
     known: dict[str, Any] = {
-        "num_devices": mesh.size,
-        "sharing": over_envs(mesh),
-        "padded_seeds": padded,
-        "chunk_updates": chunk_updates,
-        "flops": flops_of_update(config) * padded / mesh.size,
+        "num_devices": run.mesh.size,
+        "devices_per_agent": num_env_devices(run.mesh),
+        "padded_seeds": run.padded_seeds,
+        "chunk_updates": run.chunk_updates,
+        "flops": update_flops(run.config) * run.padded_seeds / run.mesh.size,
     }
     try:
-        compiled = lower(config, num_seeds, mesh, chunk_updates).compile(compiler_options)
-        if beside is None:
-            beside = needed_beside_training(config, num_seeds, mesh, compiler_options)
+        compiled = run.chunk().compile(compiler_options)
+        if other_programs_bytes is None:
+            other_programs_bytes = run.other_programs_bytes(compiler_options)
     except jax.errors.JaxRuntimeError as error:
-        memory = _used(str(error))
+        memory = _bytes_in_message(str(error))
         if memory is None:
             raise
-        nothing = dict.fromkeys(("beside", "temporaries", "collectives", "bytes", "launches"))
-        return Findings(**known, memory=memory, **nothing)
-    module = hlo.read(compiled.as_text())
-    program = launches(module, at_least=cache)
+        unknown = ("other_programs_bytes", "temporaries", "collectives", "bytes", "launches")
+        return Findings(**known, memory=memory, **dict.fromkeys(unknown))
+    module = hlo.parse_hlo(compiled.as_text())
+    program = count_launches(module, min_bytes=cache)
     return Findings(
         **known,
-        memory=max(needed(compiled), beside),
-        beside=beside,
+        memory=max(program_bytes(compiled), other_programs_bytes),
+        other_programs_bytes=other_programs_bytes,
         temporaries=int(compiled.memory_analysis().temp_size_in_bytes),
         collectives=dict(module.collectives()),
-        bytes=program.total_bytes / chunk_updates,
-        launches=program.total_launches / chunk_updates,
+        bytes=program.total_bytes / run.chunk_updates,
+        launches=program.total_launches / run.chunk_updates,
     )
 
 
-def flops_of_update(config: Config) -> float:
+def update_flops(config: Config) -> float:
     """Floating-point operations of one update of one agent."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(init, key, config)
-    return flops(train_step, state, config)
+    return count_flops(train_step, state, config)
 
 
-def _used(message: str) -> int | None:
-    """Bytes that a program needs, from what libtpu says of one that it cannot fit in."""
+def _bytes_in_message(message: str) -> int | None:
+    """Bytes that a program needs, from libtpu's message that it does not fit."""
     number = r"([\d.]+)([KMGT])"
-    found = re.search(rf"Used {number} of|\({number}\) exceeds available HBM", message)
-    if found is None:
+    match = re.search(rf"Used {number} of|\({number}\) exceeds available HBM", message)
+    if match is None:
         return None
-    amount, unit = found[1] or found[3], found[2] or found[4]
+    amount, unit = match[1] or match[3], match[2] or match[4]
     return int(float(amount) * 1024 ** ("KMGT".index(unit) + 1))
 
 
 def mesh_on(devices: Sequence[Any], num_seeds: int, layout: str | None) -> Mesh:
-    """The mesh that a run would have on all of these devices, or on those that `layout` asks for.
+    """The mesh that a run would have on these devices, or on those that `layout` asks for.
 
-    As there, devices without a seed of their own are left out, but none of several processes.
+    Devices without a seed are left out, unless the devices belong to several processes.
     """
     if layout is not None:
-        return parse_devices(layout, devices)
+        return parse_mesh(layout, devices)
     is_one_process = len({device.process_index for device in devices}) == 1
     return seed_mesh(devices, num_seeds if is_one_process else None)
 
 
-def examine_target(
+def compile_for_target(
     config: Config, num_seeds: int, target: Target, limit: int, layout: str | None = None
-) -> dict[str, Any]:
-    """The findings for a target, and about how many seeds need `limit` bytes of each device."""
+) -> CompiledPlan:
+    """Compile for a target, and estimate how many seeds need `limit` bytes of each device."""
     start = time.perf_counter()
     mesh = require_mesh(mesh_on(target.devices(), num_seeds, layout), config.num_envs)
-    chunk_updates = choose_chunk(config, None)
-
-    examined = functools.partial(
-        examine,
-        config,
-        mesh=mesh,
-        chunk_updates=chunk_updates,
-        cache=target.chip.cache,
-        compiler_options=target.compiler_options or None,
+    run = PlannedRun(config, num_seeds, mesh, choose_chunk_length(config, None))
+    read = functools.partial(
+        read_compiled, cache=target.chip.cache, compiler_options=target.compiler_options or None
     )
-    found = examined(num_seeds)
+    findings = read(run)
     seconds = time.perf_counter() - start
 
     def with_seeds(count: int) -> Findings:
-        # What is beside the training chunk grows with the seeds: that one alone is compiled again.
-        beside = None if found.beside is None else found.beside * count // found.padded_seeds
-        return examined(count, beside=beside)
+        # The other programs grow with the seeds: only the training chunk is compiled again.
+        known = findings.other_programs_bytes
+        scaled = None if known is None else known * count // findings.padded_seeds
+        return read(dataclasses.replace(run, num_seeds=count), other_programs_bytes=scaled)
 
-    return dataclasses.asdict(found) | {
-        "compile_seconds": seconds,
-        "largest_seeds": largest(found, with_seeds, limit),
-    }
+    return CompiledPlan(
+        findings=findings,
+        compile_seconds=seconds,
+        largest_num_seeds=largest_num_seeds(findings, with_seeds, limit),
+        env_steps_per_update=config.env_steps_per_update,
+    )
 
 
-def largest(found: Findings, with_seeds: Callable[[int], Findings], limit: int) -> int:
-    """About how many seeds need `limit` bytes of each device, from the memory of two numbers."""
-    groups = found.num_devices // found.sharing  # of devices, each with seeds of its own
+def largest_num_seeds(findings: Findings, with_seeds: Callable[[int], Findings], limit: int) -> int:
+    """About how many seeds need `limit` bytes of each device, by a line through two numbers."""
+    groups = findings.num_devices // findings.devices_per_agent  # each with seeds of its own
 
-    def each(findings: Findings) -> int:
-        return findings.padded_seeds // groups
+    def per_group(compiled: Findings) -> int:
+        return compiled.padded_seeds // groups
 
-    guess = max(1, int(each(found) * limit / found.memory))
-    if guess == each(found):
+    guess = max(1, int(per_group(findings) * limit / findings.memory))
+    if guess == per_group(findings):
         return guess * groups
     other = with_seeds(guess * groups)
-    more = (other.memory - found.memory) / (each(other) - each(found))
-    if more <= 0:
+    growth = (other.memory - findings.memory) / (per_group(other) - per_group(findings))
+    if growth <= 0:
         return guess * groups
-    return max(0, int(each(other) + (limit - other.memory) / more)) * groups
+    return max(0, int(per_group(other) + (limit - other.memory) / growth)) * groups
 
 
 def main() -> None:
-    """Carry out the request in the first file; leave findings, or a refusal, in the second."""
+    """Read the request in the first file, and write the answer into the second."""
     from purerl.config.presets import preset
 
-    request, answer = map(Path, sys.argv[1:])
-    asked = json.loads(request.read_text())
-    sys.path.insert(0, asked["directory"])  # env may be an import path: package.module:Name
+    request_file, answer_file = map(Path, sys.argv[1:])
+    request = PlanRequest(**json.loads(request_file.read_text()))
+    sys.path.insert(0, request.directory)  # env may be an import path: package.module:Name
     try:
-        seed_ids(asked["seeds"])
-        target = parse_target(asked["target"])
-        config = preset(asked["env"], asked["algo"], **_with_tuples(asked["settings"]))
-        found = examine_target(config, asked["seeds"], target, asked["limit"], asked["devices"])
-        found |= {"env_steps_per_update": config.env_steps_per_update}
+        seed_ids(request.seeds)
+        target = parse_target(request.target)
+        config = preset(request.env, request.algo, **_with_tuples(request.settings))
+        compiled = compile_for_target(config, request.seeds, target, request.limit, request.devices)
+        answer = dataclasses.asdict(compiled)
     except ValueError as error:
         if "\n" in str(error):
             raise
-        found = {"refused": str(error)}
-    answer.write_text(json.dumps(found))
+        answer = {"refused": str(error)}
+    answer_file.write_text(json.dumps(answer))
 
 
 def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they were before JSON made lists of tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much arithmetic a function asks for, counted from what jax has traced of it."""
+"""Counts the floating-point operations of a function in what jax traces of it."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# These move numbers, and compute none.
+# Operations that move numbers and compute none.
 MOVES = frozenset(
     (
         *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"),
@@ -18,10 +18,10 @@ MOVES = frozenset(
 )
 
 
-def flops(function: Any, *args: Any) -> float:
+def count_flops(function: Any, *args: Any) -> float:
     """Floating-point operations of one call: a multiply-add is two, all else one an element.
 
-    A loop whose length is not known when it is traced counts once; of branches, the longest.
+    A loop of unknown length counts once. Of several branches the longest counts.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -47,22 +47,20 @@ def _operation(equation: Any) -> float:
         left = equation.invars[0].aval
         return 2.0 * result.size * math.prod(left.shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval
-        return (
-            2.0 * result.size * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-        )
-    counted = equation.invars if name.startswith(("reduce_", "cum", "arg")) else equation.outvars
-    return float(sum(each.aval.size for each in counted[:1] if _is_float(each.aval)))
+        kernel, layout = equation.invars[1].aval, params["dimension_numbers"].rhs_spec
+        return 2.0 * result.size * kernel.size / kernel.shape[layout[0]]
+    arrays = equation.invars if name.startswith(("reduce_", "cum", "arg")) else equation.outvars
+    return float(sum(array.aval.size for array in arrays[:1] if _is_float(array.aval)))
 
 
 def _inside(params: dict[str, Any]) -> Iterator[Any]:
     """The functions that an operation calls."""
     for value in params.values():
-        for each in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(each, "jaxpr"):
-                yield each.jaxpr
-            elif hasattr(each, "eqns"):
-                yield each
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "jaxpr"):
+                yield item.jaxpr
+            elif hasattr(item, "eqns"):
+                yield item
 
 
 def _is_float(aval: Any) -> bool:

@@ -1,7 +1,7 @@
-"""A reader of the text that XLA prints of a compiled program.
+"""Reads the text that XLA prints of a compiled program.
 
-A program is computations, lists of instructions; loops and fusions name the computations that they
-carry out. At the head of the text stands which line of source each instruction comes from.
+A program is a set of computations, which are lists of instructions. Loops and fusions name the
+computations that they run. Tables at the head say where in the source each instruction comes from.
 """
 
 import dataclasses
@@ -10,20 +10,15 @@ import re
 from collections import Counter
 
 COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "all-to-all",
-    "ragged-all-to-all",
-    "reduce-scatter",
-    "collective-permute",
-    "collective-broadcast",
+    *("all-reduce", "all-gather", "all-to-all", "ragged-all-to-all", "reduce-scatter"),
+    *("collective-permute", "collective-broadcast"),
 )
 NAMES = re.compile(r"%([\w.\-]+)")
 TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """A function in a file of source."""
 
     file: str
@@ -43,16 +38,15 @@ class Instruction:
 
     def called(self, attribute: str) -> tuple[str, ...]:
         """The computations that an attribute such as `body` names."""
-        found = re.search(rf"\b{attribute}=(?:%([\w.\-]+)|\{{([^}}]*)\}})", self.attributes)
-        if found is None:
+        match = re.search(rf"\b{attribute}=(?:%([\w.\-]+)|\{{([^}}]*)\}})", self.attributes)
+        if match is None:
             return ()
-        return (found[1],) if found[1] else tuple(NAMES.findall(found[2]))
+        return (match[1],) if match[1] else tuple(NAMES.findall(match[2]))
 
     @property
-    def frame(self) -> int:
+    def stack_frame(self) -> int:
         """The number of its stack frame, 0 for none."""
-        found = re.search(r"\bstack_frame_id=(\d+)", self.attributes)
-        return int(found[1]) if found else 0
+        return _number(self.attributes, "stack_frame_id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,54 +55,55 @@ class Module:
 
     computations: dict[str, tuple[Instruction, ...]]
     entry: str
-    frames: dict[int, tuple[Place, ...]]
-    """The functions around an instruction, the innermost first."""
+    stack_frames: dict[int, tuple[SourceLocation, ...]]
+    """The functions around an instruction, the innermost first, by number."""
 
     def trip_count(self, loop: Instruction) -> int | None:
         """How often a loop turns, None where that is not known.
 
-        A TPU's compiler does not say; jax's loops of a fixed length count from 0, by 1.
+        A TPU's compiler does not say. There the bound of the condition is taken: jax's loops of a
+        fixed length count from 0, by 1.
         """
-        found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
-        if found:
-            return int(found[1])
+        match = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
+        if match:
+            return int(match[1])
         condition = self.computations[loop.called("condition")[0]]
-        compared = condition[-1]
-        if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
+        test = condition[-1]
+        if test.opcode != "compare" or "direction=LT" not in test.attributes:
             return None
-        bounds = [each for each in condition if each.name == compared.operands[1]]
-        return bounds[0].constant if bounds else None
+        constants = {instruction.name: instruction.constant for instruction in condition}
+        return constants.get(test.operands[1])
 
     def collectives(self) -> Counter[str]:
-        """How many instructions there are in which devices wait for each other, by opcode."""
+        """The number of instructions in which devices wait for each other, by opcode."""
         opcodes = (
-            each.opcode.removesuffix("-start")
+            instruction.opcode.removesuffix("-start")
             for instructions in self.computations.values()
-            for each in instructions
+            for instruction in instructions
         )
         return Counter(opcode for opcode in opcodes if opcode in COLLECTIVES)
 
 
-def read(text: str | None) -> Module:
-    """Read what `compiled.as_text()` gives.
+def parse_hlo(text: str | None) -> Module:
+    """Read the text of `compiled.as_text()`.
 
-    **Raises:** `ValueError` where that is no compiled program.
+    **Raises:** `ValueError` where it is no compiled program.
     """
     computations: dict[str, tuple[Instruction, ...]] = {}
-    entry, name, lines = "", None, []
+    entry, name, instructions = "", None, []
     for line in (text or "").splitlines():
         if name is None:
             header = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
             if header:
-                name, lines = header[2], []
+                name, instructions = header[2], []
                 entry = name if header[1] else entry
         elif line.startswith("}"):
-            computations[name], name = tuple(lines), None
+            computations[name], name = tuple(instructions), None
         elif " = " in line:
-            lines.append(_instruction(line))
+            instructions.append(_instruction(line))
     if not entry:
         raise ValueError("no ENTRY in the text: this is not a compiled program.")
-    return Module(computations, entry, _frames(text or ""))
+    return Module(computations, entry, _chain(_tables(text or "")))
 
 
 def _instruction(line: str) -> Instruction:
@@ -118,24 +113,25 @@ def _instruction(line: str) -> Instruction:
     opcode, _, _ = rest.partition("(")
     rest = rest[len(opcode) :]
     end = _closing(rest)
-    inside, attributes = rest[1 : end - 1], rest[end:]
-    constant = int(inside) if opcode == "constant" and re.fullmatch(r"-?\d+", inside) else None
-    operands = tuple(NAMES.findall(inside))
+    arguments, attributes = rest[1 : end - 1], rest[end:]
+    is_integer = opcode == "constant" and re.fullmatch(r"-?\d+", arguments)
+    constant = int(arguments) if is_integer else None
+    operands = tuple(NAMES.findall(arguments))
     return Instruction(name.removeprefix("%"), shape, opcode, operands, attributes, constant)
 
 
 def _closing(text: str) -> int:
-    """Just past the parenthesis that closes the first character."""
+    """The index just past the parenthesis that closes the first character."""
     depth = 0
-    for found in re.finditer(r"[()]", text):
-        depth += 1 if found[0] == "(" else -1
+    for match in re.finditer(r"[()]", text):
+        depth += 1 if match[0] == "(" else -1
         if depth == 0:
-            return found.end()
+            return match.end()
     raise ValueError(f"a parenthesis is not closed: {text[:80]}")
 
 
-def _frames(text: str) -> dict[int, tuple[Place, ...]]:
-    """Each stack frame as the chain of places that leads to it."""
+def _tables(text: str) -> dict[str, dict[int, str]]:
+    """The rows of the tables at the head of the text, by table and number."""
     tables: dict[str, dict[int, str]] = {name: {} for name in TABLES}
     table: dict[int, str] = {}
     for line in text.splitlines():
@@ -143,22 +139,35 @@ def _frames(text: str) -> dict[int, tuple[Place, ...]]:
             table = tables[line]
         elif line.startswith(("ENTRY", "%")):
             break
-        elif found := re.fullmatch(r'(\d+) (?:"(.*)"|\{(.*)\})', line):
-            table[int(found[1])] = found[2] or found[3] or ""
-    files, functions, locations, frames = (tables[name] for name in TABLES)
+        elif row := re.fullmatch(r'(\d+) (?:"(.*)"|\{(.*)\})', line):
+            table[int(row[1])] = row[2] or row[3] or ""
+    return tables
 
-    def field(row: str, name: str) -> int:
-        found = re.search(rf"\b{name}=(\d+)", row)
-        return int(found[1]) if found else 0
+
+def _chain(tables: dict[str, dict[int, str]]) -> dict[int, tuple[SourceLocation, ...]]:
+    """The functions around each stack frame, the innermost first."""
+    stack_frames = tables["StackFrames"]
 
     @functools.cache
-    def chain(number: int) -> tuple[Place, ...]:
-        location = locations.get(field(frames[number], "file_location_id"), "")
-        file = files.get(field(location, "file_name_id"), "").rpartition("/")[2]
-        function = functions.get(field(location, "function_name_id"), "").rpartition(".")[2]
+    def chain(number: int) -> tuple[SourceLocation, ...]:
+        stack_frame = stack_frames[number]
         # XLA counts parents from 1: 0 is none given, and a root is written as its own parent.
-        parent = field(frames[number], "parent_frame_id") - 1
-        above = chain(parent) if parent in frames else ()
-        return (Place(file, function), *above)
+        parent = _number(stack_frame, "parent_frame_id") - 1
+        callers = chain(parent) if parent in stack_frames else ()
+        return (_source_location(tables, stack_frame), *callers)
 
-    return {number: chain(number) for number in sorted(frames)}
+    return {number: chain(number) for number in sorted(stack_frames)}
+
+
+def _source_location(tables: dict[str, dict[int, str]], stack_frame: str) -> SourceLocation:
+    files, functions, locations, _ = (tables[name] for name in TABLES)
+    location = locations.get(_number(stack_frame, "file_location_id"), "")
+    file = files.get(_number(location, "file_name_id"), "").rpartition("/")[2]
+    function = functions.get(_number(location, "function_name_id"), "").rpartition(".")[2]
+    return SourceLocation(file, function)
+
+
+def _number(text: str, name: str) -> int:
+    """The number in `name=number`, 0 where there is none."""
+    match = re.search(rf"\b{name}=(\d+)", text)
+    return int(match[1]) if match else 0

@@ -1,7 +1,7 @@
-"""What a device is told to do by a compiled program, one launch after another.
+"""Counts the launches of a compiled program, and the bytes that they read and write.
 
-A fusion, a library call, a copy are a launch each; names for what is there already, such as tuples
-and bitcasts, are none.
+A fusion, a library call and a copy are a launch each. Tuples, bitcasts and the like are none: they
+only give a new name to what is there.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from purerl.planning.hlo import Instruction, Module, Place
+from purerl.planning.hlo import Instruction, Module, SourceLocation
 
 NO_LAUNCH = frozenset(
     (
@@ -20,21 +20,22 @@ NO_LAUNCH = frozenset(
 )
 BYTES = {"pred": 1.0, "token": 0.0, "opaque": 0.0, "s4": 0.5, "u4": 0.5, "c64": 8.0, "c128": 16.0}
 RENAMES = ("AllocateBuffer", "ConcatBitcast", "Sharding")  # custom calls that do nothing
+RESHAPES = ("bitcast", "reshape")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(:[^}]*)?\})?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
-    """Launches one after another: of a whole program, or of one turn of a loop."""
+class LaunchBlock:
+    """The launches of a whole program, or of one turn of a loop."""
 
     launches: Counter[str]
     """By opcode, without those of the loops in it."""
     bytes: float
     """Read and written by those launches."""
-    loops: tuple["Block", ...]
+    loops: tuple["LaunchBlock", ...]
     trips: int = 1
-    """How often it turns, each time that what is around it does; 1 where that is not known."""
-    places: tuple[Place, ...] = ()
+    """Turns of a loop in each turn of what is around it; 1 where that is not known."""
+    places: tuple[SourceLocation, ...] = ()
     """Where a loop comes from, the innermost function first."""
 
     @property
@@ -48,8 +49,8 @@ class Block:
         """Of one turn, with those of the loops in it."""
         return self.bytes + sum(loop.trips * loop.total_bytes for loop in self.loops)
 
-    def find(self, file: str) -> Iterator["Block"]:
-        """The outermost loops in it that come from a file, first things first."""
+    def find(self, file: str) -> Iterator["LaunchBlock"]:
+        """The outermost loops in it that come from a file, in their order."""
         for loop in self.loops:
             if any(place.file == file for place in loop.places):
                 yield loop
@@ -57,132 +58,140 @@ class Block:
                 yield from loop.find(file)
 
 
-def launches(module: Module, at_least: int = 0) -> Block:
-    """What a device does in a whole program.
-
-    **Arguments:** the traffic is that of arrays of `at_least` so many bytes.
-    """
-    return _block(module, module.entry, at_least)
+def count_launches(module: Module, min_bytes: int = 0) -> LaunchBlock:
+    """The launches of a whole program; arrays smaller than `min_bytes` have no traffic."""
+    return LaunchCounter(module, min_bytes).block(module.entry)
 
 
-def _block(module: Module, name: str, at_least: int) -> Block:
-    """A computation that is carried out instruction by instruction."""
-    shapes = {each.name: each.shape for each in module.computations[name]}
+@dataclasses.dataclass(frozen=True)
+class LaunchCounter:
+    """Counts the launches of a program, and the traffic of its larger arrays."""
 
-    def part(each: Instruction) -> Block:
-        if each.opcode == "while":
-            return Block(Counter(), 0.0, (_loop(module, each, at_least),))
-        if each.opcode == "call":
-            return _block(module, each.called("to_apply")[0], at_least)
-        if each.opcode == "async-start":
-            return _block(module, each.called("calls")[0], at_least)
-        if each.opcode == "conditional":
-            return _widest(module, each, at_least)
-        if not _is_launch(each):
-            return Block(Counter(), 0.0, ())
-        return Block(Counter([each.opcode]), _traffic(module, each, shapes, at_least), ())
+    module: Module
+    min_bytes: int
+    """Smaller arrays have no traffic."""
 
-    parts = [part(each) for each in module.computations[name]]
-    return Block(
-        launches=sum((each.launches for each in parts), Counter()),
-        bytes=sum((each.bytes for each in parts), 0.0),
-        loops=tuple(loop for each in parts for loop in each.loops),
-    )
-
-
-def _is_launch(each: Instruction) -> bool:
-    if each.opcode in NO_LAUNCH or each.opcode.endswith("-done"):
-        return False
-    if re.match(r"\w+\[\]\{:", each.shape):  # a TPU's scalar: a unit of its own computes it
-        return False
-    return not any(f'custom_call_target="{name}"' in each.attributes for name in RENAMES)
-
-
-def _loop(module: Module, loop: Instruction, at_least: int) -> Block:
-    body = _block(module, loop.called("body")[0], at_least)
-    trips = module.trip_count(loop)
-    if trips is None:  # else the host counts, and the condition is not asked
-        condition = _block(module, loop.called("condition")[0], at_least)
-        body = dataclasses.replace(
-            body,
-            launches=body.launches + condition.launches,
-            bytes=body.bytes + condition.bytes,
-            loops=body.loops + condition.loops,
+    def block(self, name: str) -> LaunchBlock:
+        """The launches of a computation, instruction by instruction."""
+        instructions = self.module.computations[name]
+        shapes = {instruction.name: instruction.shape for instruction in instructions}
+        parts = [self.part(instruction, shapes) for instruction in instructions]
+        return LaunchBlock(
+            launches=sum((part.launches for part in parts), Counter()),
+            bytes=sum((part.bytes for part in parts), 0.0),
+            loops=tuple(loop for part in parts for loop in part.loops),
         )
-    places = module.frames.get(loop.frame, ())
-    return dataclasses.replace(body, trips=1 if trips is None else trips, places=places)
 
+    def part(self, instruction: Instruction, shapes: dict[str, str]) -> LaunchBlock:
+        """What one instruction adds to a computation with these shapes."""
+        if instruction.opcode == "while":
+            return LaunchBlock(Counter(), 0.0, (self.loop(instruction),))
+        if instruction.opcode == "call":
+            return self.block(instruction.called("to_apply")[0])
+        if instruction.opcode == "async-start":
+            return self.block(instruction.called("calls")[0])
+        if instruction.opcode == "conditional":
+            return self.busiest_branch(instruction)
+        if not _is_launch(instruction):
+            return LaunchBlock(Counter(), 0.0, ())
+        return LaunchBlock(Counter([instruction.opcode]), self.traffic(instruction, shapes), ())
 
-def _widest(module: Module, branches: Instruction, at_least: int) -> Block:
-    """The branch of a conditional with the most launches."""
-    attributes = ("branch_computations", "true_computation", "false_computation")
-    names = [name for attribute in attributes for name in branches.called(attribute)]
-    blocks = (_block(module, name, at_least) for name in names)
-    return max(blocks, key=lambda block: block.total_launches)
+    def loop(self, loop: Instruction) -> LaunchBlock:
+        body = self.block(loop.called("body")[0])
+        trips = self.module.trip_count(loop)
+        if trips is None:  # else the host counts the turns, without the condition
+            condition = self.block(loop.called("condition")[0])
+            body = dataclasses.replace(
+                body,
+                launches=body.launches + condition.launches,
+                bytes=body.bytes + condition.bytes,
+                loops=body.loops + condition.loops,
+            )
+        places = self.module.stack_frames.get(loop.stack_frame, ())
+        return dataclasses.replace(body, trips=1 if trips is None else trips, places=places)
 
+    def busiest_branch(self, conditional: Instruction) -> LaunchBlock:
+        """The branch of a conditional with the most launches."""
+        attributes = ("branch_computations", "true_computation", "false_computation")
+        names = [name for attribute in attributes for name in conditional.called(attribute)]
+        blocks = (self.block(name) for name in names)
+        return max(blocks, key=lambda block: block.total_launches)
 
-def _traffic(module: Module, each: Instruction, shapes: dict[str, str], at_least: int) -> float:
-    """Bytes that a launch reads and writes."""
-    operands = [shapes[name] for name in each.operands if name in shapes]
-    results = _parts(each.shape)
-    if each.opcode.endswith("-start") and len(results) > 1:  # fusions have their operands first
-        results = _parts(results[0 if each.opcode == "copy-start" else 1])
-    opcode = each.opcode.removesuffix("-start")
-    if opcode == "fusion":
-        return _fused(module, each.called("calls")[0], results, at_least)
-    if opcode in ("dynamic-slice", "slice", "gather"):
-        read = _slice(results[0], operands[0], at_least)
-        return read + _slice(results[0], results[0], at_least)
-    if opcode == "dynamic-update-slice":
-        return 2 * _slice(operands[1], operands[0], at_least)
-    whole = (*results, *(part for shape in operands for part in _parts(shape)))
-    return sum((_slice(part, part, at_least) for part in whole), 0.0)
+    def traffic(self, launch: Instruction, shapes: dict[str, str]) -> float:
+        """Bytes that a launch reads and writes."""
+        operands = [shapes[name] for name in launch.operands if name in shapes]
+        results = _parts(launch.shape)
+        opcode = launch.opcode.removesuffix("-start")
+        # What `-start` gives holds its operands first.
+        if launch.opcode != opcode and len(results) > 1:
+            results = _parts(results[0 if opcode == "copy" else 1])
+        if opcode == "fusion":
+            return self.fusion_traffic(launch.called("calls")[0], results)
+        if opcode in ("dynamic-slice", "slice", "gather"):
+            read = self.slice_bytes(results[0], operands[0])
+            return read + self.slice_bytes(results[0], results[0])
+        if opcode == "dynamic-update-slice":
+            return 2 * self.slice_bytes(operands[1], operands[0])
+        whole = (*results, *(part for shape in operands for part in _parts(shape)))
+        return sum((self.slice_bytes(part, part) for part in whole), 0.0)
 
+    def fusion_traffic(self, name: str, results: list[str]) -> float:
+        """Bytes that a fusion moves: of a sliced or updated array, the slice alone."""
+        fused = self.module.computations[name]
+        users: dict[str, list[Instruction]] = {}
+        for instruction in fused:
+            for operand in instruction.operands:
+                users.setdefault(operand, []).append(instruction)
+        parameters = [instruction for instruction in fused if instruction.opcode == "parameter"]
+        read = sum((self.bytes_read(parameter, users) for parameter in parameters), 0.0)
+        by_name = {instruction.name: instruction for instruction in fused}
+        root = fused[-1]
+        # A reduction of several arrays has several results without a tuple.
+        roots = [by_name[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        roots = roots if len(roots) == len(results) else [root] * len(results)
+        pairs = zip(roots, results, strict=True)
+        return read + sum(self.bytes_written(root, result, by_name) for root, result in pairs)
 
-def _fused(module: Module, name: str, results: list[str], at_least: int) -> float:
-    """What is only sliced is read as far as that; what is updated is written as far as that."""
-    inside = {each.name: each for each in module.computations[name]}
-    users: dict[str, list[Instruction]] = {}
-    for each in inside.values():
-        for operand in each.operands:
-            users.setdefault(operand, []).append(each)
-    parameters = (each for each in inside.values() if each.opcode == "parameter")
-    moved = sum((_read(each, users, at_least) for each in parameters), 0.0)
-    root = module.computations[name][-1]
-    # A reduction of several arrays has several results without a tuple.
-    roots = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    roots = roots if len(roots) == len(results) else [root] * len(results)
-    for each, result in zip(roots, results, strict=True):
-        while each.opcode in ("bitcast", "reshape"):
-            each = inside[each.operands[0]]
-        if each.opcode == "dynamic-update-slice":
-            moved += _slice(inside[each.operands[1]].shape, result, at_least)
-        else:
-            moved += _slice(result, result, at_least)
-    return moved
-
-
-def _read(parameter: Instruction, users: dict[str, list[Instruction]], at_least: int) -> float:
-    """Bytes of a parameter that a fusion reads."""
-    whole = _slice(parameter.shape, parameter.shape, at_least)
-    moved, waiting = 0.0, [parameter.name]
-    while waiting:
-        name = waiting.pop()
-        for each in users.get(name, []):
-            is_first = each.operands[0] == name
-            if each.opcode in ("bitcast", "reshape"):
-                waiting.append(each.name)
-            elif each.opcode in ("dynamic-slice", "slice") and is_first:
-                moved += _slice(each.shape, parameter.shape, at_least)
-            elif each.opcode != "dynamic-update-slice" or not is_first:
+    def bytes_read(self, parameter: Instruction, users: dict[str, list[Instruction]]) -> float:
+        """Bytes of a parameter that a fusion reads."""
+        whole = self.slice_bytes(parameter.shape, parameter.shape)
+        moved = 0.0
+        for name, user in _uses(parameter.name, users):
+            is_first = user.operands[0] == name
+            if user.opcode in ("dynamic-slice", "slice") and is_first:
+                moved += self.slice_bytes(user.shape, parameter.shape)
+            elif user.opcode != "dynamic-update-slice" or not is_first:
                 return whole
-    return min(moved, whole)
+        return min(moved, whole)
+
+    def bytes_written(self, root: Instruction, result: str, fused: dict[str, Instruction]) -> float:
+        """Bytes of a fusion's result that its root writes."""
+        while root.opcode in RESHAPES:
+            root = fused[root.operands[0]]
+        is_update = root.opcode == "dynamic-update-slice"
+        return self.slice_bytes(fused[root.operands[1]].shape if is_update else result, result)
+
+    def slice_bytes(self, part: str, whole: str) -> float:
+        """Bytes of a part of an array, 0 where the array is on the chip, or too small to count."""
+        full = size(whole)
+        return min(size(part, anywhere=True), full) if full >= self.min_bytes else 0.0
 
 
-def _slice(part: str, whole: str, at_least: int) -> float:
-    """Bytes of a part of an array, 0 where the array is on the chip, or too small to count."""
-    full = size(whole)
-    return min(size(part, anywhere=True), full) if full >= at_least else 0.0
+def _is_launch(instruction: Instruction) -> bool:
+    if instruction.opcode in NO_LAUNCH or instruction.opcode.endswith("-done"):
+        return False
+    if re.match(r"\w+\[\]\{:", instruction.shape):  # a TPU's scalar: a unit of its own computes it
+        return False
+    return not any(f'custom_call_target="{name}"' in instruction.attributes for name in RENAMES)
+
+
+def _uses(name: str, users: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction]]:
+    """The instructions that use an array, with its name there: reshaping gives it another."""
+    for user in users.get(name, []):
+        if user.opcode in RESHAPES:
+            yield from _uses(user.name, users)
+        else:
+            yield name, user
 
 
 def _parts(shape: str) -> list[str]:
@@ -200,13 +209,13 @@ def _parts(shape: str) -> list[str]:
 
 
 def size(shape: str, *, anywhere: bool = False) -> float:
-    """Bytes of a shape as it lies in the device's memory: padded to its tiles.
+    """Bytes of a shape in the device's memory, padded to its tiles.
 
-    What the compiler keeps on the chip, in another memory space than 0, has none, unless the shape
-    counts `anywhere`.
+    An array that the compiler keeps on the chip, in another memory space than 0, has none, unless
+    the shape counts `anywhere`.
     """
     total = 0.0
-    for kind, dims, order, layout in ARRAY.findall(shape):
+    for dtype, dims, order, layout in ARRAY.findall(shape):
         if re.search(r"S\([1-9]\d*\)", layout) and not anywhere:
             continue
         lengths = [int(length) for length in dims.split(",") if length]
@@ -216,12 +225,12 @@ def size(shape: str, *, anywhere: bool = False) -> float:
             minor_first = [int(dim) for dim in order.split(",")]
             for dim, edge in zip(minor_first, reversed(edges), strict=False):
                 lengths[dim] = -(-lengths[dim] // edge) * edge
-        total += math.prod(lengths) * _element(kind)
+        total += math.prod(lengths) * _element(dtype)
     return total
 
 
-def _element(kind: str) -> float:
-    if kind in BYTES:
-        return BYTES[kind]
-    bits = re.search(r"\d+", kind)  # f32, bf16, f8e4m3fn
+def _element(dtype: str) -> float:
+    if dtype in BYTES:
+        return BYTES[dtype]
+    bits = re.search(r"\d+", dtype)  # f32, bf16, f8e4m3fn
     return int(bits[0]) / 8 if bits else 0.0

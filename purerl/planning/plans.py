@@ -1,4 +1,4 @@
-"""A plan of a run on machines that are not here: whether it fits, how fast it could be."""
+"""Plans a run on machines that are not here: whether it fits, and how fast it could be."""
 
 import dataclasses
 import json
@@ -9,15 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from purerl.checks import one_line
-from purerl.experiment.hosts.memory import SHARE
+from purerl.checks import short_repr
+from purerl.experiment.hosts.memory import USABLE_FRACTION
 from purerl.experiment.hosts.stopping import RunError
+from purerl.planning.compiling import CompiledPlan, Findings, PlanRequest
 from purerl.planning.targets import parse_target, require_compiler
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run would be on a target. Of a device, or of an update, unless it says otherwise."""
+    """A run on a target. Figures are of one device or one update, unless they say otherwise."""
 
     env: str
     algo: str
@@ -26,37 +27,37 @@ class Plan:
     num_devices: int
     seeds: int
     seeds_per_device: int
-    """With the repeats of the last seed that make the devices divide them."""
-    sharing: int
+    """With the repeats of the last seed that make the devices divide their number."""
+    devices_per_agent: int
     """Devices that share the environments of the same seeds."""
     fits: bool
     memory: int
-    """Bytes that the program of the run needs which needs the most."""
+    """Bytes of the program of the run that needs most."""
     temporaries: int | None
-    """Bytes of the training chunk for what is not kept to the next; None where nothing fits."""
+    """Bytes that the training chunk does not keep for the next; None where it does not fit."""
     memory_limit: int
     """Bytes that a run may use."""
     device_memory: int
     largest_seeds: int
-    """Seeds of the whole run that would fill the devices, about."""
+    """Seeds of the whole run that would about fill the devices."""
     collectives: dict[str, int] | None
-    """Instructions of the compiled chunk in which devices wait for each other."""
+    """Instructions of the training chunk in which devices wait for each other, by opcode."""
     flops: float
     """Floating-point operations."""
     bytes: float | None
-    """Read and written by the kernels, of arrays larger than the chip's cache."""
+    """What the kernels read and write of arrays larger than the chip's cache."""
     launches: float | None
     """Kernels, library calls and copies."""
     seconds: float
-    """A lower bound: the data sheet's time for the operations, or for the bytes."""
+    """A lower bound: the time of the operations, or of the bytes, by the data sheet."""
     bound_by: str
-    """`arithmetic` or `memory`, whichever takes longer."""
+    """`arithmetic` or `memory`: what takes longer."""
     steps_per_second: float
-    """Environment steps of all seeds, an upper bound."""
+    """Environment steps of all seeds: an upper bound."""
     chunk_updates: int
     compile_seconds: float
     versions: dict[str, str]
-    """Of what compiled."""
+    """Of the packages that compiled it."""
 
 
 def plan(
@@ -70,7 +71,7 @@ def plan(
 ) -> Plan:
     """Compile a run's programs for a target, and read from them what the run would need.
 
-    A process of its own compiles: it loads the target's compiler, and needs none of its hardware.
+    Another process compiles. It loads the target's compiler, and needs none of its hardware.
 
     **Arguments:** `env` is a name or an import path; `settings` are those of `preset`; `target`
     names devices, such as `h100`, `h100:8` or `v5e:16x16`; `devices` lays the run out over them,
@@ -79,76 +80,68 @@ def plan(
     **Raises:** `ValueError` for what a run would refuse, an unknown target, or where its compiler
     is not installed; `RunError` where compiling fails.
     """
-    aim = parse_target(target)
-    versions = require_compiler(aim)
-    limit = int(SHARE * aim.chip.share * aim.chip.memory)
-    request = {
-        "target": target,
-        "env": env,
-        "algo": algo,
-        "seeds": seeds,
-        "devices": devices,
-        "settings": settings,
-        "limit": limit,
-        "directory": os.getcwd(),
-    }
-    found = _in_own_process(request)
-    in_flops = found["flops"] / aim.chip.flops
-    in_bytes = (found["bytes"] or 0) / aim.chip.bandwidth
-    seconds = max(in_flops, in_bytes)
-    per_device = found["padded_seeds"] * found["sharing"] // found["num_devices"]
-    env_steps = found.pop("env_steps_per_update") * seeds
-    found.pop("padded_seeds")
-    found.pop("beside")
+    parsed_target = parse_target(target)
+    versions, chip = require_compiler(parsed_target), parsed_target.chip
+    limit = int(USABLE_FRACTION * chip.share * chip.memory)
+    request = PlanRequest(target, env, algo, seeds, devices, settings, limit, os.getcwd())
+    compiled = _compile_in_subprocess(request)
+    findings = compiled.findings
+    arithmetic_seconds = findings.flops / chip.flops
+    memory_seconds = (findings.bytes or 0) / chip.bandwidth
+    seconds = max(arithmetic_seconds, memory_seconds)
+    groups = findings.num_devices // findings.devices_per_agent
+    planned = {field.name for field in dataclasses.fields(Plan)}
     return Plan(
+        **{name: value for name, value in vars(findings).items() if name in planned},
         env=env,
         algo=algo,
         target=target,
-        device=aim.chip.name,
+        device=chip.name,
         seeds=seeds,
-        seeds_per_device=per_device,
-        fits=found["memory"] <= limit,
+        seeds_per_device=findings.padded_seeds // groups,
+        fits=findings.memory <= limit,
         memory_limit=limit,
-        device_memory=int(aim.chip.memory),
+        device_memory=int(chip.memory),
+        largest_seeds=compiled.largest_num_seeds,
         seconds=seconds,
-        bound_by="arithmetic" if in_flops >= in_bytes else "memory",
-        steps_per_second=env_steps / seconds,
+        bound_by="arithmetic" if arithmetic_seconds >= memory_seconds else "memory",
+        steps_per_second=compiled.env_steps_per_update * seeds / seconds,
+        compile_seconds=compiled.compile_seconds,
         versions=versions,
-        **found,
     )
 
 
-def _in_own_process(request: dict[str, Any]) -> dict[str, Any]:
-    """Have the planning done where the compiler can be loaded, and wait for it."""
+def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
+    """Compile in another process, and wait for it."""
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "JAX_PLATFORMS": "cpu",  # jax starts no other backend; a compiler is loaded by its name
+        "JAX_PLATFORMS": "cpu",  # no other backend starts; a compiler is loaded by its name
         "JAX_ENABLE_COMPILATION_CACHE": "0",
     }
-    with tempfile.TemporaryDirectory() as name:
-        asked, answer = Path(name, "request.json"), Path(name, "answer.json")
-        asked.write_text(_as_json(request))
-        done = subprocess.run(
-            [sys.executable, "-m", "purerl.planning.compiling", str(asked), str(answer)],
+    with tempfile.TemporaryDirectory() as directory:
+        request_file, answer_file = Path(directory, "request.json"), Path(directory, "answer.json")
+        request_file.write_text(_to_json(request))
+        process = subprocess.run(
+            [sys.executable, "-m", "purerl.planning.compiling", request_file, answer_file],
             env=environment,
             capture_output=True,
             text=True,
         )
-        if not answer.exists():
-            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise RunError(f"compiling for {request['target']} failed: {last}")
-        found = json.loads(answer.read_text())
-    if "refused" in found:
-        raise ValueError(found["refused"])
-    return found
+        if not answer_file.exists():
+            output = process.stderr.strip() or f"exit code {process.returncode}"
+            raise RunError(f"compiling for {request.target} failed: {output.splitlines()[-1]}")
+        answer = json.loads(answer_file.read_text())
+    if "refused" in answer:
+        raise ValueError(answer["refused"])
+    return CompiledPlan(findings=Findings(**answer.pop("findings")), **answer)
 
 
-def _as_json(request: dict[str, Any]) -> str:
+def _to_json(request: PlanRequest) -> str:
     try:
-        return json.dumps(request)
+        return json.dumps(dataclasses.asdict(request))
     except TypeError:
         raise ValueError(
-            f"settings = {one_line(request['settings'])} cannot be given to another process; "
+            f"settings = {short_repr(request.settings)} cannot be given to another process; "
             f"use numbers, names and tuples of them."
         ) from None

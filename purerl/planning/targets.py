@@ -1,7 +1,7 @@
-"""Machines to compile for without having them: their memory, their speed, how to name them.
+"""Machines to compile for without having them: their names, their memory, their speed.
 
-The figures are those of the makers' data sheets. A GPU is described to XLA's compiler in text; of a
-TPU, libtpu knows itself.
+The figures are those of the makers' data sheets. XLA's compiler needs a description of a GPU;
+libtpu knows its TPUs.
 """
 
 import dataclasses
@@ -17,19 +17,19 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one device has."""
+    """The figures of one device."""
 
     name: str
     memory: int
-    """Bytes that programs can have."""
+    """Bytes for programs."""
     bandwidth: float
     """Bytes a second to and from that memory."""
     flops: float
-    """Operations a second at most: of matrix units, at the precision that jax uses by default."""
+    """Operations a second, at most: of matrix units, at jax's default precision."""
     cache: int = 0
-    """Bytes on the chip that hold arrays without a word of the compiler's."""
+    """Bytes of the cache on the chip, which the compiler does not manage."""
     share: float = 1.0
-    """Of the memory, what jax takes when it starts."""
+    """The share of the memory that jax takes when it starts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Gpu(Chip):
     clock: float = 0.0
     """GHz."""
     units: int = 128
-    """For float32 arithmetic, in a core."""
+    """Units for float32 arithmetic in a core."""
     threads: int = 2048
-    """In a core, at most."""
+    """Threads in a core, at most."""
     shared: int = 0
-    """KiB of shared memory in a core; a block can have 1 less."""
+    """KiB of shared memory in a core; a block can have one less."""
 
     def describe(self) -> str:
         """The description that XLA reads, a `GpuTargetConfigProto`."""
@@ -87,7 +87,7 @@ GPUS: dict[str, Gpu] = {
     "l4": _gpu("NVIDIA L4", 22_574, 300, 60, 48, **_ADA),
 }
 
-# Memory without what the runtime keeps for itself: libtpu says so where a program does not fit.
+# The memory that the runtime leaves to programs, from libtpu's message that one does not fit.
 TPUS: dict[str, Chip] = {
     "v4": Chip("TPU v4", 31_488 * MIB, 1228e9, 275e12),
     "v5e": Chip("TPU v5e", 16_128 * MIB, 819e9, 197e12),
@@ -120,32 +120,27 @@ class Target:
         from jax.experimental import topologies
 
         if isinstance(self.chip, Gpu):
-            found = topologies.get_topology_desc(
-                self.name,
-                platform="cuda",
-                topology=self.topology,
-                target_config=self.chip.describe(),
-            )
-            return found.devices
-        # libtpu would ask the network for a TPU, and let one process at a time in.
+            gpu: dict[str, Any] = {"topology": self.topology, "target_config": self.chip.describe()}
+            return topologies.get_topology_desc(self.name, platform="cuda", **gpu).devices
+        # libtpu would ask the network for a TPU, and let in one process at a time.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-        more: dict[str, Any] = {}
+        tpu: dict[str, Any] = {}
         if self.chip is TPUS["v4"]:  # both cores are one device, as when jax runs on it
-            more["chip_config_name"] = "megacore"
+            tpu["chip_config_name"] = "megacore"
         if self.num_devices == 1:  # else a host has four
-            more["chips_per_host_bounds"] = (1, 1, 1)
+            tpu["chips_per_host_bounds"] = (1, 1, 1)
         try:
-            return topologies.get_topology_desc(self.name, platform="tpu", **more).devices
+            return topologies.get_topology_desc(self.name, platform="tpu", **tpu).devices
         except Exception as error:  # of a type that jax does not document
             reason = " ".join(str(error).split())
             raise ValueError(f"target = {self.name!r} is no topology of libtpu: {reason}") from None
 
 
 def parse_target(name: str) -> Target:
-    """A target by its name: `h100`, `h100:8`, `v5e:2x4`.
+    """The target of a name: `h100`, `h100:8`, `v5e:2x4`.
 
-    **Raises:** `ValueError` for a name that is none, with the nearest and the list.
+    **Raises:** `ValueError` for an unknown name, with the nearest and the list.
     """
     kind, _, shape = name.partition(":")
     if kind in GPUS and re.fullmatch(r"([1-9]\d{0,3})?", shape):
@@ -153,11 +148,11 @@ def parse_target(name: str) -> Target:
         return Target(name, GPUS[kind], f"1x1x{count}", count)
     if kind in TPUS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", shape):
         return Target(name, TPUS[kind], shape, math.prod(int(edge) for edge in shape.split("x")))
-    near = difflib.get_close_matches(name, EXAMPLES, n=3, cutoff=0.5)
-    guess = f"did you mean {' or '.join(near)}? " if near else ""
-    tpus = ", ".join(each for each in EXAMPLES if each.partition(":")[0] in TPUS)
+    nearest = difflib.get_close_matches(name, EXAMPLES, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+    tpus = ", ".join(example for example in EXAMPLES if example.partition(":")[0] in TPUS)
     raise ValueError(
-        f"target = {name!r} is unknown; {guess}Targets are {', '.join(GPUS)}, with :8 for eight of "
+        f"target = {name!r} is unknown; {hint}Targets are {', '.join(GPUS)}, with :8 for eight of "
         f"them, and TPUs with their topology, such as {tpus}."
     )
 
@@ -168,20 +163,21 @@ def require_compiler(target: Target) -> dict[str, str]:
     **Raises:** `ValueError` where they are not installed, or not for this jax.
     """
     is_gpu = isinstance(target.chip, Gpu)
-    gpu = ("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm")
-    found = {name: _version(name) for name in ("jax", "jaxlib", *(gpu if is_gpu else ("libtpu",)))}
-    missing = [name for name, number in found.items() if number is None]
+    gpu_compiler = ("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm")
+    packages = ("jax", "jaxlib", *(gpu_compiler if is_gpu else ("libtpu",)))
+    versions = {package: _version(package) for package in packages}
+    missing = [package for package, number in versions.items() if number is None]
     if missing:
         raise ValueError(
             f"target = {target.name!r} needs {', '.join(missing)}, not installed; "
             f"install purerl[plan] for this."
         )
-    if is_gpu and found["jax-cuda13-plugin"] != found["jaxlib"]:
+    if is_gpu and versions["jax-cuda13-plugin"] != versions["jaxlib"]:
         raise ValueError(
-            f"jax-cuda13-plugin {found['jax-cuda13-plugin']} does not go with jaxlib "
-            f"{found['jaxlib']}; install purerl[plan] for this."
+            f"jax-cuda13-plugin {versions['jax-cuda13-plugin']} does not go with jaxlib "
+            f"{versions['jaxlib']}; install purerl[plan] for this."
         )
-    return {name: number for name, number in found.items() if number is not None}
+    return {package: number for package, number in versions.items() if number is not None}
 
 
 def _version(package: str) -> str | None:

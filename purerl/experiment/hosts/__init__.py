@@ -1,4 +1,4 @@
-"""What the machine and its other processes are and do: signals, memory, cores, peers.
+"""The machine and the processes: signals, memory, cores, other processes.
 
 Nothing here knows a run. Importing the folder imports nothing.
 """

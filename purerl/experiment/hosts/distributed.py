@@ -1,4 +1,4 @@
-"""Several processes as one run: jax's own runtime, started by what started the processes."""
+"""Several processes as one run: join them through jax, and end them."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import warnings
 
 import jax
 
-from purerl.experiment.hosts.processes import last_words
+from purerl.experiment.hosts.processes import message_at_exit
 
 
 def initialize(
@@ -16,22 +16,22 @@ def initialize(
     process_id: int | None = None,
     heartbeat_timeout: int = 60,
 ) -> None:
-    """Join the other processes of a run; it must be called before anything starts the backend.
+    """Join the other processes of a run; call it before anything starts the backend.
 
-    **Arguments:** `coordinator`, `num_processes` and this one's `process_id` are all given, or none
-    of them: then they are those of the cluster's environment (Slurm, Open MPI, Kubernetes, TPU
-    pods). After `heartbeat_timeout` seconds of silence a process counts as dead.
+    **Arguments:** give `coordinator`, `num_processes` and this one's `process_id`, or none of them
+    where the cluster's environment names them (Slurm, Open MPI, Kubernetes, TPU pods). After
+    `heartbeat_timeout` seconds of silence a process counts as dead.
 
-    **Raises:** `ValueError` where neither says them, or jax refuses them.
+    **Raises:** `ValueError` where neither names them, or jax refuses them.
     """
     if heartbeat_timeout < 1:
         raise ValueError(f"heartbeat_timeout = {heartbeat_timeout} must be at least 1 second.")
     if coordinator is not None and num_processes is not None and process_id is not None:
-        _require_fitting(coordinator, num_processes, process_id)
+        _require_valid(coordinator, num_processes, process_id)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    where = coordinator or "that the cluster's environment names"
-    with last_words(
-        f"purerl: the coordinator {where} was not reached, or not by all processes; check its "
+    address = coordinator or "that the cluster's environment names"
+    with message_at_exit(
+        f"purerl: the coordinator {address} was not reached, or not by all processes; check its "
         f"address, and that every process was started."
     ):
         try:
@@ -39,22 +39,33 @@ def initialize(
                 coordinator,
                 num_processes,
                 process_id,
-                # What is given counts alone, whatever cluster this is.
+                # The arguments count, whatever cluster this is.
                 cluster_detection_method=None if coordinator is None else "deactivate",
                 heartbeat_timeout_seconds=heartbeat_timeout,
                 shutdown_timeout_seconds=heartbeat_timeout,
             )
         except (ValueError, RuntimeError) as error:
-            raise ValueError(_refused(coordinator, error)) from error
+            raise ValueError(_join_error(coordinator, error)) from error
     if jax.devices()[0].platform == "cpu":
-        # A program that comes from the cache no longer has its collectives in one order (jaxlib
-        # 0.10.2): one process adds up a gradient while another waits with a number.
+        # A program from the cache may run its collectives in another order (jaxlib 0.10.2): one
+        # process then sums a gradient while another waits for a number.
         jax.config.update("jax_enable_compilation_cache", False)
-    if jax.process_index() > 0:  # what all would say, the first says
+    if jax.process_index() > 0:  # the first process warns for all
         warnings.simplefilter("ignore")
 
 
-def _require_fitting(coordinator: str, num_processes: int, process_id: int) -> None:
+def _join_error(coordinator: str | None, error: Exception) -> str:
+    """Why the processes cannot be joined, in one line."""
+    reason = (str(error).splitlines() or [repr(error)])[0].rstrip(".")
+    if coordinator is not None:
+        return f"coordinator = {coordinator!r} cannot be used: {reason}."
+    if isinstance(error, RuntimeError):
+        return f"distributed: the other processes cannot be joined: {reason}."
+    options = "--coordinator HOST:PORT --num-processes N --process-id I"
+    return f"distributed: no cluster's environment was found; give {options}."
+
+
+def _require_valid(coordinator: str, num_processes: int, process_id: int) -> None:
     """Refuse numbers with which the processes cannot find each other."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
@@ -67,10 +78,10 @@ def _require_fitting(coordinator: str, num_processes: int, process_id: int) -> N
             f"{num_processes - 1}: there are {num_processes} processes."
         )
     if process_id == 0:
-        _require_free(coordinator, int(port))
+        _require_free_port(coordinator, int(port))
 
 
-def _require_free(coordinator: str, port: int) -> None:
+def _require_free_port(coordinator: str, port: int) -> None:
     """Refuse a port at which this process cannot listen: jaxlib 0.10.2 would crash."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -83,21 +94,8 @@ def _require_free(coordinator: str, port: int) -> None:
         ) from error
 
 
-def leave(code: int, *, at_once: bool = False) -> None:
-    """End the process; `at_once` without waiting for the others, which come to know it by that."""
+def exit_process(code: int, *, at_once: bool = False) -> None:
+    """End the process; `at_once` does not wait for the others, which notice that it is gone."""
     if at_once and jax.distributed.is_initialized():
         os._exit(code)
     raise SystemExit(code)
-
-
-def _refused(coordinator: str | None, error: Exception) -> str:
-    """Why the processes cannot be joined, in one line."""
-    reason = (str(error).splitlines() or [repr(error)])[0].rstrip(".")
-    if coordinator is not None:
-        return f"coordinator = {coordinator!r} cannot be used: {reason}."
-    if isinstance(error, RuntimeError):
-        return f"distributed: the other processes cannot be joined: {reason}."
-    return (
-        "distributed: no cluster's environment was found; give --coordinator HOST:PORT "
-        "--num-processes N --process-id I."
-    )

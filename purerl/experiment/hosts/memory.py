@@ -9,10 +9,10 @@ import jax
 from jaxtyping import PyTree
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SHARE = 0.9  # of the memory that is there: the rest is for what other programs come to need
+USABLE_FRACTION = 0.9  # of the memory: the rest is left to other programs
 
 
-def needed(compiled: Any) -> int:
+def program_bytes(compiled: Any) -> int:
     """Bytes that a compiled program needs on each device: arguments, results and temporaries."""
     memory = compiled.memory_analysis()
     return int(
@@ -24,21 +24,21 @@ def needed(compiled: Any) -> int:
     )
 
 
-def size_of(shapes: PyTree) -> int:
+def tree_bytes(shapes: PyTree) -> int:
     """Bytes of all arrays of a pytree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def available(devices: Sequence[Any]) -> int | None:
-    """Bytes that a program may use on each of its devices here; None where nothing says.
+def available_bytes(devices: Sequence[Any]) -> int | None:
+    """Bytes that a program may use on each of its devices; the devices of a CPU share its memory.
 
-    Those of a CPU share the machine's memory.
+    **Returns:** None where neither the device nor the machine tells.
     """
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(SHARE * stats["bytes_limit"])
-    free = [each for each in (_free_memory(), _left_in_cgroups()) if each is not None]
-    return int(SHARE * min(free)) // len(devices) if free else None
+        return int(USABLE_FRACTION * stats["bytes_limit"])
+    limits = [limit for limit in (_free_bytes(), _cgroups_headroom()) if limit is not None]
+    return int(USABLE_FRACTION * min(limits)) // len(devices) if limits else None
 
 
 def parse_bytes(text: str) -> int:
@@ -52,36 +52,36 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def _free_memory() -> int | None:
+def _free_bytes() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
-    return int(found[0]) * 1024 if found else None
+    kibibytes = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
+    return int(kibibytes[0]) * 1024 if kibibytes else None
 
 
-def _left_in_cgroups(
-    root: Path = Path("/sys/fs/cgroup"), told: Path = Path("/proc/self/cgroup")
+def _cgroups_headroom(
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> int | None:
-    """What this process's group and those around it leave; each may have a limit of its own."""
+    """Bytes that the limits of this process's group, and of those around it, leave."""
     try:
-        lines = told.read_text().splitlines()
+        lines = membership.read_text().splitlines()
     except OSError:
         lines = []
     group = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
     folders = [root / group, *(root / group).parents]
-    left = [_left_in_cgroup(each) for each in folders if each.is_relative_to(root)]
-    return min((each for each in left if each is not None), default=None)
+    headrooms = [_cgroup_headroom(folder) for folder in folders if folder.is_relative_to(root)]
+    return min((headroom for headroom in headrooms if headroom is not None), default=None)
 
 
-def _left_in_cgroup(folder: Path) -> int | None:
+def _cgroup_headroom(folder: Path) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except OSError:
         return None
-    # Pages of files that nobody reads are counted as used, but given up where memory is wanted.
+    # The count includes cached pages of files, which the kernel gives up when memory is needed.
     used -= int(counts.get("inactive_file", 0))
     return None if limit == "max" else max(0, int(limit) - used)

@@ -1,6 +1,6 @@
-"""How a process begins: on all cores, with compiled programs cached, without collecting garbage.
+"""How a process begins: on all cores, with a compilation cache, with garbage collection paused.
 
-Importing this imports nothing: the command line calls it before jax is there.
+Importing this does not import jax: the command line calls it first.
 """
 
 import gc
@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# For whichever of these a CPU has, XLA makes other code, which adds in another order.
+# XLA makes other code for a CPU with one of these, which adds in another order.
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
 def use_all_cores() -> None:
-    """Make a jax device of each core, unless `JAX_NUM_CPU_DEVICES` says how many there should be.
-
-    It must be called before anything starts the backend.
-    """
+    """Make a jax device of each core, unless `JAX_NUM_CPU_DEVICES` is set; before jax's backend."""
     import jax
 
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
@@ -32,25 +29,24 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
-def describe_cpu(told: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """The model of the CPU, and those of its features for which other code is made."""
+def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """The model of the CPU, and those of its `FEATURES`."""
     try:
-        lines = [line.partition(":") for line in told.read_text().splitlines()]
+        lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
     except OSError:  # not Linux
         lines = []
-    says = {name.strip(): value.strip() for name, _, value in lines}
-    features = says.get("flags", says.get("Features", "")).split()  # on x86, on Arm
+    fields = {name.strip(): value.strip() for name, _, value in lines}
+    features = fields.get("flags", fields.get("Features", "")).split()  # on x86, on Arm
     return {
-        "model": says.get("model name") or platform.processor() or platform.machine(),
+        "model": fields.get("model name") or platform.processor() or platform.machine(),
         "features": " ".join(name for name in FEATURES if name in features),
     }
 
 
 def use_compilation_cache() -> None:
-    """Keep what is compiled under `~/.cache/purerl`, unless jax is told where, or not to.
+    """Cache compiled programs in `~/.cache/purerl`, or in `JAX_COMPILATION_CACHE_DIR` if set.
 
-    `JAX_COMPILATION_CACHE_DIR` names another directory; `JAX_ENABLE_COMPILATION_CACHE=0` keeps
-    nothing.
+    `JAX_ENABLE_COMPILATION_CACHE=0` caches nothing.
     """
     import jax
 
@@ -59,15 +55,15 @@ def use_compilation_cache() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
         (home / "purerl").mkdir(parents=True, exist_ok=True)
-    except OSError:  # as of a user without a home: jax would warn of it
+    except OSError:  # a user without a home: jax would warn
         return
     jax.config.update("jax_compilation_cache_dir", str(home / "purerl"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
-    """No search for garbage meanwhile: what is imported, traced or lowered is kept anyway."""
+def gc_paused() -> Iterator[None]:
+    """Pause the garbage collector: what is imported, traced or lowered is kept anyway."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,18 +1,18 @@
-"""Signals while a run trains: the first ends it after the chunk, a second SIGINT at once."""
+"""What ends a run early: errors, a signal after the chunk, a second SIGINT at once."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, TypeVar
 
 import jax
 
 T = TypeVar("T")
 
-# Settings of jax that a `with` changes for its thread alone, and that tracing or computing read.
-OF_A_THREAD = (
+# Settings of jax that a `with` changes for its own thread, and that tracing or computing reads.
+THREAD_LOCAL_SETTINGS = (
     "debug_infs",
     "debug_nans",
     "default_device",
@@ -26,11 +26,31 @@ OF_A_THREAD = (
 )
 
 
-class Signals:
-    """Within it, SIGINT and SIGTERM are remembered in `received` instead of ending the process.
+class RunError(RuntimeError):
+    """A run that cannot go on, in one line; what was saved stands."""
 
-    A second SIGINT raises `KeyboardInterrupt`. In a thread that is not the main one nothing is
-    changed: signals are not for it.
+
+class LostProcessError(RunError):
+    """A run of which another process has died."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that a signal has stopped, after its state was saved."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def is_second_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is a second Ctrl-C: then the process ends without waiting."""
+    return isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped)
+
+
+class Signals:
+    """Remembers SIGINT and SIGTERM in `received` until the `with` ends, if in the main thread.
+
+    A second SIGINT raises `KeyboardInterrupt`.
     """
 
     def __init__(self):
@@ -43,12 +63,7 @@ class Signals:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -58,14 +73,13 @@ class Signals:
         self.received = self.received or number
 
 
-def interruptible(function: Callable[..., T], *args: Any) -> T:
+def call_interruptibly(function: Callable[..., T], *args: Any) -> T:
     """Call a function that computes for long, and let signals be handled meanwhile.
 
-    Python handles signals in the main thread alone, and there only between two steps of its own:
-    not while one call into compiled code lasts. So the call is made in another thread, with jax as
-    it is set in this one.
+    Python handles no signal during a call into compiled code in the main thread. So another thread
+    makes the call, with the jax settings of this one.
     """
-    values = {name: getattr(jax.config, f"jax_{name}") for name in OF_A_THREAD}
+    values = {name: getattr(jax.config, f"jax_{name}") for name in THREAD_LOCAL_SETTINGS}
     outcome: list[Any] = []
     done = threading.Event()
 
@@ -85,24 +99,3 @@ def interruptible(function: Callable[..., T], *args: Any) -> T:
     if not succeeded:
         raise value
     return value
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on, in one line; what was saved stands."""
-
-
-class LostError(RunError):
-    """A run of which another process has died."""
-
-
-class Stopped(KeyboardInterrupt):
-    """A run that a signal has stopped, after its state was saved."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
-def is_at_once(error: BaseException | None) -> bool:
-    """Whether an error is a second Ctrl-C, after which nothing is waited for."""
-    return isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped)

@@ -1,1 +1,1 @@
-"""Tells others of each chunk, in threads of their own: none of them can stop or change a run."""
+"""Hooks, called after each chunk in threads of their own: none can stop or change a run."""

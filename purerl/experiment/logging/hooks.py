@@ -1,4 +1,4 @@
-"""Hooks: what a run tells others between chunks, without waiting for them."""
+"""Hooks: the `Chunk` that they are called with, and the threads that call them."""
 
 import dataclasses
 import queue
@@ -7,25 +7,24 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy import ndarray
 
-from purerl.evaluation import Evaluation
-from purerl.experiment.hosts.stopping import is_at_once
+from purerl.evaluation import Evaluation, EvaluationPair
+from purerl.experiment.hosts.stopping import is_second_interrupt
 from purerl.experiment.report.statistics import iqm
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.spec import RunPlan
+from purerl.experiment.store.spec import RunSpec
 from purerl.types import Metrics
 
-PATIENCE = 30.0  # seconds that a hook may take for its next call, once the run has ended
+HOOK_TIMEOUT = 30.0  # seconds that one call may take, once the run has ended
 
 
 class Chunk(NamedTuple):
-    """What a hook is given after each chunk: on the host, free to keep, not to be written to."""
+    """What a hook is called with after each chunk: read-only arrays on the host."""
 
     directory: Path
     updates: int
@@ -47,19 +46,20 @@ class Chunk(NamedTuple):
     """`[seeds]`: the same with sampled actions."""
 
     def over_seeds(self) -> dict[str, ndarray]:
-        """One number a record, over the seeds that had not failed by then: `[records]`.
+        """Each metric over the seeds that had not failed by then: `[records]`.
 
-        The interquartile mean of the returns, sums of the counts, means of the rest; over the seeds
-        for which they are defined, NaN where there is none.
+        The interquartile mean of the returns, the sum of the counts, the mean of the rest, over the
+        seeds for which they are defined; NaN where there is none.
         """
         failed = self.failed_at[:, None]
         alive = (failed < 0) | (failed >= self.record_updates)
-        summed = {}
+        combined = {}
         for field in dataclasses.fields(self.metrics):
             values = np.where(alive, np.asarray(getattr(self.metrics, field.name)), np.nan)
-            over = {"episode_return": iqm, "num_episodes": np.sum}.get(field.name, np.mean)
-            summed[field.name] = np.array([_over_defined(over, column) for column in values.T])
-        return summed
+            statistic = {"episode_return": iqm, "num_episodes": np.sum}.get(field.name, np.mean)
+            columns = [_over_defined(statistic, column) for column in values.T]
+            combined[field.name] = np.array(columns)
+        return combined
 
 
 def _over_defined(statistic: Callable[[ndarray], Any], x: ndarray) -> float:
@@ -67,136 +67,131 @@ def _over_defined(statistic: Callable[[ndarray], Any], x: ndarray) -> float:
     return float(statistic(defined)) if defined.size else np.nan
 
 
-class Hooks:
-    """Calls each hook in a thread of its own, with every chunk, in their order.
+class HookRunner:
+    """Calls each hook with every chunk in turn, in a thread of its own.
 
-    A hook that raises is warned of once and called again with the next chunk; one that is slow
-    falls behind, while training goes on. A hook may have a method `close`, called at the end.
-    The end of the `with` waits for each as long as it gets on, and gives up, with a warning, where
-    one call takes longer than `PATIENCE`; a second Ctrl-C waits for none.
+    A slow hook falls behind, while training goes on. Where a hook raises, a warning says so once;
+    it is called again with the next chunk. At the end its method `close` is called, if it has one.
+    The end of the `with` waits for each hook. It gives up, with a warning, where one call takes
+    longer than `HOOK_TIMEOUT`; after a second Ctrl-C it does not wait.
     """
 
     def __init__(self, hooks: Sequence[Callable[[Chunk], Any]]):
-        self._served = [Served(hook) for hook in hooks]
+        self._threads = [HookThread(hook) for hook in hooks]
 
     def __bool__(self) -> bool:
-        return bool(self._served)
+        return bool(self._threads)
 
-    def __enter__(self) -> "Hooks":
-        for served in self._served:
-            served.start()
+    def __enter__(self) -> "HookRunner":
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.send(None)
-        if is_at_once(error):
+        if is_second_interrupt(error):
             return
-        now = time.monotonic()
-        for served in self._served:
-            served.wait(now)
+        run_end = time.monotonic()
+        for thread in self._threads:
+            thread.wait(run_end)
 
     def send(self, chunk: Chunk | None) -> None:
-        """Hand a chunk to every hook."""
-        for served in self._served:
-            served.waiting.put(chunk)
+        """Hand a chunk to every hook; None ends their threads."""
+        for thread in self._threads:
+            thread.chunks.put(chunk)
 
 
-class Served(threading.Thread):
-    """Calls one hook until the end; the first error is told, and none stops anything."""
+class HookThread(threading.Thread):
+    """Calls one hook; warns of its first error, and goes on after every one."""
 
     def __init__(self, hook: Callable[[Chunk], Any]):
         super().__init__(daemon=True)
         self.hook = hook
-        self.called = getattr(hook, "__name__", type(hook).__name__)
-        self.waiting: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
-        self.got_on = time.monotonic()
-        self.told = False
+        self.hook_name = getattr(hook, "__name__", type(hook).__name__)
+        self.chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self.last_progress = time.monotonic()
+        self.has_warned = False
 
     def run(self) -> None:
-        while (chunk := self.waiting.get()) is not None:
+        while (chunk := self.chunks.get()) is not None:
             self._attempt(self.hook, chunk)
         self._attempt(getattr(self.hook, "close", lambda: None))
 
     def wait(self, since: float) -> None:
-        """Wait until it has ended, or for `PATIENCE` seconds in which it has not got on."""
-        while self.is_alive() and time.monotonic() - max(since, self.got_on) < PATIENCE:
+        """Wait until the thread ends, or until one call has taken `HOOK_TIMEOUT` seconds."""
+        while self.is_alive() and time.monotonic() - max(since, self.last_progress) < HOOK_TIMEOUT:
             self.join(0.05)
         if self.is_alive():
             warnings.warn(
-                f"the hook {self.called} has not come back for {PATIENCE:g} seconds and is left "
-                f"behind; {self.waiting.qsize() + 1} calls of it are lost. The run's own records "
-                f"are complete.",
+                f"the hook {self.hook_name} has not come back for {HOOK_TIMEOUT:g} seconds and is "
+                f"left behind; {self.chunks.qsize() + 1} calls of it are lost. The run's own "
+                f"records are complete.",
                 stacklevel=4,
             )
 
     def _attempt(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             function(*args)
-        # `SystemExit` too, which would end this thread and say nothing.
-        except BaseException as error:
-            if not self.told:
+        except BaseException as error:  # `SystemExit` too, which would end the thread silently
+            if not self.has_warned:
                 warnings.warn(
-                    f"the hook {self.called} failed: {type(error).__name__}: {error}; training "
+                    f"the hook {self.hook_name} failed: {type(error).__name__}: {error}; training "
                     f"goes on, and the run's own records are complete.",
                     stacklevel=1,
                 )
-            self.told = True
-        self.got_on = time.monotonic()
+            self.has_warned = True
+        self.last_progress = time.monotonic()
 
 
 def make_chunk(
-    plan: RunPlan,
+    spec: RunSpec,
     directory: Path,
     updates: int,
     metrics: Metrics,
     record_updates: ndarray,
     failed_at: ndarray,
-    greedy: Evaluation | None,
-    sampled: Evaluation | None,
+    played: EvaluationPair,
 ) -> Chunk:
-    """A chunk and the episodes that were played after it."""
-    per_update = plan.config.env_steps_per_update
+    """Make the chunk of some metrics and of the episodes played after it, read-only."""
+    steps_per_update = spec.config.env_steps_per_update
     chunk = Chunk(
         directory=directory,
         updates=updates,
-        env_steps=updates * per_update,
-        seed_ids=plan.seed_ids,
+        env_steps=updates * steps_per_update,
+        seed_ids=spec.seed_ids,
         metrics=metrics,
         failed_at=failed_at,
         record_updates=record_updates,
-        record_env_steps=record_updates * per_update,
-        greedy_return=_mean_return(greedy),
-        sampled_return=_mean_return(sampled),
+        record_env_steps=record_updates * steps_per_update,
+        greedy_return=_mean_return(played.greedy),
+        sampled_return=_mean_return(played.sampled),
     )
     return jax.tree.map(_read_only, chunk)
 
 
-def past_chunks(
-    plan: RunPlan, directory: Path, updates: int, records: Records, failed_at: ndarray
+def replay_chunks(
+    spec: RunSpec, directory: Path, updates: int, records: Records, failed_at: ndarray
 ) -> Iterator[Chunk]:
-    """Everything that was recorded until now, cut where episodes were played."""
-    metrics, times, played = records.metrics(), records.updates(), records.evaluations()
-    evaluated = [] if played is None else played.updates.tolist()
+    """Everything recorded so far as chunks, each ending where episodes were played."""
+    metrics, record_updates = records.metrics(), records.updates()
+    evaluations = records.evaluations()
+    evaluated = [] if evaluations is None else evaluations.updates.tolist()
     begin = 0
     for end in sorted({*evaluated, updates}):
-        within = (times > begin) & (times <= end)
-        of_chunk = jax.tree.map(lambda leaf, within=within: leaf[:, within], metrics)
+        within = (record_updates > begin) & (record_updates <= end)
+        metrics_within = jax.tree.map(lambda leaf, within=within: leaf[:, within], metrics)
         failed = np.where(failed_at < end, failed_at, -1)  # as it was known then
-        episodes = (None, None)
-        if played is not None and end in evaluated:
-            place = evaluated.index(end)
-            episodes = (jax.tree.map(lambda x, i=place: x[:, i], each) for each in played[1:])
-        yield make_chunk(plan, directory, end, of_chunk, times[within], failed, *episodes)
+        played = EvaluationPair(None, None)
+        if evaluations is not None and end in evaluated:
+            played = evaluations.pair(evaluated.index(end))
+        yield make_chunk(
+            spec, directory, end, metrics_within, record_updates[within], failed, played
+        )
         begin = end
 
 
-def _mean_return(played: Evaluation | None) -> ndarray | None:
-    return None if played is None else np.asarray(played.episode_return).mean(axis=-1)
+def _mean_return(evaluation: Evaluation | None) -> ndarray | None:
+    return None if evaluation is None else np.asarray(evaluation.episode_return).mean(axis=-1)
 
 
 def _read_only(leaf: Any) -> Any:

@@ -1,7 +1,6 @@
 """Loggers: hooks that write a run's records where other tools read them.
 
-Each is called with a `Chunk` between chunks. After a resume the first chunks hold all records so
-far, and each writes them anew.
+After a resume the first chunks hold all records so far, and a logger writes them anew.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from purerl.checks import require
+from purerl.checks import require_package
 from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.report.statistics import iqm
 
@@ -22,35 +21,34 @@ LOG = "metrics.jsonl"
 RUN_ID = "wandb_id.txt"
 
 
-def lines(chunk: Chunk, *, per_seed: bool = False) -> list[dict[str, Any]]:
+def record_rows(chunk: Chunk, *, per_seed: bool = False) -> list[dict[str, Any]]:
     """The records of a chunk, each a dictionary: numbers over seeds, None where undefined.
 
     Names are those of `Metrics`, with `updates`, `env_steps`, `failed_seeds` (their number), and in
-    the last record `greedy_return` and `sampled_return` where episodes were played. With `per_seed`
-    each has the numbers of single seeds too, as `NAME/seed_ID`.
+    the last record `greedy_return` and `sampled_return` where episodes were played. `per_seed` adds
+    the numbers of single seeds, as `NAME/seed_ID`.
     """
     over_seeds = chunk.over_seeds()
-    written = []
+    rows = []
     for i, (updates, env_steps) in enumerate(
         zip(chunk.record_updates, chunk.record_env_steps, strict=True)
     ):
         failed = (chunk.failed_at >= 0) & (chunk.failed_at < updates)
-        line = {"updates": int(updates), "env_steps": int(env_steps)}
-        line |= {name: _number(values[i]) for name, values in over_seeds.items()}
-        line["failed_seeds"] = int(np.sum(failed))
+        row = {"updates": int(updates), "env_steps": int(env_steps)}
+        row |= {name: _number(values[i]) for name, values in over_seeds.items()}
+        row["failed_seeds"] = int(np.sum(failed))
         if per_seed:
             for field in dataclasses.fields(chunk.metrics):
-                column = getattr(chunk.metrics, field.name)[:, i]
-                line |= _by_seed(field.name, chunk, column)
-        written.append(line)
+                row |= _by_seed(field.name, chunk, getattr(chunk.metrics, field.name)[:, i])
+        rows.append(row)
     for name in ("greedy_return", "sampled_return"):
         returns = getattr(chunk, name)
         if returns is not None:
             alive = returns[chunk.failed_at < 0]
-            written[-1][name] = _number(iqm(alive)) if alive.size else None
+            rows[-1][name] = _number(iqm(alive)) if alive.size else None
             if per_seed:
-                written[-1] |= _by_seed(name, chunk, returns)
-    return written
+                rows[-1] |= _by_seed(name, chunk, returns)
+    return rows
 
 
 def _by_seed(name: str, chunk: Chunk, values: ndarray) -> dict[str, Any]:
@@ -78,9 +76,9 @@ class JsonLines:
     def __call__(self, chunk: Chunk) -> None:
         if self._file is None:
             path = chunk.directory / LOG if self.path is None else self.path
-            self._file = open(path, "w")  # noqa: SIM115 (it is closed by `close`)
-        for line in lines(chunk, per_seed=self.per_seed):
-            self._file.write(json.dumps(line) + "\n")
+            self._file = open(path, "w")  # noqa: SIM115 (`close` closes it)
+        for row in record_rows(chunk, per_seed=self.per_seed):
+            self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -93,7 +91,7 @@ class TensorBoard:
     """Writes event files for TensorBoard into `tensorboard/` of the run directory."""
 
     def __init__(self, directory: str | Path | None = None, *, per_seed: bool = False):
-        require("tensorboardX", "tensorboard")
+        require_package("tensorboardX", "tensorboard")
         self.directory = directory
         self.arguments = {"directory": _absolute(directory), "per_seed": per_seed}
         self.per_seed = per_seed
@@ -104,12 +102,12 @@ class TensorBoard:
             import tensorboardX
 
             directory = self.directory or chunk.directory / "tensorboard"
-            # What an earlier process has written is replaced, not shown twice.
+            # `purge_step` replaces what an earlier process wrote.
             self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=0)
-        for line in lines(chunk, per_seed=self.per_seed):
-            for name, value in line.items():
+        for row in record_rows(chunk, per_seed=self.per_seed):
+            for name, value in row.items():
                 if value is not None and name != "env_steps":
-                    self._writer.add_scalar(name, value, line["env_steps"])
+                    self._writer.add_scalar(name, value, row["env_steps"])
         self._writer.flush()
 
     def close(self) -> None:
@@ -119,16 +117,16 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Logs to Weights & Biases, or into `wandb/` of the run directory where it is offline.
+    """Logs to Weights & Biases; offline, into `wandb/` of the run directory.
 
-    Its run's id is kept in the directory: after a resume the same run goes on. That has the records
-    up to there already, so that only those after its last step are new to it.
+    The run directory keeps the id that wandb gives the run. After a resume the same wandb run goes
+    on, and takes only the records after its last step.
 
     **Arguments:** `settings` go to `wandb.init`, such as `project` or `mode="offline"`.
     """
 
     def __init__(self, *, per_seed: bool = False, **settings: Any):
-        require("wandb", "wandb")
+        require_package("wandb", "wandb")
         self.per_seed = per_seed
         self.settings = settings
         self.arguments = {"per_seed": per_seed, **settings}
@@ -139,19 +137,16 @@ class WeightsAndBiases:
             import wandb
 
             config = json.loads((chunk.directory / "config.json").read_text())
-            usual = {
-                "project": "purerl",
-                "name": chunk.directory.name,
-                "dir": str(chunk.directory.absolute()),
-            }
-            run_id = chunk.directory / RUN_ID
-            if run_id.exists():
-                usual |= {"id": run_id.read_text(), "resume": "allow"}
-            self._run = wandb.init(config=config, **{**usual, **self.settings})
-            run_id.write_text(self._run.id)
-        for line in lines(chunk, per_seed=self.per_seed):
-            defined = {name: value for name, value in line.items() if value is not None}
-            self._run.log(defined, step=line["env_steps"])
+            settings = {"project": "purerl", "name": chunk.directory.name}
+            settings["dir"] = str(chunk.directory.absolute())
+            id_file = chunk.directory / RUN_ID
+            if id_file.exists():
+                settings |= {"id": id_file.read_text(), "resume": "allow"}
+            self._run = wandb.init(config=config, **{**settings, **self.settings})
+            id_file.write_text(self._run.id)
+        for row in record_rows(chunk, per_seed=self.per_seed):
+            defined = {name: value for name, value in row.items() if value is not None}
+            self._run.log(defined, step=row["env_steps"])
 
     def close(self) -> None:
         if self._run is not None:
@@ -167,12 +162,12 @@ LOGGERS: dict[str, Any] = {
 
 
 def make_logger(name: str, **arguments: Any) -> Any:
-    """A logger by its name on the command line: `jsonl`, `tensorboard` or `wandb`."""
+    """Make a logger by its name on the command line: `jsonl`, `tensorboard` or `wandb`."""
     return LOGGERS[name](**arguments)
 
 
 def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
-    """Hooks as JSON, for `make_again`: a logger with its arguments, of another hook its name."""
+    """Hooks as JSON, for `rebuild_loggers`: loggers with their arguments, others by name."""
     return [_describe(hook) for hook in hooks]
 
 
@@ -190,14 +185,14 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-def make_again(described: Sequence[dict[str, Any]]) -> list[Any]:
-    """The loggers of a run that goes on; of other hooks it warns that they are not called."""
-    functions = [each["function"] for each in described if "function" in each]
+def rebuild_loggers(described: Sequence[dict[str, Any]]) -> list[Any]:
+    """The loggers of a resumed run; a warning names the other hooks, which are not called."""
+    functions = [hook["function"] for hook in described if "function" in hook]
     if functions:
         warnings.warn(
             f"hooks that the run had before are not called any more: {', '.join(functions)}; "
             f"give all of them again, as hooks=.",
             stacklevel=3,
         )
-    made = [each for each in described if "logger" in each]
-    return [make_logger(each["logger"], **each["arguments"]) for each in made]
+    loggers = [hook for hook in described if "logger" in hook]
+    return [make_logger(logger["logger"], **logger["arguments"]) for logger in loggers]

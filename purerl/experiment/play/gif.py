@@ -1,4 +1,4 @@
-"""An episode as a GIF: drawn by gymnax where it can, else its observations."""
+"""Draws an episode into a GIF: its states, or the observations where no drawing is known."""
 
 import contextlib
 import importlib.util
@@ -24,17 +24,16 @@ from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 
 FRAMES = 200  # of a GIF, at most
-FRAME, LAST_FRAME = 80, 1500  # milliseconds that one is shown
-LABELLED = 8  # lines of a drawing that are named, at most
+FRAME, LAST_FRAME = 80, 1500  # milliseconds
+LABELLED = 8  # lines of a drawing with a label, at most
 
 Update = Callable[[int], None]
-CLASSIC = (  # drawn by gymnax with what gymnasium and pygame have
-    *("Acrobot-v1", "CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
-)
+# gymnax draws these with gymnasium and pygame.
+CLASSIC = ("Acrobot-v1", "CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
 MAZES = ("FourRooms-misc", "MetaMaze-misc")
 
 
-def make_film(
+def write_gif(
     states: list[Any],
     obs: Float[ndarray, "frames ..."],
     episode_return: Float[ndarray, " frames"],
@@ -43,52 +42,46 @@ def make_film(
 ) -> None:
     """Draw the states of an episode, each with the return before it, into a GIF."""
     last = len(states) - 1
-    shown = [*range(0, last, -(-len(states) // FRAMES)), last]
+    steps = [*range(0, last, -(-len(states) // FRAMES)), last]
     figure = Figure(figsize=(5, 4.6), dpi=100)
-    canvas = FigureCanvasAgg(figure)  # whatever backend the program around this uses
+    canvas = FigureCanvasAgg(figure)  # it leaves the backend of the program alone
     axes = figure.add_axes((0.13, 0.11, 0.82, 0.79))
     title = axes.set_title("", loc="left", fontsize=11)
     images = []
-    with _no_screen():
-        update = _scene(axes, states, obs, config)
-        for i in shown:
+    with headless():
+        update = _make_artist(axes, states, obs, config)
+        for i in steps:
             update(i)
-            title.set_text(
-                f"{env_name(config)}: step {i} of {last}, return {episode_return[i]:.2f}"
-            )
+            progress = f"step {i} of {last}, return {episode_return[i]:.2f}"
+            title.set_text(f"{env_name(config)}: {progress}")
             canvas.draw()
-            picture = Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
-            images.append(picture.quantize(128))
-    film: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
-    film["duration"] = [FRAME] * (len(images) - 1) + [LAST_FRAME]
-    files.write_whole(path, lambda file: images[0].save(file, format="GIF", **film))
+            image = Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
+            images.append(image.quantize(128))
+    options: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
+    options["duration"] = [FRAME] * (len(images) - 1) + [LAST_FRAME]
+    files.write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
 
 
 @contextlib.contextmanager
-def _no_screen() -> Iterator[None]:
-    """Let pygame look for no screen and no sound, for as long as it draws."""
-    names = {
-        "SDL_VIDEODRIVER": "dummy",
-        "SDL_AUDIODRIVER": "dummy",
-        "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-    }
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
+def headless() -> Iterator[None]:
+    """Keep pygame from looking for a screen and sound."""
+    settings = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    settings["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+    saved = {name: os.environ[name] for name in settings if name in os.environ}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in settings:
+            del os.environ[name]
+        os.environ.update(saved)
 
 
-def _scene(axes: Axes, states: list[Any], obs: ndarray, config: Config) -> Update:
-    """Draw the first state; what it returns draws another in its place."""
+def _make_artist(axes: Axes, states: list[Any], obs: ndarray, config: Config) -> Update:
+    """Draw the first state, and return the function that draws another in its place."""
     name = getattr(config.env, "name", None)
     if name in CLASSIC:
-        if all(importlib.util.find_spec(each) for each in ("gymnasium", "pygame")):
+        if all(importlib.util.find_spec(package) for package in ("gymnasium", "pygame")):
             return _classic(axes, states, config)
         warnings.warn(
             "the observations are drawn, for want of pygame; for pictures install purerl[render].",
@@ -120,8 +113,8 @@ def _maze(axes: Axes, states: list[Any], config: Config) -> Update:
     axes.set_yticks([])
 
     def update(i: int) -> None:
-        for drawn, place in ((goal, states[i].goal), (agent, states[i].pos)):
-            drawn.set_data([place[1]], [place[0]])
+        for marker, cell in ((goal, states[i].goal), (agent, states[i].pos)):
+            marker.set_data([cell[1]], [cell[0]])
 
     return update
 
@@ -131,8 +124,8 @@ def _point_robot(axes: Axes, states: list[Any], config: Config) -> Update:
     axes.plot(np.cos(angles), np.sin(angles), color="black", linewidth=1)
     goal = Circle((0, 0), float(config.env_params.goal_radius), alpha=0.3)
     agent = Circle((0, 0), 0.04, color="red")
-    for drawn in (goal, agent):
-        axes.add_patch(drawn)
+    axes.add_patch(goal)
+    axes.add_patch(agent)
     axes.set(xlim=(-1.3, 1.3), ylim=(-0.3, 1.3), aspect="equal", xticks=[], yticks=[])
 
     def update(i: int) -> None:
@@ -143,18 +136,15 @@ def _point_robot(axes: Axes, states: list[Any], config: Config) -> Update:
 
 
 def _image(axes: Axes, obs: Float[ndarray, "frames height width ..."]) -> Update:
-    """Channels as one picture: each has its own shade, the last lies on top."""
+    """The channels of an observation in one picture: each has its own shade, the last on top."""
     channels = obs.shape[-1] if obs.ndim == 4 else 1
     shades = np.arange(1, channels + 1)
     images = np.max(obs.reshape(*obs.shape[:3], channels) * shades, axis=-1)
     colors = "gray" if channels == 1 else _black_and("viridis")
-    bounds: dict[str, Any] = {
-        "vmin": min(0.0, float(images.min())),
-        "vmax": max(1e-6, float(images.max())),
-    }
-    shown = axes.imshow(images[0], cmap=colors, **bounds)
+    low, high = min(0.0, float(images.min())), max(1e-6, float(images.max()))
+    picture = axes.imshow(images[0], cmap=colors, vmin=low, vmax=high)
     axes.set_axis_off()
-    return lambda i: shown.set_data(images[i])
+    return lambda i: picture.set_data(images[i])
 
 
 def _black_and(name: str) -> ListedColormap:
@@ -163,11 +153,11 @@ def _black_and(name: str) -> ListedColormap:
 
 
 def _lines(axes: Axes, obs: Float[ndarray, "frames numbers"], config: Config) -> Update:
-    """Each number of the observation as a line over the steps, marked at the present one."""
+    """Each number of the observation as a line over the steps, marked at the current one."""
     steps = np.arange(len(obs))
     for k, column in enumerate(obs.T):
         axes.plot(steps, column, linewidth=1, label=f"obs[{k}]" if k < LABELLED else None)
-    now = axes.axvline(0, color="black", linewidth=1)
+    cursor = axes.axvline(0, color="black", linewidth=1)
     dots = axes.plot(np.zeros(obs.shape[1]), obs[0], "ko", markersize=3)[0]
     axes.set_xlabel("step")
     axes.set_ylabel("observation")
@@ -176,7 +166,7 @@ def _lines(axes: Axes, obs: Float[ndarray, "frames numbers"], config: Config) ->
     axes.grid(color="#dddddd", linewidth=0.6)
 
     def update(i: int) -> None:
-        now.set_xdata([i, i])
+        cursor.set_xdata([i, i])
         dots.set_data(np.full(obs.shape[1], i), obs[i])
 
     return update

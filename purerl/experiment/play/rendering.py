@@ -1,4 +1,4 @@
-"""One episode of a saved policy, step by step, for a picture."""
+"""Plays one episode of a saved policy, and makes a GIF of it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,61 +10,58 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from purerl import envs
-from purerl.checks import one_line, require_positive_int
+from purerl.checks import require_positive_int, short_repr
 from purerl.config.config import Config
-from purerl.experiment.play.gif import make_film
-from purerl.experiment.play.policies import load_states, policy_of
+from purerl.evaluation import play_episode
+from purerl.experiment.play.gif import write_gif
+from purerl.experiment.play.policies import LoadedRun
 from purerl.experiment.store.files import require_writable
+from purerl.rollout import RawTransition
 from purerl.seeds import seed_keys
 
 
 class Frames(NamedTuple):
-    """One episode: its states and observations, the last one too, and the return before each."""
+    """One episode, from its first state to its last; `episode_return` is that before each state."""
 
     states: list[Any]
     obs: Float[ndarray, "frames ..."]
     episode_return: Float[ndarray, " frames"]
 
 
-def play_frames(key: Array, policy: Any, config: Config, *, max_steps: int) -> Frames:
+def record_episode(key: Array, policy: Any, config: Config, *, max_steps: int) -> Frames:
     """Play one greedy episode and keep every step of it."""
 
-    def play(carry, key):
-        state, obs, alive = carry
-        action = policy(obs).mode()
-        step = envs.step(key, config.env, state, action, config.env_params)
-        ended = step.terminated | step.truncated
-        after = _successor(key, state, action, step.state, config)
-        return (step.state, step.obs, alive & ~ended), (after, step.next_obs, step.reward, alive)
+    def record(env_key, carry, transition):
+        next_state = _successor(env_key, carry.state, transition, config)
+        step = transition.step
+        return (carry.state, carry.obs), (next_state, step.next_obs), step.reward
 
     @jax.jit
-    def episode(key):
-        reset_key, play_key = jax.random.split(key)
-        obs, state = envs.reset(reset_key, config.env, config.env_params)
-        start = (state, obs, jnp.array(True))
-        return (state, obs), jax.lax.scan(play, start, jax.random.split(play_key, max_steps))[1]
+    def play(key):
+        return play_episode(key, policy, config, max_steps=max_steps, record=record)
 
-    first, (states, obs, reward, alive) = jax.device_get(episode(key))
-    length = int(np.sum(alive))
-    each = [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(length)]
+    totals, recorded = jax.device_get(play(key))
+    length = int(totals.episode_length)
+    before, after, reward = jax.tree.map(lambda leaf: leaf[:length], recorded)
+    states, obs = jax.tree.map(lambda x, y: np.concatenate([x, y[-1:]]), before, after)
     return Frames(
-        states=[first[0], *each],
-        obs=np.concatenate([first[1][None], obs[:length]]),
-        episode_return=np.concatenate([[0.0], np.cumsum(reward[:length])]),
+        states=[jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(length + 1)],
+        obs=obs,
+        episode_return=np.concatenate([[0.0], np.cumsum(reward)]),
     )
 
 
-def _successor(key: Array, state: Any, action: Any, reset: Any, config: Config) -> Any:
-    """The state in which a step ends, where an environment of gymnax tells it.
+def _successor(env_key: Array, state: Any, transition: RawTransition, config: Config) -> Any:
+    """The state in which a step ends, before the reset where the episode is over.
 
-    Its `step` gives that after the reset, where the episode is over; for a picture alone, its
-    inner step is taken again, with the key that `step` has given it.
+    gymnax's `step` returns the state after the reset. For the picture its inner `step_env` is run
+    again, with the key that `step` gave it.
     """
     inner_step: Any = getattr(config.env, "step_env", None)
     if inner_step is None:
-        return reset
-    step_key, _ = jax.random.split(key)
-    space = config.env_spec.action_space
+        return transition.step.state
+    step_key, _ = jax.random.split(env_key)
+    space, action = config.env_spec.action_space, transition.action
     if isinstance(space, envs.Box):
         action = jnp.clip(action, space.low, space.high)
     params = jax.tree.map(jnp.asarray, config.env_params)
@@ -83,8 +80,8 @@ def render_run(
 ) -> tuple[Path, float, int]:
     """Make a GIF of a greedy episode of a saved policy, from its first state to its last.
 
-    gymnax draws its own environments where it can; of others the observation is shown, as an image
-    or as lines over time. Of a long episode, every second frame, or third, is taken.
+    Some environments of gymnax are drawn; of all others the observations are, as an image or as
+    lines over time. A long episode leaves out frames.
 
     **Returns:** the file, and the return and the length of the episode.
 
@@ -92,19 +89,22 @@ def render_run(
     """
     directory = Path(directory)
     if isinstance(episode, bool) or not 0 <= episode < 2**32:
-        raise ValueError(f"episode = {one_line(episode)} must be from 0 to 2**32 - 1.")
+        raise ValueError(f"episode = {short_repr(episode)} must be from 0 to 2**32 - 1.")
     if max_steps is not None:
         require_positive_int("max_steps", max_steps)
     path = directory / f"seed_{seed}.gif" if path is None else Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")
-    plan, states, _ = load_states(directory, config, env)
+    loaded = LoadedRun.open(directory, config, env)
+    config = loaded.spec.config
     require_writable("output", path)
-    limit = plan.config.time_limit if max_steps is None else max_steps
+    limit = config.time_limit if max_steps is None else max_steps
     if limit is None:
         raise ValueError("max_steps is required: the environment has no time limit.")
-    policy = policy_of(plan, states, seed)
-    key = jax.random.fold_in(seed_keys(plan.root, [seed])[0], plan.config.num_updates + 1)
-    frames = play_frames(jax.random.fold_in(key, episode), policy, plan.config, max_steps=limit)
-    make_film(frames.states, frames.obs, frames.episode_return, plan.config, path)
+    # Beyond the last update: an evaluation folds in the number of its update.
+    key = jax.random.fold_in(seed_keys(loaded.spec.root, [seed])[0], config.num_updates + 1)
+    frames = record_episode(
+        jax.random.fold_in(key, episode), loaded.policy(seed), config, max_steps=limit
+    )
+    write_gif(frames.states, frames.obs, frames.episode_return, config, path)
     return path, float(frames.episode_return[-1]), len(frames.obs) - 1

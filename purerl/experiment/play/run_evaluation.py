@@ -1,4 +1,4 @@
-"""Policies of a run at play: thousands of episodes, and what they come to."""
+"""Evaluates the policies of a run on many episodes, in blocks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,25 +9,25 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from purerl.agents import Agent, Play, agents_of
+from purerl.agents import Agent, EvaluateAgent, batch_agents
 from purerl.checks import require_positive_int, require_seed
-from purerl.compute.mapping import pad_seeds, seed_program
+from purerl.compute.mapping import pad_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
-from purerl.experiment.play.policies import load_states
-from purerl.experiment.report.statistics import OverSeeds, known, over_seeds
+from purerl.experiment.play.policies import LoadedRun
+from purerl.experiment.report.statistics import ReturnStatistics, drop_nan, return_statistics
 from purerl.experiment.store import files
-from purerl.experiment.store.spec import RunPlan
+from purerl.experiment.store.spec import RunSpec
 from purerl.seeds import seed_keys
 
-BLOCK = 256  # episodes of a seed that are played at once, at most
+BLOCK = 256  # episodes of a seed played at once, at most
 
 
-class Played(NamedTuple):
-    """An evaluation of saved policies: `[seeds, episodes]`, and the updates they were trained."""
+class RunEvaluation(NamedTuple):
+    """An evaluation, `[seeds, episodes]`, of policies that were trained for `updates`."""
 
-    plan: RunPlan
+    spec: RunSpec
     seed_ids: tuple[int, ...]
     updates: int
     failed: ndarray
@@ -48,31 +48,31 @@ class Played(NamedTuple):
     @property
     def failed_seeds(self) -> tuple[int, ...]:
         """The ids of the seeds that had stopped being finite."""
-        each = zip(self.seed_ids, self.failed, strict=True)
-        return tuple(seed for seed, failed in each if failed)
+        pairs = zip(self.seed_ids, self.failed, strict=True)
+        return tuple(seed for seed, failed in pairs if failed)
 
-    def figures(self) -> OverSeeds:
-        """The figures over the seeds that have not failed.
+    def figures(self) -> ReturnStatistics:
+        """Statistics over the seeds that have not failed.
 
         **Raises:** `ValueError` where all have.
         """
-        if not known(self.returns).size:
+        if not drop_nan(self.returns).size:
             raise ValueError("every seed has failed: there is no policy to evaluate.")
-        return over_seeds(self.returns)
+        return return_statistics(self.returns)
 
     def write(self, path: Path) -> None:
-        """Write the figures, and the mean return of each seed, as JSON."""
-        figures = {name: each._asdict() for name, each in self.figures()._asdict().items()}
-        written = {
+        """Write the statistics, and the mean return of each seed, as JSON."""
+        statistics = self.figures()._asdict()
+        contents = {
             "updates": self.updates,
             "episodes": self.evaluation.episode_return.shape[1],
             "actions": self.kind,
-            **figures,
+            **{name: interval._asdict() for name, interval in statistics.items()},
             "num_unfinished": int(np.sum(self.evaluation.num_unfinished)),
             "failed_seeds": self.failed_seeds,
             "seeds": dict(zip(map(str, self.seed_ids), self.returns.tolist(), strict=True)),
         }
-        files.write_json(path, written)
+        files.write_json(path, contents)
 
 
 def evaluate_run(
@@ -84,10 +84,10 @@ def evaluate_run(
     max_steps: int | None = None,
     config: Config | None = None,
     env: Any = None,
-) -> Played:
+) -> RunEvaluation:
     """Play episodes with the policies in the newest checkpoint of a run.
 
-    They are played in blocks, with keys that training and its evaluations do not use.
+    Their keys are others than those of training and of its evaluations.
 
     **Raises:** `ValueError` where there is no checkpoint, a seed is not in the run, or the
     environment has no time limit and `max_steps` is not given.
@@ -95,39 +95,39 @@ def evaluate_run(
     require_positive_int("episodes", episodes)
     if max_steps is not None:
         require_positive_int("max_steps", max_steps)
-    plan, states, updates = load_states(Path(directory), config, env)
-    limit = plan.config.time_limit if max_steps is None else max_steps
+    loaded = LoadedRun.open(Path(directory), config, env)
+    spec = loaded.spec
+    limit = spec.config.time_limit if max_steps is None else max_steps
     if limit is None:
         raise ValueError("max_steps is required: the environment has no time limit.")
-    ids = plan.seed_ids if seeds is None else tuple(seeds)
+    ids = spec.seed_ids if seeds is None else tuple(seeds)
     if not ids:
         raise ValueError("seeds must name at least one seed.")
-    index = np.array([require_seed(seed, plan.seed_ids) for seed in ids])
-    policies = jax.tree.map(lambda leaf: leaf[index], states.learner.policy)
+    index = np.array([require_seed(seed, spec.seed_ids) for seed in ids])
+    policies = jax.tree.map(lambda leaf: leaf[index], loaded.states.learner.policy)
 
     mesh = seed_mesh(num_seeds=len(ids))
-    agents, fixed = agents_of(seed_keys(plan.root, ids), plan.config)
+    agents, shared = batch_agents(seed_keys(spec.root, ids), spec.config)
     batch: tuple[Any, Agent] = pad_seeds((policies, agents), mesh.size)
-    played = []
+    blocks: list[Any] = []
     for number, size in enumerate(block_sizes(episodes), 1):
-        asked = Play(size, limit, greedy=not sampled, sampled=sampled)
-        play = seed_program(asked, mesh, num_batched=2)
-        # More than any update: the episodes after an update have its number.
-        greedy, drawn = play(*batch, np.int32(plan.config.num_updates + number), fixed)
-        block = drawn if sampled else greedy
-        played.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], block))
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(block, name) for block in played], axis=1)
-        for name in ("episode_return", "episode_length")
-    }
-    unfinished: Any = np.sum([block.num_unfinished for block in played], axis=0)
-    together = Evaluation(**joined, num_unfinished=unfinished)
-    failed = np.asarray(states.failed_at)[index] >= 0
-    return Played(plan, ids, updates, failed, sampled, together)
+        evaluate = EvaluateAgent(size, limit, greedy=not sampled, sampled=sampled)
+        program = program_over_seeds(evaluate, mesh, num_batched=2)
+        # Beyond the last update: an evaluation folds in the number of its update.
+        pair = program(*batch, np.int32(spec.config.num_updates + number), shared)
+        block = pair.sampled if sampled else pair.greedy
+        blocks.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], block))
+    evaluation = Evaluation(
+        episode_return=np.concatenate([block.episode_return for block in blocks], axis=1),
+        episode_length=np.concatenate([block.episode_length for block in blocks], axis=1),
+        num_unfinished=np.sum([block.num_unfinished for block in blocks], axis=0),
+    )
+    failed = np.asarray(loaded.states.failed_at)[index] >= 0
+    return RunEvaluation(spec, ids, loaded.updates, failed, sampled, evaluation)
 
 
 def block_sizes(episodes: int) -> list[int]:
-    """Episodes in blocks of about one size, of which there are two at most: each is a program."""
-    count = -(-episodes // BLOCK)
-    small, more = divmod(episodes, count)
-    return [small + 1] * more + [small] * (count - more)
+    """Split episodes into blocks of two sizes at most: each size is compiled by itself."""
+    num_blocks = -(-episodes // BLOCK)
+    size, num_larger = divmod(episodes, num_blocks)
+    return [size + 1] * num_larger + [size] * (num_blocks - num_larger)

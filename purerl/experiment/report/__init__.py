@@ -1,1 +1,1 @@
-"""Numbers and figures of runs, from arrays alone: nothing is trained, no weights are loaded."""
+"""Statistics, figures and files of finished runs: nothing is trained, no weights are loaded."""

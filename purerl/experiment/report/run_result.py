@@ -1,4 +1,4 @@
-"""What a run leaves: its states, metrics and evaluations, and what they come to."""
+"""A finished run: its states, metrics and evaluations, its summary, and the files it leaves."""
 
 import dataclasses
 from pathlib import Path
@@ -14,28 +14,27 @@ from purerl.checks import require_seed
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
 from purerl.experiment.report.statistics import (
-    NOTHING,
+    NO_INTERVAL,
     Interval,
+    drop_nan,
     fill_forward,
     iqm_interval,
-    known,
-    share_at,
+    share_solved,
 )
 from purerl.experiment.store import files
-from purerl.experiment.store.files import write_signed
+from purerl.experiment.store.files import write_checked_json
 from purerl.experiment.store.header import env_name
-from purerl.experiment.store.records import Evaluations, Records
-from purerl.networks.network import Carried
+from purerl.experiment.store.records import Evaluations, Records, result_identity
+from purerl.networks.network import Network
 from purerl.training import TrainState
 from purerl.types import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from purerl.experiment.store.records import _result_of
 
 
 class Times(NamedTuple):
-    """Wall time in seconds, of the process that has ended the run."""
+    """Wall time in seconds, of the process that finished the run."""
 
     compile: float
     run: float
@@ -46,9 +45,8 @@ class Summary(NamedTuple):
     """A run in a few numbers.
 
     `episode_return` is the IQM over seeds of each seed's mean greedy return; without an evaluation,
-    of its last return in training. It is over the seeds that have one: those that failed, and in
-    training those in which no episode has ended, are named. `solved` is the share of all seeds that
-    reach `target_return`, None without a target.
+    of its last return in training. It leaves out `failed_seeds` and `seeds_without_episode`.
+    `solved` is the share of all seeds that reach `target_return`, None without a target.
     """
 
     episode_return: Interval
@@ -61,7 +59,7 @@ class Summary(NamedTuple):
     env_steps: int
     steps_per_second: float
     num_unfinished: int
-    """Greedy episodes that ran into the time limit without an end of their own."""
+    """Greedy episodes that did not end before the time limit."""
     times: Times
 
 
@@ -69,8 +67,8 @@ class Summary(NamedTuple):
 class Run:
     """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`.
 
-    `times` and `resumed_at`, the updates after which it went on, 0 where it began, are those of the
-    process that has ended the run.
+    `times` and `resumed_at` are those of the process that finished the run: `resumed_at` is the
+    number of updates that it found, 0 where it began the run.
     """
 
     config: Config
@@ -86,9 +84,7 @@ class Run:
     @property
     def evaluation(self) -> Evaluation | None:
         """The greedy episodes after training, `[seeds, episodes]`; None where none were played."""
-        if self.evaluations is None:
-            return None
-        if self.evaluations.updates[-1] != self.config.num_updates:
+        if self.evaluations is None or self.evaluations.updates[-1] != self.config.num_updates:
             return None
         return jax.tree.map(lambda leaf: leaf[:, -1], self.evaluations.greedy)
 
@@ -97,17 +93,17 @@ class Run:
         """The ids of the seeds that stopped being finite."""
         return self._seeds(np.asarray(self.states.failed_at) >= 0)
 
-    def _seeds(self, which: ndarray, but: tuple[int, ...] = ()) -> tuple[int, ...]:
-        chosen = (seed for seed, each in zip(self.seed_ids, which, strict=True) if each)
-        return tuple(seed for seed in chosen if seed not in but)
+    def _seeds(self, mask: ndarray, excluded: tuple[int, ...] = ()) -> tuple[int, ...]:
+        pairs = zip(self.seed_ids, mask, strict=True)
+        return tuple(seed for seed, chosen in pairs if chosen and seed not in excluded)
 
-    def policy(self, seed: int) -> Carried:
-        """The trained policy of a seed id: `run.policy(3)(obs)` is a distribution over actions."""
+    def policy(self, seed: int) -> Network:
+        """The trained policy of a seed: `run.policy(3)(obs)` is a distribution over actions."""
         index = require_seed(seed, self.seed_ids)
         return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.states.learner.policy)
 
     def final_returns(self) -> Float[ndarray, " seeds"]:
-        """A return for each seed: greedy mean, or last in training; NaN where the seed failed."""
+        """A return for each seed: mean greedy, or last in training; NaN where the seed failed."""
         if self.evaluation is not None:
             returns = np.asarray(self.evaluation.episode_return).mean(axis=1)
         else:
@@ -116,59 +112,56 @@ class Run:
 
     def summary(self) -> Summary:
         """The run in a few numbers."""
-        returns = self.final_returns()
-        found = known(returns)
-        share = 1 - self.resumed_at / self.config.num_updates  # of the run, in `times.run`
+        returns, evaluation = self.final_returns(), self.evaluation
+        defined = drop_nan(returns)
+        share = 1 - self.resumed_at / self.config.num_updates  # of the updates, in `times.run`
         env_steps = self.config.env_steps * len(self.seed_ids)
         return Summary(
-            episode_return=iqm_interval(found) if found.size else NOTHING,
-            greedy=self.evaluation is not None,
-            solved=share_at(returns, self.target_return),
+            episode_return=iqm_interval(defined) if defined.size else NO_INTERVAL,
+            greedy=evaluation is not None,
+            solved=share_solved(returns, self.target_return),
             target_return=self.target_return,
             num_seeds=len(self.seed_ids),
             failed_seeds=self.failed_seeds,
             seeds_without_episode=self._seeds(np.isnan(returns), self.failed_seeds),
             env_steps=env_steps,
             steps_per_second=share * env_steps / self.times.run if share else np.nan,
-            num_unfinished=self._num_unfinished(),
+            num_unfinished=0 if evaluation is None else int(np.sum(evaluation.num_unfinished)),
             times=self.times,
         )
 
-    def _num_unfinished(self) -> int:
-        return 0 if self.evaluation is None else int(np.sum(self.evaluation.num_unfinished))
-
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw the learning curve and save it, as `learning_curve.png` in the run's directory.
+        """Draw the learning curve, and save it as `learning_curve.png` in the directory.
 
         Seeds that failed are left out, and the title counts them.
         """
         # Here: matplotlib takes a while to import, and training does not need it.
-        from purerl.experiment.report import figures as plot
+        from purerl.experiment.report import figures
 
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
-        per_record = self.config.log_every * self.config.env_steps_per_update
-        figure = plot.learning_curve(
-            np.arange(1, self.config.num_records + 1) * float(per_record),
+        steps_per_record = self.config.log_every * self.config.env_steps_per_update
+        figure = figures.learning_curve(
+            np.arange(1, self.config.num_records + 1) * float(steps_per_record),
             self.metrics.episode_return[finite],
             title=self._title(),
             target_return=self.target_return,
         )
         path = self.directory / "learning_curve.png" if path is None else Path(path)
-        plot.save_figure(figure, path)
+        figures.save_figure(figure, path)
         return figure
 
     def plot_returns(self, path: str | Path | None = None) -> "Figure":
-        """Draw a histogram of the final returns and save it, as `returns.png` in the directory."""
-        from purerl.experiment.report import figures as plot
+        """Draw a histogram of the final returns, and save it as `returns.png` in the directory."""
+        from purerl.experiment.report import figures
 
         kind = "mean greedy return" if self.evaluation is not None else "last return in training"
-        figure = plot.histogram(
+        figure = figures.histogram(
             self.final_returns(),
             title=self._title(),
             xlabel=f"{kind} of a seed",
             target_return=self.target_return,
         )
-        plot.save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
+        figures.save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
         return figure
 
     def _title(self) -> str:
@@ -179,25 +172,23 @@ class Run:
 def write_result(result: Run, records: Records) -> None:
     """Write a run's metrics, figures and summary into its directory.
 
-    The summary comes last: where it is there, the run is finished.
+    The summary is written last: where it is there, the run is finished.
     """
-    seed_ids = np.asarray(result.seed_ids)
     failed_at = np.asarray(result.states.failed_at)
-    arrays = records.arrays() | {"seed_ids": seed_ids, "failed_at": failed_at}
+    arrays = records.arrays() | {"seed_ids": np.asarray(result.seed_ids), "failed_at": failed_at}
     files.write_arrays(result.directory / files.METRICS, arrays)
     result.plot()
     result.plot_returns()
-    summary = result.summary()
-    returns = result.final_returns()
+    summary, returns = result.summary(), result.final_returns()
     seeds = [
         {"seed": seed, "episode_return": float(value), "failed_at": int(failed)}
         for seed, value, failed in zip(result.seed_ids, returns, failed_at, strict=True)
     ]
-    told = summary._asdict() | {
+    contents = summary._asdict() | {
         "episode_return": summary.episode_return._asdict(),
         "times": summary.times._asdict(),
         "seeds": seeds,
         "resumed_at": result.resumed_at,
-        **_result_of(result.config),
+        **result_identity(result.config),
     }
-    write_signed(result.directory / files.SUMMARY, told)
+    write_checked_json(result.directory / files.SUMMARY, contents)

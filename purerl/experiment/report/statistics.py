@@ -1,54 +1,54 @@
-"""Honest numbers over seeds: interquartile means, means and medians with bootstrap intervals."""
+"""Statistics over seeds: interquartile means, means and medians, with bootstrap intervals."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # it imports scipy.stats, half a second, where that is first used
+import scipy  # scipy.stats takes half a second to import: scipy does so at its first use
 from jaxtyping import Float
 from numpy import ndarray
 
-RESAMPLED = 1024  # seeds of a curve: it is an interval at each of its points
-BATCH = 2**22  # numbers that are resampled at once: 32 MB
+RESAMPLED = 1024  # seeds of a curve, at most: every point of it is bootstrapped
+BATCH = 2**22  # numbers resampled at once: 32 MB
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95% interval; the bounds are NaN where there is one seed alone."""
+    """An estimate and its 95% interval; the bounds are NaN for a single seed."""
 
     value: Float[ndarray, "*points"]
     low: Float[ndarray, "*points"]
     high: Float[ndarray, "*points"]
 
 
-NOTHING = Interval(*[np.array(np.nan)] * 3)
+NO_INTERVAL = Interval(*[np.array(np.nan)] * 3)
 
 
-class OverSeeds(NamedTuple):
-    """The three figures of a return over seeds."""
+class ReturnStatistics(NamedTuple):
+    """Three statistics of the return over seeds."""
 
     iqm: Interval
     mean: Interval
     median: Interval
 
 
-def over_seeds(returns: Float[ndarray, " seeds"]) -> OverSeeds:
-    """The figures of the seeds that have a return."""
-    scores = known(returns)[:, None]
-    return OverSeeds(*(score_interval(scores, each) for each in (iqm, np.mean, np.median)))
+def return_statistics(returns: Float[ndarray, " seeds"]) -> ReturnStatistics:
+    """The statistics over the seeds that have a return."""
+    scores = drop_nan(returns)[:, None]
+    return ReturnStatistics(*(score_interval(scores, f) for f in (iqm, np.mean, np.median)))
 
 
-def known(returns: Float[ndarray, " seeds"]) -> Float[ndarray, " known"]:
-    """The returns of the seeds that have one; it is NaN for the others."""
+def drop_nan(returns: Float[ndarray, " seeds"]) -> Float[ndarray, " defined"]:
+    """The returns of the seeds that have one: without NaN."""
     return returns[~np.isnan(returns)]
 
 
-def share_at(returns: Float[ndarray, " seeds"], target: float | None) -> float | None:
-    """The share of all seeds that reach a return; None without one."""
+def share_solved(returns: Float[ndarray, " seeds"], target: float | None) -> float | None:
+    """The share of all seeds whose return reaches the target; None without a target."""
     return None if target is None else float(np.mean(returns >= target))
 
 
 def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
-    """The interquartile mean over an axis, that of seeds: the mean of the middle half.
+    """The interquartile mean over an axis: the mean of the middle half.
 
     Agarwal et al. (2021), arXiv:2108.13264.
     """
@@ -56,9 +56,9 @@ def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
 
 
 def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -> Interval:
-    """The IQM over seeds with its 95% percentile bootstrap interval, seeds resampled whole.
+    """The IQM over seeds with its 95% percentile bootstrap interval.
 
-    The resampling is seeded: equal data give equal intervals.
+    Whole seeds are resampled, in the same way each time: equal data give equal intervals.
     """
     return interval((x,), iqm, resamples=resamples)
 
@@ -66,18 +66,16 @@ def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -
 def curve_interval(curves: Float[ndarray, "seeds points"], *, resamples: int = 2000) -> Interval:
     """The IQM over seeds with its 95% interval at every point of a curve.
 
-    It is `iqm_interval` of up to `RESAMPLED` seeds. Of more, so many are drawn and resampled, and
-    their interval around their IQM is narrowed by `√(RESAMPLED / seeds)`, around that of all.
+    Up to `RESAMPLED` seeds it is `iqm_interval`. Of more, a sample of so many is resampled. Its
+    interval is narrowed by `√(RESAMPLED / seeds)`, and moved to the IQM of all seeds.
     """
     num_seeds = len(curves)
     if num_seeds <= RESAMPLED:
         return iqm_interval(curves, resamples=resamples)
-    drawn = np.random.default_rng(0).choice(num_seeds, RESAMPLED, replace=False)
-    part, value = iqm_interval(curves[drawn], resamples=resamples), iqm(curves)
-    low, high = (
-        value + (bound - part.value) * np.sqrt(RESAMPLED / num_seeds)
-        for bound in (part.low, part.high)
-    )
+    indices = np.random.default_rng(0).choice(num_seeds, RESAMPLED, replace=False)
+    sample, value = iqm_interval(curves[indices], resamples=resamples), iqm(curves)
+    scale = np.sqrt(RESAMPLED / num_seeds)
+    low, high = (value + (bound - sample.value) * scale for bound in (sample.low, sample.high))
     return Interval(value, low, high)
 
 
@@ -89,10 +87,10 @@ def score_interval(
 ) -> Interval:
     """A statistic of all scores with its stratified bootstrap interval.
 
-    The seeds of each task are resampled by themselves, so that every task keeps its weight.
+    Each task's seeds are resampled separately, so that every task keeps its weight.
     Agarwal et al. (2021), arXiv:2108.13264.
 
-    **Arguments:** `statistic` is `iqm`, `np.mean` or `np.median`, or any that takes an `axis`.
+    **Arguments:** `statistic` is `iqm`, `np.mean` or `np.median`, or any function with an `axis`.
     """
     return interval(tuple(scores.T), statistic, resamples=resamples)
 
@@ -103,12 +101,12 @@ def interval(
     *,
     resamples: int = 2000,
 ) -> Interval:
-    """A statistic of several samples joined, each resampled by itself over its first axis."""
+    """A statistic of several samples together, each resampled separately over its first axis."""
 
-    def joined(*parts: ndarray, axis: int = 0) -> Any:
+    def statistic_of_all(*parts: ndarray, axis: int = 0) -> Any:
         return statistic(parts[0] if len(parts) == 1 else np.concatenate(parts, axis), axis=axis)
 
-    return _bootstrapped(samples, joined, resamples)
+    return _bootstrapped(samples, statistic_of_all, resamples)
 
 
 def probability_of_improvement(
@@ -122,12 +120,12 @@ def probability_of_improvement(
     num_tasks = x.shape[1]
 
     def chance(*parts: ndarray, axis: int = 0) -> Any:
-        each = []
+        chances = []
         for ours, theirs in zip(parts[:num_tasks], parts[num_tasks:], strict=True):
             ours, theirs = np.moveaxis(ours, axis, -1), np.moveaxis(theirs, axis, -1)
             count = scipy.stats.mannwhitneyu(ours, theirs, axis=-1, method="asymptotic").statistic
-            each.append(count / (ours.shape[-1] * theirs.shape[-1]))
-        return np.mean(each, axis=0)
+            chances.append(count / (ours.shape[-1] * theirs.shape[-1]))
+        return np.mean(chances, axis=0)
 
     return _bootstrapped((*x.T, *y.T), chance, resamples)
 
@@ -137,8 +135,8 @@ def _bootstrapped(
 ) -> Interval:
     value = np.asarray(statistic(*samples, axis=0))
     if min(len(sample) for sample in samples) < 2:
-        nothing = np.full_like(value, np.nan)
-        return Interval(value, nothing, nothing)
+        nan = np.full_like(value, np.nan)
+        return Interval(value, nan, nan)
     bounds = scipy.stats.bootstrap(
         samples,
         statistic,
@@ -153,6 +151,6 @@ def _bootstrapped(
 
 
 def fill_forward(x: Float[ndarray, "seeds records"]) -> Float[ndarray, "seeds records"]:
-    """Replace each NaN by the last number before it in its row; leading NaN stay."""
+    """Replace each NaN by the last number before it in its row; a NaN at the start stays."""
     index = np.where(np.isnan(x), 0, np.arange(x.shape[1]))
     return np.take_along_axis(x, np.maximum.accumulate(index, axis=1), axis=1)

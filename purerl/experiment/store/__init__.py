@@ -1,4 +1,4 @@
-"""What a run directory holds: written whole, and checked when it is read.
+"""The files of a run directory: written whole, and checked when they are read.
 
 It imports and executes nothing that a file names, and prints nothing.
 """

@@ -1,7 +1,6 @@
 """Checkpoints of a run, written in the background while it trains.
 
-With several processes each writes its share of the states, which orbax brings together; the first
-writes the rest, and last the manifest.
+Each process writes its share of the states with orbax. The main process writes the rest.
 """
 
 import contextlib
@@ -13,157 +12,162 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.experiment.hosts.processes import is_first, is_loss, on_first, several
-from purerl.experiment.hosts.stopping import LostError, RunError
+from purerl.experiment.hosts.processes import (
+    is_lost_process,
+    is_main_process,
+    is_multi_process,
+    on_main_process,
+)
+from purerl.experiment.hosts.stopping import LostProcessError, RunError
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     CHECKPOINTS,
     MANIFEST,
     RECORDS,
+    Snapshot,
     files_of,
-    newest,
+    latest,
     read_manifest,
 )
-from purerl.experiment.store.files import sha256, write_signed
-from purerl.experiment.store.orbax import _quiet, orbax, plain
+from purerl.experiment.store.files import sha256, write_checked_json
+from purerl.experiment.store.orbax import import_orbax, quiet_orbax, to_saveable
 from purerl.experiment.store.records import Records
 
 
-class Checkpoints:
-    """Saves the states of a run and what it has recorded, in the background.
+class CheckpointWriter:
+    """Saves the states and the records of a run in the background.
 
-    **Arguments:** `keep` checkpoints are kept, the newest; at least 2, so that one is whole while
-    another is written.
+    **Arguments:** the newest `keep` checkpoints are kept, at least 2: one is whole while another is
+    written.
     """
 
     def __init__(self, directory: Path, header: dict[str, Any], start: int, *, keep: int = 2):
         self.directory = directory
         self.header = header
-        self.last = start
+        self.last_updates = start
         self.keep = keep
         self._segments = read_manifest(directory, start)["records"] if start else {}
         self._manager: Any = None
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def save(self, updates: int, states: PyTree, records: Records) -> None:
-        """Save the states after so many updates, and what was recorded since the last time.
-
-        Returns when the states are copied; they are written meanwhile.
+    def save(self, snapshot: Snapshot) -> None:
+        """Copy a snapshot, and write it in the background, with the records that are new.
 
         **Raises:** `RunError` where the checkpoint before this could not be written.
         """
-        if updates == self.last:
+        updates = snapshot.updates
+        if updates == self.last_updates:
             return
         self.wait()
-        name = f"{RECORDS}/{self.last:09d}-{updates:09d}.npz"
-        write = (updates, plain(states), name, records.unsaved())
-        self.last = updates
-        if several():  # what is on the devices is copied before these go on
+        name = f"{RECORDS}/{self.last_updates:09d}-{updates:09d}.npz"
+        states, records = to_saveable(snapshot.states), snapshot.records.take_unsaved()
+        self.last_updates = updates
+        if is_multi_process():  # copy the states before training changes them on the devices
             try:
-                self._begin_states(*write[:2])
+                self._begin_states(updates, states)
             except Exception as error:
                 raise self._failed(updates, error) from error
-        self._writing = self._writer.submit(self._write, *write)
+        self._writing = self._writer.submit(self._write, updates, states, name, records)
 
     def add(self, records: Records) -> None:
-        """Add to the last checkpoint what was recorded since.
+        """Add the records that are new to the last checkpoint.
 
-        **Raises:** `RunError` where it could not be written.
+        **Raises:** `RunError` where they could not be written.
         """
         self.wait()
-        on_first(self._add, records)
+        on_main_process(self._add, records)
 
     def _add(self, records: Records) -> None:
-        name = f"{RECORDS}/{self.last:09d}-{self.last:09d}.npz"
+        name = f"{RECORDS}/{self.last_updates:09d}-{self.last_updates:09d}.npz"
         try:
-            segments = self._write_records(name, records.unsaved())
-            manifest = read_manifest(self.directory, self.last)
+            segments = self._write_records(name, records.take_unsaved())
+            manifest = read_manifest(self.directory, self.last_updates)
             manifest |= {"records": segments, "header": self.header}
-            write_signed(self.directory / CHECKPOINTS / str(self.last) / MANIFEST, manifest)
+            folder = self.directory / CHECKPOINTS / str(self.last_updates)
+            write_checked_json(folder / MANIFEST, manifest)
         except Exception as error:
-            raise self._failed(self.last, error) from error
+            raise self._failed(self.last_updates, error) from error
 
     def wait(self) -> None:
-        """Wait for what is being written.
+        """Wait for the checkpoint that is being written.
 
-        **Raises:** `RunError` where it could not be.
+        **Raises:** `RunError` where it could not be written.
         """
         if self._writing is None:
             return
         try:
             self._writing.result()
         except Exception as error:
-            raise self._failed(self.last, error) from error
+            raise self._failed(self.last_updates, error) from error
 
     def close(self) -> None:
-        """Wait for what is being written, and let go."""
+        """Wait for the checkpoint that is being written, and end the writer."""
         try:
             self.wait()
         finally:
             self._writer.shutdown()
             if self._manager is not None:
-                # Of a failed save, which `wait` has told.
-                with contextlib.suppress(Exception), _quiet():
+                # It raises the error of a failed save again.
+                with contextlib.suppress(Exception), quiet_orbax():
                     self._manager.close()
 
     def _write(
-        self, updates: int, states: PyTree, name: str, recorded: dict[str, np.ndarray]
+        self, updates: int, states: PyTree, name: str, records: dict[str, np.ndarray]
     ) -> None:
-        """Write records, then states, then the manifest: with that the checkpoint counts."""
-        segments = self._write_records(name, recorded) if is_first() else {}
-        with _quiet():
-            if not several():
+        """Write records, states, and last the manifest, with which the checkpoint counts."""
+        segments = self._write_records(name, records) if is_main_process() else {}
+        with quiet_orbax():
+            if not is_multi_process():
                 self._begin_states(updates, states)
             self._manager.wait_until_finished()
-        if not is_first():
+        if not is_main_process():
             return
-        step = self.directory / CHECKPOINTS / str(updates)
+        folder = self.directory / CHECKPOINTS / str(updates)
         manifest = {
             "updates": updates,
             "header": self.header,
             "records": segments,
-            "files": {each: sha256(step / each) for each in files_of(step)},
+            "files": {path: sha256(folder / path) for path in files_of(folder)},
         }
-        write_signed(step / MANIFEST, manifest)
+        write_checked_json(folder / MANIFEST, manifest)
 
-    def _write_records(self, name: str, recorded: dict[str, np.ndarray]) -> dict[str, str]:
-        """Write a segment of records, and return the hashes of all."""
+    def _write_records(self, name: str, records: dict[str, np.ndarray]) -> dict[str, str]:
+        """Write a segment of records, and return the hashes of all segments."""
         path = self.directory / name
         path.parent.mkdir(exist_ok=True)
-        files.write_arrays(path, recorded)
+        files.write_arrays(path, records)
         self._segments = {**self._segments, name: sha256(path)}
         return self._segments
 
     def _begin_states(self, updates: int, states: PyTree) -> None:
-        ocp = orbax()
+        ocp = import_orbax()
         if self._manager is None:
             checkpoints = (self.directory / CHECKPOINTS).absolute()
             self._manager = ocp.CheckpointManager(checkpoints, options=self._options(checkpoints))
         self._manager.save(updates, args=ocp.args.StandardSave(states))
 
     def _options(self, checkpoints: Path) -> Any:
-        ocp = orbax()
+        ocp = import_orbax()
         keep = {"max_to_keep": self.keep, "cleanup_tmp_directories": True}
-        if not several():
+        if not is_multi_process():
             return ocp.CheckpointManagerOptions(**keep)
-        on_first(lambda: checkpoints.mkdir(exist_ok=True))
-        # With the processes named, they wait for each other through jax's coordination service, and
-        # not in a collective, which would meet those of training from another thread.
-        everybody = ocp.options.MultiprocessingOptions(
-            active_processes=set(range(jax.process_count()))
-        )
-        return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=everybody)
+        on_main_process(lambda: checkpoints.mkdir(exist_ok=True))
+        # With named processes, orbax waits through jax's coordination service and not in a
+        # collective, which would collide with those of training.
+        active = set(range(jax.process_count()))
+        processes = ocp.options.MultiprocessingOptions(active_processes=active)
+        return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=processes)
 
     def _failed(self, updates: int, error: Exception) -> RunError:
-        full = files.is_full(error)
-        if not full and is_loss(error):
-            return LostError("another process has died")
-        reason = "the disk is full" if full else (str(error).splitlines() or [repr(error)])[0]
-        last = newest(self.directory, warn=False)
+        is_full = files.is_disk_full(error)
+        if not is_full and is_lost_process(error):
+            return LostProcessError("another process has died")
+        reason = "the disk is full" if is_full else (str(error).splitlines() or [repr(error)])[0]
+        last = latest(self.directory, warn=False)
         kept = "there is none before it" if last is None else f"that of update {last} stands"
-        then = "make room and go on" if full else "go on"
+        action = "make room and go on" if is_full else "go on"
         return RunError(
             f"the checkpoint of update {updates} could not be written: {reason}; {kept}. "
-            f"To {then}: purerl resume {self.directory}"
+            f"To {action}: purerl resume {self.directory}"
         )

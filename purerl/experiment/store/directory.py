@@ -1,7 +1,4 @@
-"""The directory of a run: claimed, made room in, and given the result.
-
-With several processes the first does it, and all hear of what goes wrong.
-"""
+"""The directory of a run: chosen, locked, marked with its header, cleared of later files."""
 
 import contextlib
 import fcntl
@@ -11,88 +8,152 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from purerl.config.config import Config
-from purerl.experiment.hosts.processes import is_first, on_first
+from purerl.experiment.hosts.processes import is_main_process, on_main_process
 from purerl.experiment.store import files
-from purerl.experiment.store.checkpoints import discard_after, has_checkpoints, header_of, newest
-from purerl.experiment.store.files import DamagedError, read_signed, write_signed, written
-from purerl.experiment.store.header import (
-    as_json,
-    differences,
-    env_name,
-    find_header,
-    list_differences,
+from purerl.experiment.store.checkpoints import (
+    discard_after,
+    has_checkpoints,
+    latest,
+    read_manifest,
 )
-from purerl.experiment.store.spec import RunPlan
+from purerl.experiment.store.files import (
+    CorruptFileError,
+    explaining_write_errors,
+    read_checked_json,
+    write_checked_json,
+)
+from purerl.experiment.store.header import diff, env_name, find_header, format_diff, through_json
+from purerl.experiment.store.spec import RunSpec
 
 LOCK = ".lock"
-PATIENCE = 0.1  # seconds in which whoever looks at a lock has let go of it
+LOCK_TIMEOUT = 0.1  # seconds, by which `is_in_use` has released a lock
 
 
-def choose_directory(plan: RunPlan, directory: str | Path | None) -> str:
-    """Where a run goes: where it is asked to, if no other is there."""
-    header = plan.header()
-    chosen = default_directory(plan.config, header) if directory is None else Path(directory)
+def choose_directory(spec: RunSpec, directory: str | Path | None) -> str:
+    """The directory of a run, `default_directory` if none is given; refuse that of another run."""
+    header = spec.header()
+    chosen = default_directory(spec.config, header) if directory is None else Path(directory)
     require_same_run(chosen, header)
     return str(chosen)
 
 
-def require_unsaved(directory: Path, config: Config) -> None:
-    """Refuse a directory with something of this run in it, which is not lost unasked."""
+def default_directory(config: Config, header: dict[str, Any], suffix: str = "") -> Path:
+    """`runs/ENV-ALGORITHM`, numbered from 2 on where another or a finished run is there."""
+    name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
+    directory, number = Path("runs") / name, 1
+    while True:
+        other = find_header(directory)
+        if other is None or (is_same_run(other, header) and not is_finished(directory, header)):
+            return directory
+        number += 1
+        directory = Path("runs") / f"{name}-{number}"
+
+
+def require_same_run(directory: Path, header: dict[str, Any]) -> None:
+    """Raise a `ValueError` where a directory holds another run."""
+    other = find_header(directory)
+    if other is None or is_same_run(other, header):
+        return
+    problem = f"directory = {str(directory)!r} holds another run"
+    if not other:
+        raise ValueError(f"{problem}, whose {files.HEADER} is damaged; name another directory.")
+    names, header = ("kind", "root", "seeds", "config"), through_json(header)
+    differences = diff(
+        {name: other.get(name) for name in names}, {name: header.get(name) for name in names}
+    )
+    difference = format_diff(differences) or "the code of its functions"
+    raise ValueError(f"{problem}, which differs: {difference}; name another directory.")
+
+
+def is_same_run(header: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two headers have equal configs, roots and seeds."""
+    return all(header.get(name) == other.get(name) for name in ("fingerprint", "root", "seeds"))
+
+
+def is_finished(directory: Path, header: dict[str, Any]) -> bool:
+    """Whether a directory holds the result of a run, or of a sweep that trained to its end."""
+    if header["kind"] == "run":
+        return (directory / files.SUMMARY).exists()
+    try:
+        result = json.loads((directory / files.SWEEP).read_text())
+    except (OSError, ValueError):
+        return False
+    return result.get("updates") == header["config"]["num_updates"]
+
+
+def require_unused(directory: Path, config: Config) -> None:
+    """Refuse a directory with a result or checkpoints: they would be lost."""
     if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
-        updates = newest(directory, warn=False)
+        updates = latest(directory, warn=False)
         finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
-        where = "" if updates is None else f" at update {updates} of {config.num_updates}"
-        stands = "is finished" if finished else f"has stopped{where}"
-        does = "loads it" if finished else "goes on"
+        position = "" if updates is None else f" at update {updates} of {config.num_updates}"
+        status = "is finished" if finished else f"has stopped{position}"
+        effect = "loads it" if finished else "goes on"
         raise ValueError(
-            f"the run in {directory} {stands}; purerl resume {directory} {does}; remove the "
+            f"the run in {directory} {status}; purerl resume {directory} {effect}; remove the "
             f"directory to train anew."
         )
 
 
 @contextlib.contextmanager
-def header_written(plan: RunPlan, directory: Path) -> Iterator[None]:
-    """Write the header as it has been decided; where that is refused, put back what was there."""
+def header_in_place(spec: RunSpec, directory: Path) -> Iterator[None]:
+    """Write the header; after a `ValueError` inside, put back the file of before."""
     path = directory / files.HEADER
-    before: list[bytes] = []  # of the first process alone
+    before: list[bytes] = []  # empty but in the main process
 
     def write() -> None:
         if path.exists():
             before.append(path.read_bytes())
-        write_header(plan, directory)
+        write_header(spec, directory)
 
-    on_first(write)
+    on_main_process(write)
     try:
         yield
     except ValueError:
-        if is_first() and before:
-            files.write_whole(path, lambda file: file.writelines(before))
-        elif is_first():
+        if is_main_process() and before:
+            files.write_atomically(path, lambda file: file.writelines(before))
+        elif is_main_process():
             path.unlink()
         raise
 
 
-def write_header(plan: RunPlan, directory: Path) -> None:
-    """Write the header of a run as it has been decided."""
-    with written(f"{directory} cannot be written"):
-        write_signed(directory / files.HEADER, plan.header())
+def write_header(spec: RunSpec, directory: Path) -> None:
+    with explaining_write_errors(f"{directory} cannot be written"):
+        write_checked_json(directory / files.HEADER, spec.header())
 
 
-def make_room(plan: RunPlan, directory: Path, start: int) -> None:
-    """Write the header as it has been decided, and remove what comes after the start."""
-    write_header(plan, directory)
-    with written(f"{directory} cannot be written"):
-        for name in (files.SUMMARY, files.METRICS):  # that of a shorter run is not this one's
+def read_header(directory: Path, start: int) -> dict[str, Any]:
+    """Read the header, or where it is damaged the copy in the checkpoint of update `start`."""
+    path = directory / files.HEADER
+    try:
+        return read_checked_json(path)
+    except (FileNotFoundError, CorruptFileError) as error:
+        if not start:
+            raise ValueError(
+                f"{path} is damaged, and there is no checkpoint to take it from: nothing can be "
+                f"restored; remove {directory}, or name another directory."
+            ) from error
+        warnings.warn(
+            f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
+            stacklevel=3,
+        )
+        return read_manifest(directory, start)["header"]
+
+
+def prepare_directory(spec: RunSpec, directory: Path, start: int) -> None:
+    """Write the header, and remove results and what comes after update `start`."""
+    write_header(spec, directory)
+    with explaining_write_errors(f"{directory} cannot be written"):
+        for name in (files.SUMMARY, files.METRICS):  # of a shorter run
             (directory / name).unlink(missing_ok=True)
         discard_after(directory, start)
 
 
 class Lock:
-    """Holds a run directory until the `with` ends, or the process, however it ends.
+    """Holds a run directory until the `with` or the process ends.
 
     **Raises:** `ValueError` where another process holds it, or nothing can be written there.
     """
@@ -114,106 +175,37 @@ class Lock:
             self._lock()
         except OSError as error:
             os.close(self._file)
-            named = f"directory = {str(self.directory)!r}"
+            name = f"directory = {str(self.directory)!r}"
             if isinstance(error, BlockingIOError):
                 raise ValueError(
-                    f"{named} is in use by another run; wait for it, or name another directory."
+                    f"{name} is in use by another run; wait for it, or name another directory."
                 ) from None
-            raise ValueError(
-                f"{named} cannot be locked: {error.strerror}; name another."
-            ) from error
+            message = f"{name} cannot be locked: {error.strerror}; name another."
+            raise ValueError(message) from error
         return self
 
     def _lock(self) -> None:
-        """Lock the file, which `in_use` may hold for a moment."""
-        until = time.monotonic() + PATIENCE
+        """Lock the file; wait for `is_in_use`, which may hold it for a moment."""
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise
-            time.sleep(PATIENCE / 20)
+            time.sleep(LOCK_TIMEOUT / 20)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        os.close(self._file)  # which frees the lock
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._file)  # this frees the lock
 
 
-def in_use(directory: Path) -> bool:
-    """Whether a process is at work on a run."""
+def is_in_use(directory: Path) -> bool:
+    """Whether a process works on a run."""
     try:
         with open(directory / LOCK, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        pass  # it has no lock file, or none that can be read
+        pass  # no lock file that can be read
     return False
-
-
-def read_header(directory: Path, start: int) -> dict[str, Any]:
-    """The header, or where it is damaged the copy that the checkpoint of update `start` has."""
-    path = directory / files.HEADER
-    try:
-        return read_signed(path)
-    except (FileNotFoundError, DamagedError) as error:
-        if not start:
-            raise ValueError(
-                f"{path} is damaged, and there is no checkpoint to take it from: nothing can be "
-                f"restored; remove {directory}, or name another directory."
-            ) from error
-        warnings.warn(
-            f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
-            stacklevel=3,
-        )
-        return header_of(directory, start)
-
-
-def same_run(header: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two headers are of the same agents: equal config, root and seeds."""
-    return all(header.get(name) == other.get(name) for name in ("fingerprint", "root", "seeds"))
-
-
-def default_directory(config: Config, header: dict[str, Any], suffix: str = "") -> Path:
-    """`runs/ENV-ALGORITHM`, numbered from 2 on where another run or a finished one is there."""
-    name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
-    number = 1
-    while True:
-        directory = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        found = find_header(directory)
-        if found is None or (same_run(found, header) and not is_finished(directory, header)):
-            return directory
-        number += 1
-
-
-def is_finished(directory: Path, header: dict[str, Any]) -> bool:
-    """Whether a directory holds the result of a run, or of a sweep that no signal has stopped."""
-    if header["kind"] == "run":
-        return (directory / files.SUMMARY).exists()
-    try:
-        swept = json.loads((directory / files.SWEEP).read_text())
-    except (OSError, ValueError):
-        return False
-    return swept.get("updates") == header["config"]["num_updates"]
-
-
-def require_same_run(directory: Path, header: dict[str, Any]) -> None:
-    """Refuse a directory that holds another run.
-
-    **Raises:** `ValueError` where it does.
-    """
-    found = find_header(directory)
-    if found is None or same_run(found, header):
-        return
-    named = f"directory = {str(directory)!r} holds another run"
-    if not found:
-        raise ValueError(f"{named}, whose {files.HEADER} is damaged; name another directory.")
-    parts = ("kind", "root", "seeds", "config")
-    before, now = ({name: each.get(name) for name in parts} for each in (found, as_json(header)))
-    told = list_differences(differences(before, now)) or "the code of its functions"
-    raise ValueError(f"{named}, which differs: {told}; name another directory.")

@@ -1,4 +1,8 @@
-"""A setting as JSON, and the fingerprint that tells two configs apart."""
+"""A setting as JSON, and the fingerprint that tells two configs apart.
+
+The user's own functions are described by their parsed source, which is the same in every file and
+in every version of Python.
+"""
 
 import ast
 import dataclasses
@@ -18,19 +22,19 @@ import numpy as np
 from purerl.config.config import Config
 from purerl.training import init
 
-# Functions and classes of these are told by name: their versions stand in a run's header.
-PACKAGES = ("purerl", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")
+# Functions and classes of these are described by name: a run's header has their versions.
+NAMED_PACKAGES = ("purerl", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")
 
 
 def fingerprint(config: Config, setting: Config | None = None) -> str:
-    """A hash of a config: its settings, the code a user brought, and the shapes of its state.
+    """Hash a config: its settings, the user's code, and the shapes of its state.
 
-    Of a sweep's config, `setting` is one of the settings, whose state it is.
+    For a sweep's config, the state is that of `setting`, one of its settings.
     """
-    return digest([describe(config), shapes(config if setting is None else setting)])
+    return short_hash([describe(config), state_shapes(config if setting is None else setting)])
 
 
-def shapes(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:
+def state_shapes(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:
     """Name, dtype and shape of every array of a config's state."""
     state = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), config)
     return [
@@ -40,18 +44,17 @@ def shapes(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:
 
 
 def describe(value: Any) -> Any:
-    """A setting as JSON: numbers as they are, values by fields, functions by name and code.
+    """Describe a setting as JSON: values by their fields, functions by name and code.
 
-    The code of a user's own function or class takes in what it refers to: closure, defaults, and
-    the globals that it names, their code too. It is compared as it is written, but for comments and
-    layout: bytecode is another in each Python, and stands for what has no source. Equal settings
-    have equal descriptions, in another process too.
+    The code of a user's own function or class is its source without comments and layout, or its
+    bytecode where it has none. Its closure, defaults and globals are described too. Equal settings
+    have equal descriptions in every process.
     """
     return _describe(value, (), set())
 
 
-def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
-    """`within` are the objects around this one, `told` the functions and classes told already."""
+def _describe(value: Any, enclosing: tuple[int, ...], described: set[str]) -> Any:
+    """`enclosing` are the ids of the objects around this one; `described`, those seen so far."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -60,17 +63,17 @@ def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
         return value.hex()
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _describe_array(value)
-    if id(value) in within:
+    if id(value) in enclosing:
         return "itself"
-    inner = functools.partial(_describe, within=(*within, id(value)), told=told)
+    inner = functools.partial(_describe, enclosing=(*enclosing, id(value)), described=described)
     if isinstance(value, dict):
-        return {str(key): inner(each) for key, each in value.items()}
+        return {str(key): inner(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted((inner(each) for each in value), key=repr)
+        return sorted((inner(item) for item in value), key=repr)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {"type": _name(type(value)), **inner(value._asdict())}  # pyright: ignore
     if isinstance(value, list | tuple):
-        return [inner(each) for each in value]
+        return [inner(item) for item in value]
     if isinstance(value, functools.partial):
         return {"partial": inner(value.func), "args": inner([*value.args, value.keywords])}
     if isinstance(value, types.MethodType):
@@ -81,13 +84,12 @@ def _describe(value: Any, within: tuple[int, ...], told: set[str]) -> Any:
         return _code(value, inner)
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         name = _name(value)
-        is_told, is_known = f"{name} {id(value)}" in told, _is_known(value)
-        told.add(f"{name} {id(value)}")
-        if is_told or is_known:
+        if f"{name} {id(value)}" in described or _is_known(value):
             return name
+        described.add(f"{name} {id(value)}")
         code = _class_code if isinstance(value, type) else _function_code
-        return {"name": name, "code": digest(code(value, inner))}
-    return {"type": inner(type(value)), **{name: inner(each) for name, each in _fields(value)}}
+        return {"name": name, "code": short_hash(code(value, inner))}
+    return {"type": inner(type(value)), **{name: inner(field) for name, field in _fields(value)}}
 
 
 def _describe_array(value: Any) -> Any:
@@ -100,27 +102,26 @@ def _describe_array(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """A number as JSON has them: infinities and NaN by name."""
+    """A number for JSON: infinities and NaN by name."""
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _class_code(value: type, inner: Callable[[Any], Any]) -> Any:
-    """What a class and its own bases define, but for what Python and decorators generate."""
-    own = [each for each in value.__mro__ if not _is_known(each)]
+    """What a class and the user's bases define, without what Python and decorators generate."""
     return [
         {
             name: inner(_plain(member))
-            for name, member in vars(each).items()
-            if _is_written(name, member, each)
+            for name, member in vars(owner).items()
+            if _is_written(name, member, owner)
         }
-        for each in own
+        for owner in value.__mro__
+        if not _is_known(owner)
     ]
 
 
 def _is_written(name: str, member: Any, owner: type) -> bool:
     if isinstance(member, types.FunctionType | staticmethod | classmethod):
-        # Not what a decorator has generated.
-        return _plain(member).__module__ == owner.__module__
+        return _plain(member).__module__ == owner.__module__  # not generated by a decorator
     if isinstance(member, types.GetSetDescriptorType | types.MemberDescriptorType):
         return False
     return not name.startswith("_")
@@ -137,24 +138,23 @@ def _function_code(value: Any, inner: Callable[[Any], Any]) -> Any:
     code = getattr(function, "__code__", None)
     if code is None:
         return None
-    source = find_source(function)  # lists and strings: described again, they would be the same
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    found = _names(code) & {*function.__globals__}
-    named = {name: function.__globals__[name] for name in sorted(found)}
-    around = (cells, function.__defaults__, function.__kwdefaults__, named)
-    return [source or inner(code), *(inner(each) for each in around)]
+    names = _names(code) & {*function.__globals__}
+    used_globals = {name: function.__globals__[name] for name in sorted(names)}
+    context = (cells, function.__defaults__, function.__kwdefaults__, used_globals)
+    return [parsed_source(function) or inner(code), *(inner(part) for part in context)]
 
 
 def _names(code: types.CodeType) -> set[str]:
-    inside = (_names(each) for each in code.co_consts if isinstance(each, types.CodeType))
-    return {*code.co_names}.union(*inside)
+    nested = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))
+    return {*code.co_names}.union(*nested)
 
 
 def _code(code: types.CodeType, inner: Callable[[Any], Any]) -> Any:
-    """The bytecode of a function without a source, for the Python that has compiled it alone."""
+    """The bytecode of a function without a source; each version of Python has its own."""
     constants = [
-        repr(each) if isinstance(each, complex | types.EllipsisType) else inner(each)
-        for each in code.co_consts
+        repr(const) if isinstance(const, complex | types.EllipsisType) else inner(const)
+        for const in code.co_consts
     ]
     return [code.co_code.hex(), list(code.co_names), constants]
 
@@ -163,7 +163,7 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
     else:
-        slots = [slot for each in type(value).__mro__ for slot in getattr(each, "__slots__", ())]
+        slots = [slot for base in type(value).__mro__ for slot in getattr(base, "__slots__", ())]
         names = [*getattr(value, "__dict__", {}), *slots]
     return ((name, getattr(value, name)) for name in names if hasattr(value, name))
 
@@ -171,30 +171,30 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
 def _is_known(value: Any) -> bool:
     module = getattr(value, "__module__", None) or ""
     package = module.partition(".")[0]
-    return package in PACKAGES or package in sys.stdlib_module_names
+    return package in NAMED_PACKAGES or package in sys.stdlib_module_names
 
 
 def _name(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}"
 
 
-def digest(value: Any) -> str:
-    """A short hash of what JSON can say."""
+def short_hash(value: Any) -> str:
+    """A short hash of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def find_source(function: types.FunctionType) -> Any:
-    """What a function says, as nested lists, without comments or layout; None without a source."""
+def parsed_source(function: types.FunctionType) -> Any:
+    """The syntax tree of a function as nested lists; None without a source."""
     code = function.__code__
     try:
         lines, _ = inspect.findsource(function)
         nodes = _functions("".join(lines))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
-    found = [node for node in nodes if _is_of(node, code)]
-    if len(found) > 1:  # lambdas of one line, which may lie within each other
-        found = sorted((node for node in found if _spans(node.body, code)), key=_begin)[-1:]
-    return _syntax_as_lists(found[0]) if found else None
+    matching = [node for node in nodes if _is_of(node, code)]
+    if len(matching) > 1:  # lambdas on one line, perhaps nested: the innermost begins last
+        matching = sorted((node for node in matching if _spans(node.body, code)), key=_begin)[-1:]
+    return _syntax_as_lists(matching[0]) if matching else None
 
 
 @functools.lru_cache(maxsize=8)
@@ -204,18 +204,20 @@ def _functions(text: str) -> list[Any]:
 
 
 def _is_of(node: Any, code: types.CodeType) -> bool:
-    """Whether code of this name begins where a function does: with the first of its decorators."""
+    """Whether code has the name of a function and begins at its first decorator, as it does."""
     name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
     first = [*getattr(node, "decorator_list", ()), node][0]
     return (name, first.lineno) == (code.co_name, code.co_firstlineno)
 
 
 def _spans(node: Any, code: types.CodeType) -> bool:
-    """Whether any of the code was made of what lies in a node."""
-    found = [place for place in code.co_positions() if None not in place]
-    places = [((place[0], place[2]), (place[1], place[3])) for place in found]
+    """Whether any instruction of the code was compiled from inside a node."""
+    positions: list[Any] = [each for each in code.co_positions() if None not in each]
     end = (node.end_lineno, node.end_col_offset)
-    return any(_begin(node) <= each[0] < each[1] <= end for each in places)
+    return any(
+        _begin(node) <= (line, column) < (end_line, end_column) <= end
+        for line, end_line, column, end_column in positions
+    )
 
 
 def _begin(node: Any) -> tuple[int, int]:
@@ -223,9 +225,9 @@ def _begin(node: Any) -> tuple[int, int]:
 
 
 def _syntax_as_lists(node: Any) -> Any:
-    """A syntax tree as lists; fields that are empty are left out, as they differ with versions."""
-    if isinstance(node, ast.JoinedStr):  # to which Python 3.12.1 adds empty strings
-        parts = [each for each in node.values if getattr(each, "value", None) != ""]
+    """A syntax tree as lists, without empty fields, which differ between versions of Python."""
+    if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty strings
+        parts = [part for part in node.values if getattr(part, "value", None) != ""]
         return [type(node).__name__, _syntax_as_lists(parts)]
     if isinstance(node, ast.AST):
         fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]

@@ -14,10 +14,17 @@ from purerl import __version__
 from purerl.config.config import Config
 from purerl.experiment.hosts.startup import count_cores, describe_cpu
 from purerl.experiment.store import files
-from purerl.experiment.store.files import DamagedError, read_signed
-from purerl.experiment.store.fingerprint import PACKAGES, describe, digest, fingerprint, shapes
+from purerl.experiment.store.files import CorruptFileError, read_checked_json
+from purerl.experiment.store.fingerprint import (
+    NAMED_PACKAGES,
+    describe,
+    fingerprint,
+    short_hash,
+    state_shapes,
+)
 
-# Settings of jax, and variables, that change what is computed, or in which order.
+FORMAT = 2  # of what a run leaves; it moves where older files can no longer be read
+# Environment variables and settings of jax that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 FLAGS = (
     "jax_default_matmul_precision",
@@ -25,9 +32,9 @@ FLAGS = (
     "jax_enable_x64",
     "jax_threefry_partitionable",
 )
-# With these a GPU adds in one order, and its compiler chooses nothing by how fast it was just then.
-EXACT_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
-MOST = 6  # differences that are told
+# With these a GPU adds in one order, and its compiler chooses nothing by measured speed.
+DETERMINISTIC_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
+MOST_DIFFERENCES = 6  # in one message
 
 
 def make_header(
@@ -36,35 +43,44 @@ def make_header(
     root: int,
     seed_ids: tuple[int, ...],
     setting: Config | None = None,
-    **how: Any,
+    **decisions: Any,
 ) -> dict[str, Any]:
-    """What determines a run, its fingerprint, and where it was computed.
+    """What determines a run or a sweep, and where it was computed.
 
-    `setting` is one of the settings, where `config` is a sweep's; `how` names what the config does
-    not say, such as the length of a chunk.
+    `setting` is one setting of a sweep's config; `decisions` are those outside the config.
     """
     return {
         "kind": kind,
+        "format": FORMAT,
         "fingerprint": fingerprint(config, setting),
-        "shapes": digest(shapes(config if setting is None else setting)),
+        "shapes": short_hash(state_shapes(config if setting is None else setting)),
         "env": env_name(config),
         "config": describe(config),
         "root": root,
         "seeds": list(seed_ids),
-        **how,
+        **decisions,
         "env_steps": config.env_steps,
-        **surroundings(),
+        **runtime_info(),
     }
 
 
-def surroundings() -> dict[str, Any]:
-    """What the bits of a result depend on besides the run itself."""
+def require_readable(what: str, header: dict[str, Any]) -> None:
+    """Refuse a file whose header another version of purerl wrote in another format."""
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{what} was saved by another version of purerl, in format {header.get('format', 1)}; "
+            f"this version reads format {FORMAT}: use that version, or train anew."
+        )
+
+
+def runtime_info() -> dict[str, Any]:
+    """The versions, devices and flags that the bits of a result depend on."""
     device = jax.devices()[0]
     return {
         "versions": {
             "purerl": __version__,
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in PACKAGES if name != "purerl"},
+            **{name: metadata.version(name) for name in NAMED_PACKAGES if name != "purerl"},
         },
         "device": {
             "kind": device.device_kind,
@@ -81,47 +97,48 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def machine_of(header: dict[str, Any]) -> dict[str, Any]:
-    """The part of a header that `surroundings` gave; Python's own version changes no result."""
-    versions = {name: each for name, each in header["versions"].items() if name != "python"}
+def runtime_of(header: dict[str, Any]) -> dict[str, Any]:
+    """The part of a header from `runtime_info`, without Python's version, which changes nothing."""
+    versions = {key: value for key, value in header["versions"].items() if key != "python"}
     return {"versions": versions, **{name: header[name] for name in ("device", "cores", "flags")}}
 
 
-def warn_where_inexact(header: dict[str, Any]) -> None:
-    """Warn of a run on a GPU that was not told to compute the same bits each time."""
-    words = (header["flags"]["XLA_FLAGS"] or "").split()
-    flags = {name: value for name, _, value in (word.partition("=") for word in words)}
+def warn_if_nondeterministic(header: dict[str, Any]) -> None:
+    """Warn where a run on a GPU lacks the flags to compute the same bits each time."""
+    settings = (word.partition("=") for word in (header["flags"]["XLA_FLAGS"] or "").split())
+    flags = {name: value for name, _, value in settings}
 
     def is_set(name: str) -> bool:
         return flags.get(f"--xla_gpu_{name}", "false").lower() in ("", "1", "true")
 
-    stored = "--xla_gpu_load_autotune_results_from" in flags
-    untimed = stored or flags.get("--xla_gpu_autotune_level") == "0"
-    exact = is_set("deterministic_ops") or (is_set("exclude_nondeterministic_ops") and untimed)
-    if header["device"]["platform"] == "gpu" and not exact:
+    is_stored = "--xla_gpu_load_autotune_results_from" in flags
+    is_untimed = is_stored or flags.get("--xla_gpu_autotune_level") == "0"
+    is_ordered = is_set("exclude_nondeterministic_ops")
+    is_exact = is_set("deterministic_ops") or (is_ordered and is_untimed)
+    if header["device"]["platform"] == "gpu" and not is_exact:
         warnings.warn(
             f"the result need not be bitwise that of a run which was not interrupted: on a GPU "
-            f"that takes XLA_FLAGS='{EXACT_FLAGS}' from the beginning.",
+            f"that takes XLA_FLAGS='{DETERMINISTIC_FLAGS}' from the beginning.",
             stacklevel=3,
         )
 
 
-def differences(header: dict[str, Any], other: dict[str, Any], within: str = "") -> list[str]:
-    """What differs between two values of a header, each as `device.count: 2, now 1`."""
-    found: list[str] = []
+def diff(header: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """The differences between two headers or parts of them, as in `device.count: 2, now 1`."""
+    differences: list[str] = []
     for name in dict.fromkeys((*header, *other)):
         before, after = header.get(name), other.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{within}{name}.")
+            differences += diff(before, after, f"{prefix}{name}.")
         elif before != after:
-            found.append(f"{within}{name}: {_short(before)}, now {_short(after)}")
-    return found
+            differences.append(f"{prefix}{name}: {_short(before)}, now {_short(after)}")
+    return differences
 
 
-def list_differences(found: list[str]) -> str:
-    """Differences in one line."""
-    more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
-    return "; ".join(found[:MOST] + more)
+def format_diff(differences: list[str]) -> str:
+    """Write differences in one line."""
+    rest = len(differences) - MOST_DIFFERENCES
+    return "; ".join(differences[:MOST_DIFFERENCES] + [f"and {rest} more"] * (rest > 0))
 
 
 def _short(value: Any) -> str:
@@ -130,20 +147,20 @@ def _short(value: Any) -> str:
 
 
 def env_name(config: Config) -> str:
-    """The environment's own name, or its class's."""
+    """The name of the environment, or of its class."""
     return getattr(config.env, "name", type(config.env).__name__)
 
 
 def find_header(directory: Path) -> dict[str, Any] | None:
-    """The header in a directory; None where there is none, empty where it is damaged."""
+    """Read the header in a directory; None where there is none, empty where it is damaged."""
     try:
-        return read_signed(directory / files.HEADER)
+        return read_checked_json(directory / files.HEADER)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except DamagedError:
+    except CorruptFileError:
         return {}
 
 
-def as_json(value: Any) -> Any:
+def through_json(value: Any) -> Any:
     """A value as it is read back from JSON."""
-    return json.loads(json.dumps(files.plain_numbers(value)))
+    return json.loads(json.dumps(files.to_json(value)))

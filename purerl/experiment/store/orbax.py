@@ -1,4 +1,4 @@
-"""What is known of orbax: how states become what it saves, and how little it should print."""
+"""What orbax needs: states as it can save them, and less of its output."""
 
 import contextlib
 import logging
@@ -15,15 +15,14 @@ from jaxtyping import PyTree
 from purerl.experiment.store import files
 
 
-def plain(states: PyTree) -> PyTree:
+def to_saveable(states: PyTree) -> PyTree:
     """States as NumPy arrays, typed keys as their numbers; None for an empty array.
 
-    What is on a device is copied: its place is given away with the next chunk. orbax refuses empty
-    arrays, of which the shape tells everything. Arrays that are spread over several processes stay
-    where they are.
+    Arrays on a device are copied, as the next chunk overwrites them. Arrays that are spread over
+    several processes stay there. orbax refuses empty arrays.
     """
 
-    def one(leaf: Any) -> np.ndarray | jax.Array | None:
+    def saveable(leaf: Any) -> np.ndarray | jax.Array | None:
         if not leaf.size:
             return None
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -31,16 +30,16 @@ def plain(states: PyTree) -> PyTree:
         is_here = isinstance(data, jax.Array) and data.is_fully_addressable
         return np.array(data) if is_here else data
 
-    return jax.tree.map(one, states)
+    return jax.tree.map(saveable, states)
 
 
-def _plain_like(leaf: Any) -> np.ndarray | None:
+def restore_template(leaf: Any) -> np.ndarray | None:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
 
 
-def _as(restored: Any, like: Any) -> Any:
+def restored_as(restored: Any, like: Any) -> Any:
     if like is not None and jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(restored, impl=like.dtype._impl)
     if restored is None and like is not None:
@@ -48,40 +47,40 @@ def _as(restored: Any, like: Any) -> Any:
     return restored
 
 
-def orbax() -> Any:
+def import_orbax() -> Any:
     import orbax.checkpoint  # it takes a second: only where something is saved or restored
 
     return orbax.checkpoint
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let orbax not print the tracebacks of an error that it also raises.
+def quiet_orbax() -> Iterator[None]:
+    """Hide the tracebacks that orbax prints of an error that it also raises.
 
-    After a failure its other writes come back to an event loop that is closed, or fail too with
-    nobody to tell, for a while: what is printed of that is left out from then on.
+    After a failure its other writes fail for a while too, or find their event loop closed. So the
+    hooks and the filter then stay, to hide those errors.
     """
-    logger, loop = logging.getLogger("absl"), logging.getLogger("asyncio")
-    level, raised, unraisable = logger.level, sys.excepthook, sys.unraisablehook
-    filters = list(loop.filters)
+    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
+    level, excepthook, unraisablehook = absl.level, sys.excepthook, sys.unraisablehook
+    filters = list(asyncio.filters)
 
-    def shows(kind: Any, error: BaseException, traceback: Any) -> None:
+    def show(kind: Any, error: BaseException, traceback: Any) -> None:
         if not _is_late(error):
-            raised(kind, error, traceback)
+            excepthook(kind, error, traceback)
 
-    def shows_unraisable(told: Any) -> None:  # a callback from C has nobody to raise to
-        if not _is_late(told.exc_value):
-            unraisable(told)
+    def show_unraisable(unraisable: Any) -> None:  # of a callback from C
+        if not _is_late(unraisable.exc_value):
+            unraisablehook(unraisable)
 
-    logger.setLevel(logging.CRITICAL + 1)
-    loop.addFilter(_is_news)
-    sys.excepthook, sys.unraisablehook = shows, shows_unraisable
+    absl.setLevel(logging.CRITICAL + 1)
+    asyncio.addFilter(_is_news)
+    sys.excepthook, sys.unraisablehook = show, show_unraisable
     try:
         yield
-        sys.excepthook, sys.unraisablehook = raised, unraisable
-        loop.filters[:] = filters
+        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+        asyncio.filters[:] = filters
     finally:
-        logger.setLevel(level)
+        absl.setLevel(level)
 
 
 def _is_late(error: BaseException | None) -> bool:
@@ -90,6 +89,6 @@ def _is_late(error: BaseException | None) -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record of asyncio is not that of a write for which there was no room."""
+    """Whether a log record of asyncio is not of a write to a full disk."""
     error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, Exception) and files.is_full(error))
+    return not (isinstance(error, Exception) and files.is_disk_full(error))

@@ -1,6 +1,6 @@
-"""A config from the header of a run: what has a name is made again, by name and value.
+"""A config rebuilt from the header of a run.
 
-Nothing that a header says is imported or executed: names are looked up among purerl's own.
+Names are looked up among purerl's own: nothing that a header names is imported or executed.
 """
 
 import dataclasses
@@ -23,42 +23,39 @@ from purerl.types import Hyperparams
 ACTIVATIONS = ("relu", "elu", "gelu", "silu", "softplus", "leaky_relu", "selu", "mish", "sigmoid")
 
 
-class NotNamedError(Exception):
-    """Something that a user brought, which its description does not make again."""
+class NotRebuildableError(Exception):
+    """Something of the user's own, which cannot be rebuilt from its description."""
 
 
 def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) -> Config:
-    """The config that `describe` has told.
+    """Rebuild the config that `describe` has described.
 
-    **Arguments:** `env` is given where the environment is the user's own, and is taken as it is.
+    **Arguments:** `env` is the environment where it is the user's own.
 
-    **Raises:** `NotNamedError` where something is not purerl's or gymnax's.
+    **Raises:** `NotRebuildableError` where something is not purerl's or gymnax's.
     """
     if env is None:
         if env_name not in env_names():
-            raise NotNamedError("env")
+            raise NotRebuildableError("env")
         env = make_env(env_name)[0]
         if describe(env) != described["env"]:
-            raise NotNamedError("env")
+            raise NotRebuildableError("env")
     fields = {field.name: described[field.name] for field in dataclasses.fields(Config)}
-    fields["hyper"] = Hyperparams(
-        **{
-            field.name: np.asarray(described["hyper"][field.name], np.float32)
-            for field in dataclasses.fields(Hyperparams)
-        }
-    )
+    names = [field.name for field in dataclasses.fields(Hyperparams)]
+    hyper = {name: np.asarray(described["hyper"][name], np.float32) for name in names}
+    fields["hyper"] = Hyperparams(**hyper)
     default_params = getattr(env, "default_params", None)
     fields["env_params"] = _parameters(default_params, described["env_params"])
     fields["env"] = env
     fields["algorithm"] = _algorithm(described["algorithm"])
     for name in ("policy", "baseline", "optimizer"):
-        fields[name] = rebuild_plug(name, described[name])
-    fields["anneal"] = tuple(described["anneal"])
+        fields[name] = rebuild_component(name, described[name])
+    fields["schedule"] = tuple((name, shape) for name, shape in described["schedule"])
     return Config(**fields)
 
 
-def rebuild_plug(name: str, described: Any) -> Any:
-    """A default network or optimiser from its description."""
+def rebuild_component(name: str, described: Any) -> Any:
+    """Rebuild a default network or optimiser from its description."""
     if described is None:
         return None
     if described == describe(clipped_adam):
@@ -69,38 +66,37 @@ def rebuild_plug(name: str, described: Any) -> Any:
             values["hidden"] = tuple(values["hidden"])
             values["activation"] = _activation(values["activation"])
             return kind(**values)
-    raise NotNamedError(name)
+    raise NotRebuildableError(name)
 
 
 def _activation(described: Any) -> Any:
     known = (jnp.tanh, *(getattr(jax.nn, name) for name in ACTIVATIONS))
-    for each in known:
-        if describe(each) == described:
-            return each
-    raise NotNamedError("activation")
+    for activation in known:
+        if describe(activation) == described:
+            return activation
+    raise NotRebuildableError("activation")
 
 
 def _algorithm(described: Any) -> Algorithm:
-    named = (REINFORCE, VPG, A2C, PPO)
-    clipped = (each._replace(value_loss=clipped_squared_error) for each in named)
-    for each in (*named, *clipped):
-        if describe(each) == described:
-            return each
-    raise NotNamedError("algorithm")
+    known = (REINFORCE, VPG, A2C, PPO)
+    clipped = (algorithm._replace(value_loss=clipped_squared_error) for algorithm in known)
+    for algorithm in (*known, *clipped):
+        if describe(algorithm) == described:
+            return algorithm
+    raise NotRebuildableError("algorithm")
 
 
 def _parameters(default: PyTree, described: Any) -> PyTree:
-    """Env parameters of the structure of the default ones, with the values described."""
+    """Put the described values into the structure of the default env parameters."""
 
     def value(path: Any, leaf: Any) -> np.ndarray:
-        found = described
+        node = described
         for entry in path:
             name = getattr(entry, "name", getattr(entry, "key", getattr(entry, "idx", None)))
-            found = found[name if isinstance(found, list) else str(name)]
-        dtype = jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)
-        return np.asarray(found, dtype)
+            node = node[name if isinstance(node, list) else str(name)]
+        return np.asarray(node, jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype))
 
     try:
         return jax.tree.map_with_path(value, default)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise NotNamedError("env_params") from error
+        raise NotRebuildableError("env_params") from error

@@ -1,44 +1,46 @@
-"""What a run records, chunk by chunk, as NumPy arrays by name."""
+"""The records of a run as named NumPy arrays, and a finished run as read from its directory."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from purerl.config.config import Config
-from purerl.evaluation import Evaluation
+from purerl.evaluation import Evaluation, EvaluationPair
 from purerl.experiment.store import files
-from purerl.experiment.store.files import DamagedError, read_signed
+from purerl.experiment.store.files import CorruptFileError, read_checked_json
 from purerl.experiment.store.fingerprint import fingerprint
-from purerl.experiment.store.header import find_header
+from purerl.experiment.store.header import find_header, require_readable
 from purerl.types import Metrics
-
-if TYPE_CHECKING:
-    pass
 
 UPDATES = "record_updates"
 EVALUATED = "evaluation_updates"
 
 
 class Evaluations(NamedTuple):
-    """Evaluations during a run. Where actions were not sampled too, `sampled` is None."""
+    """Evaluations during a run: NumPy, `[seeds, evaluations, episodes]`; `sampled` may be None."""
 
     updates: Int[ndarray, " evaluations"]
     greedy: Evaluation
-    """NumPy, `[seeds, evaluations, episodes]`."""
     sampled: Evaluation | None
+
+    def pair(self, index: int) -> EvaluationPair:
+        """One of the evaluations, `[seeds, episodes]`."""
+        pair = EvaluationPair(self.greedy, self.sampled)
+        return jax.tree.map(lambda leaf: leaf[:, index], pair)
 
 
 class Records:
     """The records of a run so far.
 
-    Arrays have names: those of `Metrics`, `[seeds, records]`; those of `Evaluation` behind
-    `greedy_` and `sampled_`, `[seeds, evaluations, ...]`; and the updates at which each was taken,
-    `record_updates` and `evaluation_updates`.
+    Arrays are named after the fields of `Metrics`, `[seeds, records]`, and of `Evaluation` with
+    `greedy_` or `sampled_` before, `[seeds, evaluations, ...]`. `record_updates` and
+    `evaluation_updates` say after how many updates each was taken.
     """
 
     def __init__(self):
@@ -46,7 +48,7 @@ class Records:
         self._num_saved = 0
 
     def append(self, piece: Mapping[str, ndarray]) -> None:
-        """Add what was recorded between two moments."""
+        """Add records by name, later than all before."""
         self._pieces.append(dict(piece))
 
     def add_metrics(self, metrics: Metrics, updates: Int[ndarray, " records"]) -> None:
@@ -54,12 +56,10 @@ class Records:
         names = (field.name for field in dataclasses.fields(metrics))
         self.append({UPDATES: updates, **{name: getattr(metrics, name) for name in names}})
 
-    def add_evaluation(
-        self, updates: int, greedy: Evaluation | None, sampled: Evaluation | None
-    ) -> None:
+    def add_evaluation(self, updates: int, pair: EvaluationPair) -> None:
         """Add an evaluation of every seed."""
         piece = {EVALUATED: np.array([updates])}
-        for kind, evaluation in (("greedy", greedy), ("sampled", sampled)):
+        for kind, evaluation in pair._asdict().items():
             if evaluation is not None:
                 for field in dataclasses.fields(evaluation):
                     array = np.asarray(getattr(evaluation, field.name))
@@ -67,20 +67,20 @@ class Records:
         self.append(piece)
 
     def arrays(self) -> dict[str, ndarray]:
-        """Everything recorded, each name one array."""
+        """All records, each name one array."""
         return _joined(self._pieces)
 
     def updates(self) -> Int[ndarray, " records"]:
         """The updates trained at the end of each record."""
         return self.arrays()[UPDATES]
 
-    def unsaved(self) -> dict[str, ndarray]:
-        """What was recorded since this was last asked for."""
+    def take_unsaved(self) -> dict[str, ndarray]:
+        """The records since the last call."""
         pieces, self._num_saved = self._pieces[self._num_saved :], len(self._pieces)
         return _joined(pieces)
 
     def is_evaluated(self, updates: int) -> bool:
-        """Whether an evaluation after so many updates is there."""
+        """Whether there is an evaluation after so many updates."""
         return any(updates in piece.get(EVALUATED, ()) for piece in self._pieces)
 
     def metrics(self) -> Metrics:
@@ -89,7 +89,7 @@ class Records:
         return Metrics(**{field.name: arrays[field.name] for field in dataclasses.fields(Metrics)})
 
     def evaluations(self) -> Evaluations | None:
-        """All evaluations, `[seeds, evaluations, ...]`; None where there was none."""
+        """All evaluations, `[seeds, evaluations, ...]`; None without."""
         arrays = self.arrays()
         if EVALUATED not in arrays:
             return None
@@ -115,25 +115,22 @@ def _evaluation(arrays: Mapping[str, ndarray], prefix: str) -> Evaluation | None
     return Evaluation(**played)
 
 
-class Saved(NamedTuple):
-    """What a run directory tells of a finished run."""
+class FinishedRun(NamedTuple):
+    """A finished run, as read from its directory."""
 
     directory: Path
     env: str
     algo: str
     seed_ids: tuple[int, ...]
-    returns: Float[ndarray, " seeds"]
-    """NaN where the seed failed, or no episode of it ended."""
-    greedy: bool
-    """Whether `returns` are means of greedy episodes, or the last in training."""
+    returns: Float[ndarray, " seeds"]  # NaN where the seed failed, or no episode of it ended
+    greedy: bool  # whether `returns` are means of greedy episodes, or the last in training
     target_return: float | None
     env_steps_per_update: int
-    arrays: dict[str, ndarray]
-    """`metrics.npz`: each metric `[seeds, records]`, evaluations, `seed_ids`, `failed_at`."""
+    arrays: dict[str, ndarray]  # `Records.arrays()`, `seed_ids` and `failed_at`
 
     @property
     def kind(self) -> str:
-        """What `returns` are, in words."""
+        """The name of `returns`."""
         return "greedy return" if self.greedy else "last return in training"
 
     @property
@@ -142,34 +139,35 @@ class Saved(NamedTuple):
         return self._ids(self.arrays["failed_at"] >= 0)
 
     @property
-    def silent_seeds(self) -> tuple[int, ...]:
-        """The ids of the seeds that have not failed, and in which no episode ended."""
+    def seeds_without_episode(self) -> tuple[int, ...]:
+        """The ids of the seeds that have not failed, but have ended no episode."""
         return self._ids(np.isnan(self.returns) & (self.arrays["failed_at"] < 0))
 
-    def _ids(self, which: ndarray) -> tuple[int, ...]:
-        return tuple(seed for seed, each in zip(self.seed_ids, which, strict=True) if each)
+    def _ids(self, mask: ndarray) -> tuple[int, ...]:
+        return tuple(seed for seed, chosen in zip(self.seed_ids, mask, strict=True) if chosen)
 
 
-def read_run(directory: str | Path) -> Saved:
+def read_run(directory: str | Path) -> FinishedRun:
     """Read a finished run.
 
-    **Raises:** `ValueError` where the directory holds none, it is not finished, or is damaged.
+    **Raises:** `ValueError` where there is no run, or it is not finished or is damaged.
     """
     directory = Path(directory)
     header = find_header(directory)
     if header is None:
-        what = "holds no run" if directory.is_dir() else "is not there"
-        raise ValueError(f"{str(directory)!r} {what}; name the directory of a run.")
+        problem = "holds no run" if directory.is_dir() else "is not there"
+        raise ValueError(f"{str(directory)!r} {problem}; name the directory of a run.")
     if not header:
         raise _damaged(directory / files.HEADER, directory)
+    require_readable(f"the run in {str(directory)!r}", header)
     if header["kind"] == "sweep":
         raise ValueError(f"{str(directory)!r} holds a sweep; name the directory of a run.")
     config = header["config"]
     summary, arrays = _read_result(directory)
     if arrays[UPDATES][-1] != config["num_updates"]:
         raise _unfinished(directory)
-    returns = [each["episode_return"] for each in summary["seeds"]]
-    return Saved(
+    returns = [seed["episode_return"] for seed in summary["seeds"]]
+    return FinishedRun(
         directory=directory,
         env=header["env"],
         algo=config["algorithm"]["name"],
@@ -183,13 +181,13 @@ def read_run(directory: str | Path) -> Saved:
 
 
 def _read_result(directory: Path) -> tuple[dict[str, Any], dict[str, ndarray]]:
-    """The summary and the arrays that a run leaves when it is finished."""
+    """Read the summary and the arrays of a finished run."""
     try:
         arrays = files.read_arrays(directory / files.METRICS)
-        summary = read_signed(directory / files.SUMMARY)
+        summary = read_checked_json(directory / files.SUMMARY)
     except FileNotFoundError:
         raise _unfinished(directory) from None
-    except DamagedError as error:
+    except CorruptFileError as error:
         raise _damaged(directory / files.SUMMARY, directory) from error
     except ValueError as error:
         raise _damaged(directory / files.METRICS, directory) from error
@@ -210,35 +208,35 @@ def _damaged(path: Path, directory: Path) -> ValueError:
     )
 
 
-def short_names(directories: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as few as tell it from the others.
+def shortest_names(directories: Sequence[Path]) -> list[str]:
+    """Shorten each path to the last parts that distinguish it from the others.
 
     **Raises:** `ValueError` where one is named twice.
     """
     parts = [directory.resolve().parts for directory in directories]
-    for directory, each in zip(directories, parts, strict=True):
-        if parts.count(each) > 1:
+    for directory, own in zip(directories, parts, strict=True):
+        if parts.count(own) > 1:
             raise ValueError(f"{str(directory)!r} is named twice; name each run once.")
 
-    def shortest(each: tuple[str, ...]) -> str:
-        others = [other for other in parts if other is not each]
-        for count in range(1, len(each)):
-            if all(other[-count:] != each[-count:] for other in others):
-                return "/".join(each[-count:])
-        return str(Path(*each))
+    def shortest(own: tuple[str, ...]) -> str:
+        others = [other for other in parts if other is not own]
+        for count in range(1, len(own)):
+            if all(other[-count:] != own[-count:] for other in others):
+                return "/".join(own[-count:])
+        return str(Path(*own))
 
-    return [shortest(each) for each in parts]
+    return [shortest(own) for own in parts]
 
 
 def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
-    """What `write_result` has told of a run; None where it has not, or of another config."""
+    """Read the summary of a run; None where there is none, or that of another config."""
     try:
-        summary = read_signed(directory / files.SUMMARY)
-    except (FileNotFoundError, DamagedError):
+        summary = read_checked_json(directory / files.SUMMARY)
+    except (FileNotFoundError, CorruptFileError):
         return None
-    of_config = _result_of(config).items() <= summary.items()
-    return summary if of_config and (directory / files.METRICS).exists() else None
+    is_of_config = result_identity(config).items() <= summary.items()
+    return summary if is_of_config and (directory / files.METRICS).exists() else None
 
 
-def _result_of(config: Config) -> dict[str, Any]:
+def result_identity(config: Config) -> dict[str, Any]:
     return {"fingerprint": fingerprint(config), "num_updates": config.num_updates}

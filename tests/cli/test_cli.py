@@ -1,0 +1,130 @@
+import json
+
+import pytest
+from commands import ROOT, purerl
+
+TINY = ["--seeds", "3", "--total-steps", "128", "--num-envs", "4", "--rollout-length", "16"]
+
+
+def test_train_shows_the_result_and_leaves_a_run_directory(tmp_path):
+    done = purerl("train", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for what in ("CartPole-v1 · vpg · 3 seeds", "seeds at 475 or more", "0 of 3", "import + comp"):
+        assert what in done.stdout
+    written = {path.name for path in (tmp_path / "runs/CartPole-v1-vpg").iterdir()}
+    files = {"config.json", "metrics.npz", "summary.json", "learning_curve.png", "returns.png"}
+    assert written == files | {"checkpoints", "records", ".lock"}
+
+
+def test_train_takes_an_environment_by_import_path(tmp_path):
+    source = (ROOT / "tests/support/probes.py").read_text()
+    (tmp_path / "mine.py").write_text(source.replace("limit: bool = False", "limit: bool = True"))
+    done = purerl("train", "--env", "mine:Probe", "--hidden", "8", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Probe · vpg · 3 seeds" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--env", "CartPol-v1"], "did you mean CartPole-v1"),
+        (["--env", "nowhere:Env"], "cannot be imported"),
+        (["--squash", "True"], "squash = True has no effect"),
+        (["--discount", "1.5"], "discount = 1.5 must be between 0 and 1"),
+        (["--num-envs", "0"], "num_envs = 0 must be a whole number of at least 1"),
+        (["--total-steps", "4096", "--log-every", "4"], "num_updates = 2 is not divisible"),
+        (["--seeds", "0"], "at least one seed"),
+        (["--directory", "/dev/null/run"], "cannot be written"),
+        (["--log-seeds"], "log_seeds has no effect without loggers; name them: --log jsonl"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path):
+    done = purerl("train", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert done.stderr.startswith("purerl: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_environment_that_breaks_the_contract_ends_with_one_line_and_exit_code_2(tmp_path):
+    probe = (ROOT / "tests/support/probes.py").read_text()
+    five = probe.replace(', {"final_observation": final_obs}', "")
+    (tmp_path / "five.py").write_text(five)
+    (tmp_path / "broken.py").write_text("this is not defined\n")
+    for env, line in (
+        ("five:Probe", "Probe.step returned 5 values; return 6"),
+        ("broken:Probe", "cannot be imported: NameError"),
+    ):
+        done = purerl("train", "--env", env, cwd=tmp_path)
+        assert done.returncode == 2
+        assert line in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_directory_of_another_run_ends_with_one_line_and_exit_code_2(tmp_path):
+    directory = tmp_path / "mine"
+    directory.mkdir()
+    (directory / "config.json").write_text('{"fingerprint": "another"}')
+    done = purerl("train", *TINY, "--directory", str(directory), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds another run" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in directory.iterdir()] == ["config.json"]  # no lock either
+
+
+def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path):
+    values = ["--values", "policy_learning_rate=1e-3,3e-3", "discount=0.9,0.99"]
+    done = purerl("sweep", *TINY, "--hidden", "8", *values, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "CartPole-v1 · vpg · 4 settings · 3 seeds each" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    assert sorted(row[1] for row in rows) == ["0.001", "0.001", "0.003", "0.003"]
+    assert (tmp_path / "runs/CartPole-v1-vpg-sweep/sweep.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (["discount=low,high"], "write NAME=1,2"),
+        (["gamma=0.9,0.99"], "gamma cannot be swept; use one of"),
+        (["discount=0.9..0.99"], "say how often with draws="),
+        (["discount=0.9", "discount=0.99"], "values name discount twice"),
+    ],
+)
+def test_a_sweep_that_cannot_be_ends_with_one_line_and_exit_code_2(values, line, tmp_path):
+    done = purerl("sweep", "--values", *values, cwd=tmp_path)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_make_train_solves_cartpole_in_95_of_100_seeds(tmp_path):
+    done = purerl("train", cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "runs/CartPole-v1-vpg/summary.json").read_text())
+    assert summary["num_seeds"] == 64
+    assert summary["target_return"] == 475
+    assert summary["solved"] >= 0.95
+
+
+def test_unknown_option_exits_with_2(tmp_path):
+    assert purerl("train", "--no-such-option", cwd=tmp_path).returncode == 2
+
+
+def test_short_reinforce_rollout_is_warned_of(tmp_path):
+    done = purerl("train", "--algo", "reinforce", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "purerl: warning: rollout_length = 16 is shorter" in done.stderr
+
+
+def test_envs_lists_what_trains(tmp_path):
+    done = purerl("envs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert "reinforce, vpg" in lines["CartPole-v1"]
+    assert "Box(10, 10, 4)" in lines["Breakout-MinAtar"]
+    assert "download" in lines["MNISTBandit-bsuite"]
+    assert "Each trains with reinforce, vpg, a2c, ppo" in done.stdout

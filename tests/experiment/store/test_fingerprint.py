@@ -1,0 +1,212 @@
+"""Descriptions and fingerprints: equal for equal settings, different for different ones."""
+
+import dataclasses
+import dis
+import functools
+import json
+import os
+import subprocess
+import sys
+import types
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from commands import ROOT
+from probes import Probe
+
+import purerl
+from purerl.experiment.store.fingerprint import describe, fingerprint, parsed_source
+
+
+def scaled_loss(scale):
+    def loss(value, old_value, value_target, hyper):
+        return scale * (value - value_target) ** 2
+
+    return loss
+
+
+def one(x, y=1):
+    return x + y
+
+
+def another(x, y=1):
+    return x - y
+
+
+class A(NamedTuple):
+    x: int
+
+
+class B(NamedTuple):
+    x: int
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+    def __init__(self, x):
+        self.x = x
+
+
+def recursive(n):
+    def down(n):
+        return n if n == 0 else down(n - 1)
+
+    return down
+
+
+def outer_constant(value):
+    scope = {"SCALE": value, "helper": lambda x: x * value}
+    exec("def f(x):\n    return helper(x) * SCALE", scope)
+    return scope["f"]
+
+
+def user_class(body):
+    scope = {"__name__": "mine"}
+    exec(f"class Mine:\n    gravity = 9.8\n    {body}", scope)
+    return scope["Mine"]
+
+
+def factory_of(body):
+    scope = {"__name__": "mine", "Mine": user_class(body)}
+    exec("def make():\n    return Mine()", scope)
+    return scope["make"]
+
+
+SUM, PRODUCT = "def f(self, x): return x + 1", "def f(self, x): return x * 1"
+
+DIFFERENT = {
+    "globals that a function names": (outer_constant(1), outer_constant(2)),
+    "methods": (user_class(SUM), user_class(PRODUCT)),
+    "class attributes": (user_class("gravity = 1.6"), user_class(SUM)),
+    "properties": (
+        user_class("f = property(lambda self: 1)"),
+        user_class("f = property(lambda self: 2)"),
+    ),
+    "classes that a factory names": (factory_of(SUM), factory_of(PRODUCT)),
+    "defaults by keyword": (lambda *, y=1: y, lambda *, y=2: y),
+    "constants in code": (lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}),
+    "random keys": (jax.random.key(0), jax.random.key(1)),
+    "closures of one factory": (scaled_loss(1), scaled_loss(2)),
+    "functions": (one, another),
+    "lambdas": (lambda x: x + 1, lambda x: x + 2),
+    "defaults": (lambda x, y=1: x + y, lambda x, y=2: x + y),
+    "partials": (functools.partial(one, y=1), functools.partial(one, y=2)),
+    "named tuples": (A(1), B(1)),
+    "slots": (Slotted(1), Slotted(2)),
+    "long arrays": (np.zeros(1000), np.ones(1000)),
+    "networks": (purerl.DefaultPolicy(), purerl.DefaultPolicy(hidden=(8,))),
+    "library functions": (jnp.tanh, jnp.sin),
+    "fields": (Probe(length=3), Probe(length=4)),
+}
+
+
+@pytest.mark.parametrize(("a", "b"), DIFFERENT.values(), ids=list(DIFFERENT))
+def test_what_differs_is_described_differently(a, b):
+    assert describe(a) != describe(b)
+
+
+def test_what_is_equal_is_described_equally():
+    assert describe(scaled_loss(2)) == describe(scaled_loss(2))
+    assert describe(purerl.DefaultPolicy()) == describe(purerl.DefaultPolicy(hidden=(64, 64)))
+    assert describe(recursive(3)) == describe(recursive(3))
+    assert describe(jnp.tanh).endswith(":tanh")
+
+
+def in_another_python(function):
+    """A function as another version of Python would compile it: with other bytecode."""
+    code = function.__code__
+    other = code.replace(co_code=code.co_code + bytes((dis.opmap["NOP"], 0)))
+    return types.FunctionType(
+        other, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+def test_code_that_has_a_source_is_compared_by_that(tmp_path):
+    for function in (one, scaled_loss(2), DIFFERENT["lambdas"][1], DIFFERENT["defaults"][0]):
+        assert describe(in_another_python(function)) == describe(function)
+    without = outer_constant(1)  # made by exec
+    assert describe(in_another_python(without)) != describe(without)
+
+
+def test_lambdas_of_one_line_are_told_apart_and_stand_anywhere():
+    twice, squared, same = (lambda x: 2 * x), (lambda x: x * x), (lambda x: 2 * x)
+    broken = {
+        "over": lambda x: (
+            2 * x  # a comment
+        )
+    }
+    chosen, other = (lambda x: x if x else 1), (lambda x: x if x else 2)
+    nested = lambda: lambda: 1  # noqa: E731
+    assert parsed_source(chosen) != parsed_source(other)
+    assert parsed_source(nested()) == parsed_source(lambda: 1) != parsed_source(nested)
+    assert parsed_source(twice) != parsed_source(squared)
+    assert parsed_source(twice) == parsed_source(same) == parsed_source(broken["over"])
+    assert parsed_source(lambda: None) is not None
+
+
+def test_a_description_is_json_without_addresses():
+    values = [value for pair in DIFFERENT.values() for value in pair]
+    text = json.dumps(describe([*values, recursive(3), {"a": {1, 2}}, json, eqx.nn.MLP]))
+    assert "0x" not in text
+
+
+def config_with(**settings):
+    return purerl.vpg(Probe(), num_envs=2, rollout_length=4, total_steps=16, **settings)
+
+
+def test_the_fingerprint_tells_losses_and_networks_apart():
+    def with_loss(scale):
+        return config_with(algorithm=purerl.VPG._replace(value_loss=scaled_loss(scale)))
+
+    prints = [
+        fingerprint(config)
+        for config in (
+            config_with(),
+            config_with(discount=0.5),
+            config_with(hidden=(8,)),
+            with_loss(1),
+            with_loss(2),
+            config_with(optimizer=lambda rate, norm: optax.sgd(rate)),
+        )
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(with_loss(2)) == prints[4]
+
+
+def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
+    source = (ROOT / "tests/support/probes.py").read_text()
+
+    def printed(source, hash_seed="0"):
+        (tmp_path / "mine.py").write_text(
+            source + "\n\ndef a(x):\n    return x in {'a', 'b', 'c'}\n"
+        )
+        code = (
+            "import purerl, mine;"
+            "from purerl.experiment.store.fingerprint import describe, fingerprint;"
+            "print(fingerprint(purerl.vpg(mine.Probe(), num_envs=2)), describe(mine.a))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", code],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    first = printed(source)
+    assert printed(source, hash_seed="1") == first  # another process, the same fingerprint
+    assert printed("# a comment\n\n" + source) == first
+    assert printed(source.replace("jnp.float32(1)", "jnp.float32(2)")) != first
+
+
+def test_a_frozen_dataclass_is_described_by_its_fields():
+    assert describe(Probe(length=3))["length"] == 3
+    assert {f.name for f in dataclasses.fields(Probe)} < set(describe(Probe()))

@@ -1,0 +1,195 @@
+"""Finished runs, read back: what is read, what is refused, and files for other programs."""
+
+import csv
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from finished import SMALL, altered
+from interruptions import Interrupted, interrupt_after
+from probes import Sick
+
+import purerl
+from purerl.experiment.report.exports import write_scores, write_table
+from purerl.experiment.report.format import format_ranges
+from purerl.experiment.store.records import read_run, shortest_names
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished run that a test may spoil."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def refused(directory):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        read_run(directory)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_run_reads_back_as_it_was(copy):
+    again = purerl.resume(copy, progress=False)
+    saved = read_run(copy)
+    assert (saved.env, saved.algo, saved.seed_ids) == ("CartPole-v1", "vpg", (0, 1, 2, 3))
+    assert saved.greedy
+    assert saved.failed_seeds == saved.seeds_without_episode == ()
+    np.testing.assert_allclose(saved.returns, again.final_returns())
+    np.testing.assert_array_equal(saved.arrays["entropy"], again.metrics.entropy)
+
+
+def test_seeds_without_a_return_are_named(finished, tmp_path):
+    saved = read_run(altered(finished, tmp_path / "sick", seed_1=None, seed_3=None))
+    assert saved.failed_seeds == (1, 3)
+    assert saved.seeds_without_episode == ()
+    assert np.isnan(saved.returns[[1, 3]]).all()
+    saved.returns[0] = np.nan
+    assert saved.seeds_without_episode == (0,)
+
+
+def test_a_result_from_before_a_longer_budget_is_not_read(copy, monkeypatch):
+    result = {name: (copy / name).read_bytes() for name in ("summary.json", "metrics.npz")}
+    interrupt_after(8, monkeypatch)
+    warned = pytest.warns(UserWarning, match="the schedule now runs over 12 updates")
+    with pytest.raises(Interrupted), warned:
+        purerl.resume(copy, total_steps=4 * 8 * 12, progress=False)
+    for name, content in result.items():
+        (copy / name).write_bytes(content)
+    assert f"is not finished; go on with it: purerl resume {copy}" in refused(copy)
+
+
+def test_what_is_no_finished_run_is_refused_for_what_it_is(copy, tmp_path):
+    assert "is not there" in refused(tmp_path / "nowhere")
+    assert "holds no run" in refused(tmp_path)
+    (copy / "summary.json").unlink()
+    assert "is not finished; go on with it: purerl resume" in refused(copy)
+    (copy / "config.json").write_text("{}")
+    assert "config.json' is damaged" in refused(copy)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_no_run(tmp_path):
+    config = purerl.preset("CartPole-v1", "vpg", **SMALL)
+    sweep = purerl.sweep(config, discount=[0.9, 0.99])
+    purerl.run_sweep(sweep, 1, tmp_path, evaluation_episodes=0, progress=False)
+    assert "holds a sweep" in refused(tmp_path)
+
+
+def test_damaged_results_are_refused(copy):
+    path = copy / "metrics.npz"
+    sound = path.read_bytes()
+    flag, method = (bytearray(sound) for _ in range(2))
+    entry = sound.index(b"PK\x01\x02")  # of the first file in the archive's directory
+    flag[entry + 8] |= 1  # it is encrypted
+    method[entry + 10] = 99  # in a way that nobody knows
+    middle = bytearray(sound)
+    middle[len(sound) // 2] ^= 255
+    for data in (b"", b"nothing", sound[:-40], sound[: len(sound) // 2], flag, method, middle):
+        path.write_bytes(bytes(data))
+        assert f"metrics.npz' is damaged; remove it, and write it again: purerl resume {copy}" in (
+            refused(copy)
+        )
+    np.savez(path, something=np.zeros(3))
+    assert "metrics.npz' is damaged" in refused(copy)
+    path.write_bytes(sound)
+    (copy / "summary.json").write_text('{"seeds": [')
+    assert "summary.json' is damaged" in refused(copy)
+
+
+def test_ids_are_all_named_in_ranges():
+    assert format_ranges([]) == ""
+    assert format_ranges([4]) == "4"
+    assert format_ranges([0, 1, 2, 3, 7, 9, 10]) == "0-3, 7, 9-10"
+
+
+def test_names_are_the_shortest_paths_that_differ(tmp_path):
+    paths = [tmp_path / each for each in ("a/x", "b/x", "b/y", "c/b/z")]
+    assert shortest_names(paths) == ["a/x", "b/x", "y", "z"]
+    assert shortest_names([tmp_path / "a", tmp_path / "c/a"]) == [f"{tmp_path.name}/a", "c/a"]
+    with pytest.raises(ValueError, match="is named twice"):
+        shortest_names([tmp_path / "a", tmp_path / "b/../a"])
+
+
+def read_rows(path):
+    if path.suffix == ".parquet":
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    with open(path, newline="") as file:
+        rows: Any = list(csv.DictReader(file))
+    words = ("env", "algo")
+    return [
+        {k: float(v) if v else np.nan for k, v in row.items() if k not in words} for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_the_table_has_a_row_for_each_record_of_each_seed(name, finished, tmp_path):
+    run = read_run(finished)
+    write_table(run, tmp_path / name)
+    rows = read_rows(tmp_path / name)
+    assert len(rows) == 4 * 6
+    for row in rows:
+        seed, record = int(row["seed"]), int(row["updates"]) - 1
+        assert row["env_steps"] == row["updates"] * 32
+        assert row["failed_at"] == -1
+        assert row["entropy"] == pytest.approx(float(run.arrays["entropy"][seed, record]))
+        evaluated = record in (1, 3, 5)
+        assert np.isfinite(row["greedy_return"]) == evaluated
+        if evaluated:
+            played = run.arrays["sampled_episode_return"][seed, record // 2].mean()
+            assert row["sampled_return"] == pytest.approx(float(played))
+
+
+def test_the_table_has_the_metrics_alone_and_says_when_a_seed_failed(finished, tmp_path):
+    run = read_run(altered(finished, tmp_path / "sick", seed_1=None))
+    # As many evaluations as records: `[seeds, evaluations]` is not taken for `[seeds, records]`.
+    run.arrays["greedy_num_unfinished"] = np.zeros((4, 6), int)
+    write_table(run, tmp_path / "table.csv")
+    rows = read_rows(tmp_path / "table.csv")
+    assert "greedy_num_unfinished" not in rows[0]
+    assert {(int(row["seed"]), row["failed_at"]) for row in rows} == {
+        (0, -1),
+        (1, 3),
+        (2, -1),
+        (3, -1),
+    }
+
+
+def test_a_table_of_another_kind_is_refused(finished, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
+        write_table(read_run(finished), tmp_path / "table.xlsx")
+
+
+def test_scores_are_as_rliable_takes_them(finished, tmp_path):
+    acrobot = altered(finished, tmp_path / "acrobot", env="Acrobot-v1", seed_2=-500.0)
+    both = [read_run(finished), read_run(acrobot)]
+    write_scores(both, tmp_path / "scores.npz")
+    with np.load(tmp_path / "scores.npz") as scores:
+        assert scores["envs"].tolist() == ["Acrobot-v1", "CartPole-v1"]
+        assert scores["vpg"].shape == (4, 2)
+        assert scores["vpg"][2, 0] == -500
+        np.testing.assert_allclose(scores["vpg"][:, 1], both[0].returns)
+    ppo = read_run(altered(finished, tmp_path / "ppo", algo="ppo"))
+    for runs, line in (
+        ([*both, ppo], "scores of ppo lack Acrobot-v1"),
+        ([both[0], both[0]], "need one run for each environment"),
+        ([both[0], both[1]._replace(greedy=False)], "name runs of one kind"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            write_scores(runs, tmp_path / "scores.npz")
+
+
+def test_scores_that_are_missing_are_warned_of(finished, tmp_path):
+    run = read_run(altered(finished, tmp_path / "sick", seed_0=None, seed_1=None, seed_3=None))
+    with pytest.warns(UserWarning, match=r"sick: seeds without a return: 0-1, 3; their"):
+        write_scores([run], tmp_path / "scores.npz")
+
+
+def test_stop_on_nan_ends_the_run_and_names_the_seeds(tmp_path):
+    config = purerl.vpg(Sick(), **SMALL)
+    with pytest.raises(purerl.RunError, match=r"that stopped being finite: [0-9, ]+; saved"):
+        purerl.run(config, 8, tmp_path, stop_on_nan=True, progress=False)
+    assert "is not finished" in refused(tmp_path)
+    again = purerl.resume(tmp_path, config, progress=False)
+    assert again.resumed_at > 0
+    assert again.failed_seeds == read_run(tmp_path).failed_seeds != ()

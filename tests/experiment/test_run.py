@@ -1,0 +1,333 @@
+import dataclasses
+import json
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe, ProbeParams, Sick
+from trees import assert_bitwise_equal
+
+import purerl
+from purerl.experiment.store.spec import choose_chunk_length
+
+SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
+
+
+def small(**settings):
+    return purerl.vpg(Probe("match", limit=True, length=0), **{**SMALL, **settings})
+
+
+def run(config, seeds, directory, **options):
+    return purerl.run(config, seeds, directory, progress=False, **options)
+
+
+def test_run_trains_the_same_agents_as_train_seeds(tmp_path):
+    config = small()
+    result = run(config, 3, tmp_path / "a")
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 3), config)
+    assert result.seed_ids == (0, 1, 2)
+    np.testing.assert_array_equal(
+        jax.random.key_data(result.states.key), jax.random.key_data(states.key)
+    )
+    for ours, theirs in zip(jax.tree.leaves(result.metrics), jax.tree.leaves(metrics), strict=True):
+        assert ours.shape == (3, 12)
+        np.testing.assert_allclose(ours[:, :2], theirs[:, :2], rtol=1e-4, atol=1e-6)
+
+
+def test_another_chunk_length_changes_no_randomness(tmp_path):
+    a = run(small(), 2, tmp_path / "a", updates_per_chunk=12)
+    b = run(small(), 2, tmp_path / "b", updates_per_chunk=3)
+    np.testing.assert_allclose(
+        a.metrics.episode_return[:, :3], b.metrics.episode_return[:, :3], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        a.metrics.policy_loss[:, :3], b.metrics.policy_loss[:, :3], rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_array_equal(a.states.step, b.states.step)
+
+
+def test_evaluating_changes_nothing_of_training(tmp_path):
+    a = run(small(), 2, tmp_path / "a", evaluation_episodes=0)
+    b = run(small(), 2, tmp_path / "b", evaluation_episodes=5)
+    assert a.evaluation is None
+    assert b.evaluation is not None
+    assert b.evaluation.episode_return.shape == (2, 5)
+    for x, y in zip(jax.tree.leaves(a.metrics), jax.tree.leaves(b.metrics), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_seed_ids_choose_the_agents(tmp_path):
+    together = run(small(), [7, 2, 5], tmp_path / "a")
+    alone = run(small(), [5], tmp_path / "b")
+    ours, theirs = together.policy(5), alone.policy(5)
+    obs = jnp.ones(1)
+    np.testing.assert_allclose(ours(obs).logits, theirs(obs).logits, rtol=1e-2, atol=1e-3)
+    assert int(ours(obs).mode()) == 1
+    with pytest.raises(ValueError, match=r"seed = 0 is not in this run; use one of \(7, 2, 5\)"):
+        together.policy(0)
+
+
+def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
+    result = run(small(discount=0.9), 3, tmp_path / "a", target_return=4.0)
+    header = json.loads((tmp_path / "a/config.json").read_text())
+    assert header["config"]["hyper"]["discount"] == pytest.approx(0.9)
+    assert header["config"]["env"].pop("type")["name"] == "probes:Probe"
+    assert header["config"]["env"] == {
+        "reward": "match",
+        "length": 0,
+        "limit": True,
+        "clock": False,
+    }
+    assert header["seeds"] == [0, 1, 2]
+    assert header["updates_per_chunk"] == 1
+    assert header["evaluation_episodes"] == 32
+    assert header["versions"]["jax"] == jax.__version__
+    assert "0x" not in json.dumps(header)  # no object's address: it would differ each time
+    with np.load(tmp_path / "a/metrics.npz") as saved:
+        np.testing.assert_array_equal(saved["episode_return"], result.metrics.episode_return)
+        np.testing.assert_array_equal(saved["seed_ids"], [0, 1, 2])
+        assert {f.name for f in dataclasses.fields(purerl.Metrics)} < set(saved)
+    summary = json.loads((tmp_path / "a/summary.json").read_text())
+    assert summary["solved"] == result.summary().solved
+    assert (tmp_path / "a/learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((tmp_path / "a").glob("*.part"))
+
+
+def test_directory_of_another_config_is_refused_and_left_as_it_was(tmp_path):
+    run(small(), 2, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    others = {
+        r"config.hyper.discount: 0.99\d*, now 0.5;": (small(discount=0.5), 2),
+        r"seeds: \[0, 1\], now \[0, 1, 2\];": (small(), 3),
+    }
+    for told, other in others.items():
+        with pytest.raises(ValueError, match=f"holds another run, which differs: {told}") as error:
+            run(*other, tmp_path)
+        assert "\n" not in str(error.value)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_not_trained_anew_unasked(tmp_path):
+    run(small(), 2, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ValueError, match=r"is finished; purerl resume .* loads it; remove"
+    ) as error:
+        run(small(), 2, tmp_path)
+    assert "\n" not in str(error.value)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_default_directories_of_two_configs_do_not_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run(small(), 1, None)
+    second = run(small(discount=0.5), 1, None)
+    third = run(small(), 1, None)
+    names = [str(each.directory) for each in (first, second, third)]
+    assert names == ["runs/Probe-vpg", "runs/Probe-vpg-2", "runs/Probe-vpg-3"]
+
+
+def test_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        run(small(), 1, tmp_path / "file/run")
+
+
+def test_hooks_see_every_record_once(tmp_path):
+    chunks = []
+    result = run(small(), 3, tmp_path, updates_per_chunk=4, hooks=[chunks.append])
+    assert [chunk.updates for chunk in chunks] == [4, 8, 12]
+    assert [chunk.env_steps for chunk in chunks] == [128, 256, 384]
+    seen = np.concatenate([chunk.metrics.entropy for chunk in chunks], axis=1)
+    np.testing.assert_array_equal(seen, result.metrics.entropy)
+
+
+def test_the_time_of_a_run_is_that_of_training_alone(tmp_path):
+    env = Probe("match", limit=True, length=0)
+    config = purerl.vpg(env, num_envs=1, rollout_length=2, total_steps=4, hidden=(1,))
+    result = run(config, 2, tmp_path, evaluation_episodes=200_000)
+    assert 0 < result.times.run < result.times.evaluate
+    assert result.summary().steps_per_second == pytest.approx(2 * 4 / result.times.run)
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(tmp_path, without_type_checks):
+    how: Any = {"root": np.int64(3), "target_return": np.float32(4.5), "seed_batch": np.int32(2)}
+    result = run(small(), 2, tmp_path, **how, updates_per_chunk=np.int64(4))
+    assert purerl.resume(tmp_path, small(), progress=False).summary() == result.summary()
+    with pytest.raises(ValueError, match=r"root = 0.5 must be an int"):
+        run(small(), 2, tmp_path / "x", root=cast(Any, 0.5))
+
+
+def test_an_environment_with_an_empty_array_in_its_state_is_saved(tmp_path):
+    config = purerl.vpg(cast(Any, Empty()), **SMALL)
+    result = run(config, 2, tmp_path)
+    again = purerl.resume(tmp_path, config, progress=False)
+    assert_bitwise_equal(again.states, result.states)
+
+
+def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tmp_path):
+    config = small(total_steps=4 * 8 * 120)
+    for name in ("evaluate_every", "checkpoint_every"):
+        line = rf"{name} = 6 is not a multiple of the 4 updates .* use 4 or 8, or upd.* = 3\."
+        with pytest.raises(ValueError, match=line):
+            run(config, 1, tmp_path, **{name: 6})
+    assert not list(tmp_path.iterdir())
+    run(config, 1, tmp_path, evaluate_every=8, checkpoint_every=40)
+    assert json.loads((tmp_path / "config.json").read_text())["updates_per_chunk"] == 4
+
+
+@pytest.mark.parametrize(
+    ("num_updates", "log_every", "chunk"),
+    [
+        (120, 1, 4),
+        (977, 1, 1),
+        (3907, 1, 1),
+        (2 * 499, 1, 2),
+        (961, 1, 31),
+        (7, 1, 1),
+        (2_000, 1000, 1000),
+    ],
+)
+def test_a_run_of_any_number_of_updates_has_chunks_enough(num_updates, log_every, chunk):
+    config = dataclasses.replace(small(), num_updates=num_updates, log_every=log_every)
+    assert choose_chunk_length(config, None) == chunk
+
+
+def test_without_an_interval_a_checkpoint_is_written_with_the_chunk_that_is_late(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("purerl.experiment.loop.SAVE_AFTER", 0.0)
+    run(small(), 2, tmp_path / "often", updates_per_chunk=4)
+    monkeypatch.setattr("purerl.experiment.loop.SAVE_AFTER", 1000.0)
+    run(small(), 2, tmp_path / "seldom", updates_per_chunk=4)
+    found = {name: (tmp_path / name / "records").iterdir() for name in ("often", "seldom")}
+    names = {name: sorted(path.name[:9] for path in each) for name, each in found.items()}
+    # The last is the evaluation after training.
+    assert names["often"] == ["000000000", "000000004", "000000008", "000000012"]
+    assert names["seldom"] == ["000000000", "000000012"]
+
+
+def test_seeds_in_which_no_episode_ended_are_named(tmp_path):
+    # The first episode of each seed begins at a random age; some do not end in 4 steps.
+    config = purerl.vpg(Ageing(length=24), num_envs=1, rollout_length=4, total_steps=4)
+    result = run(config, 12, tmp_path, evaluation_episodes=0)
+    silent = result.summary().seeds_without_episode
+    ended = np.asarray(result.metrics.num_episodes).sum(axis=1)
+    assert silent == tuple(np.flatnonzero(ended == 0).tolist())
+    assert 0 < len(silent) < 12
+    assert result.failed_seeds == ()
+
+
+def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
+    config = purerl.vpg(Sick(), **SMALL)
+    result = run(config, 8, tmp_path, target_return=0.0)
+    failed = result.failed_seeds
+    assert 0 < len(failed) < 8
+    returns = result.final_returns()
+    assert [s for s, value in zip(result.seed_ids, returns, strict=True) if np.isnan(value)] == [
+        *failed
+    ]
+    summary = result.summary()
+    assert np.isfinite(summary.episode_return.value)
+    assert summary.failed_seeds == failed
+    assert summary.solved == (8 - len(failed)) / 8
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert [s["seed"] for s in written["seeds"] if s["failed_at"] >= 0] == [*failed]
+
+
+def test_a_run_in_which_every_seed_fails_says_so(tmp_path):
+    everyone = Sick(threshold=-1.0)
+    result = run(purerl.vpg(everyone, **SMALL), 3, tmp_path, target_return=0.0)
+    assert result.failed_seeds == (0, 1, 2)
+    summary = result.summary()
+    assert np.isnan(summary.episode_return.value)
+    assert summary.solved == 0
+    result.plot(tmp_path / "none.png")
+    assert json.loads((tmp_path / "summary.json").read_text())["episode_return"]["value"] is None
+
+
+def test_the_evaluation_takes_the_time_limit_that_is_configured(tmp_path):
+    params = ProbeParams(max_steps_in_episode=9)
+    config = small(env_params=params)
+    result = run(config, 2, tmp_path / "a", evaluation_episodes=3)
+    assert result.evaluation is not None
+    np.testing.assert_array_equal(result.evaluation.episode_length, np.full((2, 3), 9))
+    assert result.summary().num_unfinished == 0
+
+    endless = purerl.vpg(Probe(length=0), **SMALL)  # its parameters name a limit that it ignores
+    result = run(endless, 2, tmp_path / "b", evaluation_episodes=3)
+    assert result.summary().num_unfinished == 6
+    assert json.loads((tmp_path / "b/summary.json").read_text())["num_unfinished"] == 6
+
+
+def test_a_second_run_of_the_same_config_traces_nothing_anew(tmp_path):
+    import jax._src.test_util as jtu
+
+    run(small(), 2, tmp_path / "a")
+    with jtu.count_jit_and_pmap_lowerings() as lowerings:
+        run(small(), 2, tmp_path / "b")
+    assert lowerings() == 0
+
+
+def test_plot_of_one_seed_and_of_seeds_without_an_episode(tmp_path):
+    alone = run(small(), 1, tmp_path / "a")
+    alone.plot(tmp_path / "alone.png")
+    never = run(purerl.vpg(Probe(length=0), **SMALL), 2, tmp_path / "b")
+    assert np.isnan(never.metrics.episode_return).all()
+    assert np.isfinite(never.metrics.policy_loss).all()
+    never.plot(tmp_path / "never.png")
+
+
+@pytest.mark.parametrize("target", [float("nan"), float("inf"), "475", True])
+def test_a_target_that_is_no_number_is_refused(target, tmp_path, without_type_checks):
+    with pytest.raises(ValueError, match=r"target_return = .* must be a finite number"):
+        run(small(), 1, tmp_path / "run", target_return=target)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_chunk_is_refused_before_compiling(tmp_path):
+    with pytest.raises(ValueError, match="num_updates = 12 is not divisible by updates_per_chunk"):
+        run(small(), 1, tmp_path, updates_per_chunk=5)
+    with pytest.raises(ValueError, match="updates_per_chunk = 3 is not divisible by log_every"):
+        run(small(log_every=2), 1, tmp_path, updates_per_chunk=3)
+    assert not list(tmp_path.iterdir())
+
+
+@dataclasses.dataclass(frozen=True)
+class Ageing(Probe):
+    """A probe whose episodes begin at any age up to their length."""
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return obs, state._replace(time=jax.random.randint(key, (), 0, self.length))
+
+
+class WithEmpty(NamedTuple):
+    probe: Any
+    nothing: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Empty(Probe):
+    """A probe that carries an array without entries."""
+
+    def reset(self, key, params):
+        obs, state = Probe("match", limit=True, length=0).reset(key, params)
+        return obs, WithEmpty(state, jnp.zeros((0, 3)))
+
+    def step(self, key, state, action, params):
+        obs, probe, *rest = Probe("match", limit=True, length=0).step(
+            key, state.probe, action, params
+        )
+        return obs, WithEmpty(probe, state.nothing), *rest
+
+
+def test_what_jax_is_set_to_in_a_with_reaches_the_run(tmp_path):
+    with jax.default_prng_impl("rbg"):
+        result = run(small(total_steps=4 * 8), 1, tmp_path)
+    assert jax.random.key_impl(result.states.key) == "rbg"
+    flags = json.loads((tmp_path / "config.json").read_text())["flags"]
+    assert flags["jax_default_prng_impl"] == "rbg"

@@ -1,0 +1,117 @@
+"""What ends a sweep early: signals, a full disk, and what is refused before it begins."""
+
+import json
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import command
+from probes import Probe
+
+import purerl
+from purerl.experiment import session
+from purerl.experiment.hosts.stopping import RunError, Signals, Stopped
+from purerl.experiment.store import files
+
+SIZES: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
+
+
+def small():
+    config = purerl.ppo(Probe("match", length=4), **SIZES)
+    return purerl.sweep(config, policy_learning_rate=[1e-5, 3e-2])
+
+
+class Told(Signals):
+    """A stand-in for `Signals`: one that comes after `received` was read so many times."""
+
+    def __init__(self, number, reads):
+        self.number, self.reads = number, reads
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def received(self):
+        self.reads -= 1
+        return self.number if self.reads < 0 else None
+
+
+def test_a_sweep_that_a_signal_stops_leaves_what_it_has_come_to(tmp_path, monkeypatch):
+    sweep = small()
+    monkeypatch.setattr(session, "Signals", lambda: Told(15, reads=4))  # once while it compiles
+    with pytest.raises(Stopped, match=r"stopped at update 4 of 6; .*sweep\.json.*anew") as stopped:
+        purerl.run_sweep(sweep, 2, tmp_path, updates_per_chunk=1, progress=False)
+    assert stopped.value.signal_number == 15
+    written = json.loads((tmp_path / "sweep.json").read_text())
+    assert written["updates"] == 4
+    assert written["env_steps"] == 4 * 8 * 4
+    assert len(written["ranking"]) == 2
+    with np.load(tmp_path / "metrics.npz") as saved:
+        assert saved["entropy"].shape == (2, 2, 4)
+        assert np.all(np.isfinite(saved["entropy"]))
+    assert (tmp_path / "sweep.png").exists()
+    monkeypatch.undo()
+    again = purerl.run_sweep(sweep, 2, tmp_path, updates_per_chunk=1, progress=False)
+    assert again.updates == 6
+
+
+def test_a_sweep_that_is_stopped_while_it_compiles_leaves_nothing(tmp_path, monkeypatch):
+    sweep = small()
+    monkeypatch.setattr(session, "Signals", lambda: Told(2, reads=0))
+    with pytest.raises(Stopped, match="stopped before training") as stopped:
+        purerl.run_sweep(sweep, 2, tmp_path, progress=False)
+    assert stopped.value.signal_number == 2
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_full_disk_ends_a_sweep_with_a_line(tmp_path, monkeypatch):
+    def full(path, arrays):
+        raise OSError(28, "No space left on device", str(path))
+
+    sweep = small()
+    monkeypatch.setattr(files, "write_arrays", full)
+    with pytest.raises(RunError, match=r"could not be written: the disk is full") as error:
+        purerl.run_sweep(sweep, 2, tmp_path, progress=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ({"seed_batch": 0}, "seed_batch = 0 must be a whole number of at least 1"),
+        ({"memory_limit": -1}, "memory_limit = -1 must be"),
+        ({"root": -1}, "root = -1 must be an int from 0"),
+        ({"evaluation_episodes": -1}, "evaluation_episodes = -1 must be"),
+    ],
+)
+def test_bad_counts_of_a_sweep_are_refused_in_one_line(how, line, tmp_path):
+    sweep = small()
+    with pytest.raises(ValueError, match=line):
+        purerl.run_sweep(sweep, 2, tmp_path / "sweep", progress=False, **how)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_with_one_line_and_its_exit_code(sent, code, tmp_path):
+    sizes = ("--num-envs", "4", "--rollout-length", "16", "--hidden", "8", "--seeds", "2")
+    how = ("--total-steps", "6400000", "--updates-per-chunk", "200", "--directory", "sweep")
+    args = (*sizes, *how, "--values", "discount=0.9,0.99")
+    process = command("sweep", *args, cwd=tmp_path, cache=tmp_path / "cache")
+    while not (tmp_path / "sweep/config.json").exists():  # it is written when it has compiled
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(1)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err.decode()
+    updates = json.loads((tmp_path / "sweep/sweep.json").read_text())["updates"]
+    assert 0 < updates < 100_000
+    (line,) = [line for line in err.decode().splitlines() if line.startswith("purerl: ")]
+    assert line.startswith(f"purerl: stopped at update {updates} of 100000; ")
+    assert "Traceback" not in err.decode()
