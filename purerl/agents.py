@@ -125,12 +125,9 @@ def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(node_shardings, tree, is_leaf=has_envs)
 
 
-@dataclasses.dataclass(frozen=True)
-class InitAgent:
-    """Make the state of one agent before training. Equal instances share a compiled program."""
-
-    def __call__(self, agent: Agent, shared: Config) -> TrainState:
-        return init(agent.key, eqx.combine(agent.per_agent, shared))
+def init_agent(agent: Agent, shared: Config) -> TrainState:
+    """`init`, for one entry of a batch of agents."""
+    return init(agent.key, eqx.combine(agent.per_agent, shared))
 
 
 @dataclasses.dataclass(frozen=True)

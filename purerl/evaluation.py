@@ -88,12 +88,15 @@ def play_episode(
     greedy: bool = True,
     record: Callable[[Key[Array, ""], EpisodeCarry, RawTransition], Any] | None = None,
 ) -> tuple[EpisodeCarry, Any]:
-    """Play one episode from a fresh reset, for `max_steps` steps, idle after its end.
+    """Play one episode from a fresh reset, in `max_steps` steps of the environment.
+
+    The environment goes on after the end of the episode: return, length and `alive` are those of
+    the episode; the state, and what is recorded from `episode_length` on, belong to later ones.
 
     **Arguments:** `record(env_key, carry, transition)` gives what to record of a step, from the
     environment's key, the episode before the step, and the step.
 
-    **Returns:** the episode at its end, and the records `[max_steps, ...]`.
+    **Returns:** the environment after the last step, and the records `[max_steps, ...]`.
     """
 
     def play_step(carry, key):

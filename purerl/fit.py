@@ -31,15 +31,15 @@ class Batch(eqx.Module):
     weight: Float[Array, " batch"]
 
 
-class Objective(NamedTuple):
+class FitSettings(NamedTuple):
     """What a network is fitted to, and how.
 
-    `loss(network, batch)` gives the loss and the report of each row, of which weighted means are
-    taken. The fit stops before the first step for which `keep_going(report)` is false. `preprocess`
+    `objective(network, batch)` gives the loss and the report of each row, of which weighted means
+    count. The fit stops before the first step for which `keep_going(report)` is false. `preprocess`
     is applied to each minibatch.
     """
 
-    loss: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]]
+    objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]]
     optimizer: optax.GradientTransformation
     num_epochs: int
     keep_going: Callable[[Report], Bool[Array, ""]] | None = None
@@ -62,20 +62,20 @@ def fit(
     opt_state: PyTree,
     batch: Batch,
     rows: Int[Array, "epochs steps rows"] | None,
-    objective: Objective,
+    settings: FitSettings,
 ) -> tuple[Network, PyTree, Report]:
-    """Take gradient steps for `num_epochs` on the minibatches of `rows`, or on the whole batch.
+    """Take gradient steps on the minibatches of `rows`, or on the whole batch, for some epochs.
 
     A minibatch without any weight is skipped.
 
     **Returns:** the network, the state of its optimiser, and the report: means over the steps
     taken, NaN where there were none.
     """
-    names = sorted(jax.eval_shape(objective.loss, network, batch)[1])
+    names = sorted(jax.eval_shape(settings.objective, network, batch)[1])
 
     def step(state, rows):
         minibatch = batch if rows is None else take_rows(batch, rows)
-        return gradient_step(state, network, minibatch, objective, names), None
+        return gradient_step(state, network, minibatch, settings, names), None
 
     start = FitState(
         parameters=parameters(network),
@@ -84,9 +84,9 @@ def fit(
         num_taken=jnp.int32(0),
         total=jnp.zeros(len(names) + 1),
     )
-    num_steps = objective.num_epochs
+    num_steps = settings.num_epochs
     if rows is not None:
-        rows = rows[: objective.num_epochs].reshape(-1, rows.shape[-1])
+        rows = rows[: settings.num_epochs].reshape(-1, rows.shape[-1])
         num_steps = len(rows)
     end, _ = jax.lax.scan(step, start, rows, length=num_steps)
     means = end.total / end.num_taken
@@ -95,17 +95,17 @@ def fit(
 
 
 def gradient_step(
-    state: FitState, network: Network, minibatch: Batch, objective: Objective, names: list[str]
+    state: FitState, network: Network, minibatch: Batch, settings: FitSettings, names: list[str]
 ) -> FitState:
     """Take a step on a minibatch, unless the fit has stopped or the minibatch has no weight."""
-    if objective.preprocess is not None:
-        minibatch = objective.preprocess(minibatch)
-    gradient, means = mean_gradient(state.parameters, network, minibatch, objective.loss)
+    if settings.preprocess is not None:
+        minibatch = settings.preprocess(minibatch)
+    gradient, means = mean_gradient(state.parameters, network, minibatch, settings.objective)
     stopped = state.stopped
-    if objective.keep_going is not None:
-        stopped |= ~objective.keep_going(dict(zip(names, means, strict=True)))
+    if settings.keep_going is not None:
+        stopped |= ~settings.keep_going(dict(zip(names, means, strict=True)))
     is_taken = ~stopped & jnp.any(minibatch.weight > 0)
-    updates, opt_state = objective.optimizer.update(gradient, state.opt_state, state.parameters)
+    updates, opt_state = settings.optimizer.update(gradient, state.opt_state, state.parameters)
     grad_norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
     next_state = FitState(
         parameters=eqx.apply_updates(state.parameters, updates),
@@ -122,7 +122,7 @@ def mean_gradient(
     parameters: PyTree,
     network: Network,
     batch: Batch,
-    loss: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
+    objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
 ) -> tuple[PyTree, Float[Array, " report"]]:
     """The gradient of the loss's weighted mean over a batch, and the means of the report.
 
@@ -133,7 +133,7 @@ def mean_gradient(
 
     def summed_gradient(rows):
         def summed_loss(parameters):
-            loss_and_report = loss(with_parameters(network, parameters), rows)
+            loss_and_report = objective(with_parameters(network, parameters), rows)
             return jax.tree.map(lambda x: weighted_sum(x, rows.weight), loss_and_report)
 
         gradient, report = jax.grad(summed_loss, has_aux=True)(parameters)

@@ -1,6 +1,7 @@
 """Reward-to-go and generalised advantages: one backward recurrence, two uses of it.
 
-How an episode's end is treated (`terminated` wins where both flags are set):
+After an episode's end the environment resets: the next step belongs to another episode, and nothing
+of it may count. How an episode's end is treated (`terminated` wins where both flags are set):
 
 | the step is followed by          | bootstrap                | the recursion |
 |----------------------------------|--------------------------|---------------|

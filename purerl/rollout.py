@@ -61,7 +61,7 @@ def collect(
         action_key, env_key = jax.random.split(key)
         raw = act(action_key, env_key, policy, state, obs, config)
         # Not stacked: what is carried to the next step.
-        stacked = raw._replace(step=raw.step._replace(state=None, obs=None))
+        stacked = raw._replace(step=raw.step._replace(state=None, obs=None, info=None))
         return (raw.step.state, raw.step.obs), stacked
 
     def step(state_and_obs, keys):
@@ -110,7 +110,7 @@ def act(
     distribution = policy(obs)
     action = distribution.mode() if greedy else distribution.sample(action_key)
     step = envs.step(env_key, config.env, state, action, config.env_params)
-    return RawTransition(obs, action, distribution, step._replace(info=None))
+    return RawTransition(obs, action, distribution, step)
 
 
 def _track_episodes(

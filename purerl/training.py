@@ -4,6 +4,9 @@ Everything here is a pure function of one agent. `jax.jit` compiles it; `jax.vma
 it many agents, over configs many settings.
 """
 
+import dataclasses
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,7 @@ from purerl.checks import require_divisor, require_positive_int
 from purerl.compute.trees import all_finite, pack, tree_where, unpack
 from purerl.config.config import Config, require_unbatched
 from purerl.config.optimizers import build_optimizers
-from purerl.config.schedules import hyper_at
+from purerl.config.schedules import share_at
 from purerl.networks.network import as_network, parameters
 from purerl.networks.normalization import (
     RewardNormalizer,
@@ -23,7 +26,7 @@ from purerl.networks.normalization import (
 )
 from purerl.rollout import EnvCarry, EpisodeTotals, collect, reset_envs
 from purerl.seeds import INIT, TRAIN, stream_key
-from purerl.types import Metrics
+from purerl.types import Hyperparams, Metrics
 from purerl.update import Learner, update
 
 
@@ -102,6 +105,16 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
     return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
+
+
+def hyper_at(config: Config, state: TrainState) -> Hyperparams:
+    """The hyperparameters of a state's next update: each in `config.schedule` times its share."""
+    shapes = sorted({shape for _, shape in config.schedule})
+    shares = {shape: share_at(shape, state.step, config.num_updates) for shape in shapes}
+    scheduled: dict[str, Any] = {
+        name: getattr(config.hyper, name) * shares[shape] for name, shape in config.schedule
+    }
+    return dataclasses.replace(config.hyper, **scheduled)
 
 
 def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:

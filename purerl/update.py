@@ -17,9 +17,9 @@ from purerl.compute.rows import (
 )
 from purerl.config.config import Config
 from purerl.config.optimizers import build_optimizers
-from purerl.fit import Batch, Objective, Report, RowReport, fit
+from purerl.fit import Batch, FitSettings, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
-from purerl.networks.network import update_normalizers
+from purerl.networks.network import update_obs_stats
 from purerl.types import Baseline, Estimate, Policy, Transition
 
 
@@ -57,7 +57,7 @@ def update(
     policy, policy_opt_state, policy_report = update_policy(learner, batch, rows, config)
     baseline, baseline_opt_state, baseline_report = update_baseline(learner, batch, rows, config)
     learner = Learner(policy, baseline, policy_opt_state, baseline_opt_state)
-    return update_normalizers(learner, rollout.obs), policy_report | baseline_report
+    return update_obs_stats(learner, rollout.obs), policy_report | baseline_report
 
 
 def rollout_values(
@@ -119,16 +119,14 @@ def update_policy(
         # Not <=: a KL of NaN goes on, so that the agent fails visibly.
         return ~(report["approx_kl"] > config.hyper.target_kl)
 
-    objective = Objective(
-        loss=functools.partial(policy_objective, config=config),
+    settings = FitSettings(
+        objective=functools.partial(policy_objective, config=config),
         optimizer=build_optimizers(config).policy,
         num_epochs=config.epochs,
         keep_going=keep_going,
         preprocess=with_normalized_advantage if config.normalize_advantage else None,
     )
-    policy, opt_state, report = fit(
-        learner.policy, learner.policy_opt_state, batch, rows, objective
-    )
+    policy, opt_state, report = fit(learner.policy, learner.policy_opt_state, batch, rows, settings)
     report["policy_grad_norm"] = report.pop("grad_norm")
     return policy, opt_state, report
 
@@ -147,13 +145,13 @@ def update_baseline(
         names = ("value_loss", "baseline_grad_norm", "explained_variance")
         return None, None, dict.fromkeys(names, jnp.float32(jnp.nan))
 
-    objective = Objective(
-        loss=functools.partial(baseline_objective, config=config),
+    settings = FitSettings(
+        objective=functools.partial(baseline_objective, config=config),
         optimizer=build_optimizers(config).baseline,
         num_epochs=config.baseline_epochs,
     )
     baseline, opt_state, report = fit(
-        learner.baseline, learner.baseline_opt_state, batch, rows, objective
+        learner.baseline, learner.baseline_opt_state, batch, rows, settings
     )
     report["baseline_grad_norm"] = report.pop("grad_norm")
     report["explained_variance"] = explained_variance(batch.value, batch.value_target, batch.weight)

@@ -50,6 +50,19 @@ def test_every_public_name_resolves_to_what_its_file_defines(name):
     assert getattr(purerl, name) is getattr(module, name)
 
 
+def test_importing_every_module_hides_no_public_name():
+    code = """
+import importlib, pkgutil, types
+import purerl
+names = purerl.__all__
+for module in pkgutil.walk_packages(purerl.__path__, "purerl."):
+    if module.name != "purerl.__main__":
+        importlib.import_module(module.name)
+print(*[name for name in names if isinstance(getattr(purerl, name), types.ModuleType)])
+"""
+    assert run_python(code) == []
+
+
 def test_dir_lists_every_public_name():
     assert set(purerl.__all__) <= set(dir(purerl))
 

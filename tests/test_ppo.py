@@ -11,13 +11,14 @@ import numpy as np
 import optax
 import pytest
 from probes import CutShort, Probe
+from trees import assert_bitwise_equal
 
 import purerl
-from purerl.config.schedules import hyper_at
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.networks.network import parameters
 from purerl.rollout import collect
+from purerl.training import hyper_at
 from purerl.types import Estimate
 from purerl.update import (
     make_batch,
@@ -203,18 +204,16 @@ def test_later_epochs_have_a_kl_and_clip():
 # Schedules
 
 
-@dataclasses.dataclass
-class At:
-    """A state after so many updates, as far as a schedule looks at it."""
-
-    step: Any
+def hyper_after(config, step):
+    state = jax.eval_shape(purerl.init, jax.eval_shape(lambda: jax.random.key(0)), config)
+    return hyper_at(config, dataclasses.replace(state, step=jnp.int32(step)))
 
 
 def test_a_linear_schedule_falls_from_the_value_to_a_share_of_it():
     names = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
     config = purerl.ppo(Probe(), schedule=dict.fromkeys(names, "linear"), entropy_coef=0.1, **SMALL)
     assert config.num_updates == 3
-    first, last, beyond = (hyper_at(config, At(jnp.int32(t))) for t in (0, 2, 9))
+    first, last, beyond = (hyper_after(config, t) for t in (0, 2, 9))
     for field in dataclasses.fields(config.hyper):
         value = float(getattr(config.hyper, field.name))
         share = 1 / 3 if field.name in names else 1
@@ -247,7 +246,7 @@ def test_each_update_takes_a_step_of_the_scheduled_rate():
 
 def test_without_a_schedule_hyperparameters_are_left_as_they_are():
     config = purerl.vpg(Probe(), **SMALL)
-    assert hyper_at(config, At(jnp.int32(1))) is config.hyper
+    assert_bitwise_equal(hyper_after(config, 1), config.hyper)
 
 
 def test_schedules_in_any_order_are_one_config():
@@ -257,6 +256,9 @@ def test_schedules_in_any_order_are_one_config():
         for order in (names, names[::-1])
     )
     assert first.schedule == second.schedule
+    assert purerl.ppo(Probe(), schedule=dict(first.schedule), **SMALL).schedule == first.schedule
+    with pytest.raises(ValueError, match=r"schedule = .* must be sorted pairs"):
+        dataclasses.replace(first, schedule=first.schedule[::-1])
 
 
 # What they learn

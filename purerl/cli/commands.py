@@ -17,12 +17,12 @@ from purerl.cli.tables import (
     show_sweep,
     summary_table,
 )
-from purerl.compute.mesh import parse_mesh
 from purerl.config.config import Config
 from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as make_settings
 from purerl.envs import make_env
+from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_main_process
 from purerl.experiment.play.policies import LoadedRun, save_policy
@@ -33,7 +33,7 @@ from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
 from purerl.experiment.store.files import require_writable
-from purerl.experiment.store.records import read_run
+from purerl.experiment.store.finished_run import read_run
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.planning.plans import plan
 
@@ -120,7 +120,7 @@ def export(options: cli.Export) -> None:
     directory = next(iter(options.runs))
     if options.seed is not None:
         path = options.output or directory / f"policy_{options.seed}.npz"
-        loaded = LoadedRun.open(directory, env=env_from_path(options.env))
+        loaded = LoadedRun.read(directory, env=env_from_path(options.env))
         save_policy(path, loaded.policy(options.seed), loaded.spec.config)
         print_rich(f"written: {path}")
     if options.metrics is not None:

@@ -102,8 +102,8 @@ class TrainingOptions:
 
     def options(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
-        from purerl.compute.mesh import parse_mesh
         from purerl.config.presets import TARGETS
+        from purerl.experiment.hosts.devices import parse_mesh
         from purerl.experiment.hosts.memory import parse_bytes
 
         arguments = dataclasses.asdict(self)
@@ -167,18 +167,12 @@ class ProcessOptions:
     def arguments(self) -> dict[str, Any] | None:
         """The arguments of `initialize`; None for a process by itself.
 
-        **Raises:** `ValueError` where an option has no effect, or lacks another.
+        **Raises:** `ValueError` where an option has no effect.
         """
         arguments = dataclasses.asdict(self)
-        distributed = arguments.pop("distributed")
-        names = ("coordinator", "num_processes", "process_id")
-        given = [name for name in names if arguments[name] is not None]
-        if not distributed:
-            if given:
-                raise ValueError(f"{given[0]} has no effect without --distributed; add it.")
-            return None
-        if given and len(given) < len(names):
-            flags = ["--" + name.replace("_", "-") for name in names if name not in given]
-            missing = ", ".join(flags)
-            raise ValueError(f"{given[0]} is given, and {missing} is not; give all three, or none.")
-        return arguments
+        if arguments.pop("distributed"):
+            return arguments
+        for name in ("coordinator", "num_processes", "process_id"):
+            if arguments[name] is not None:
+                raise ValueError(f"{name} has no effect without --distributed; add it.")
+        return None

@@ -10,14 +10,10 @@ from rich.table import Table
 
 from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
+from purerl.experiment.hosts.memory import format_bytes
 from purerl.experiment.play.run_evaluation import RunEvaluation
 from purerl.experiment.report.comparison import ComparedRun
-from purerl.experiment.report.format import (
-    format_bytes,
-    format_interval,
-    format_number,
-    format_ranges,
-)
+from purerl.experiment.report.format import format_interval, format_number, format_ranges
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
@@ -32,7 +28,7 @@ def evaluation_table(result: RunEvaluation) -> Table:
     returns, target = result.returns, result.spec.target_return
     rows = [
         (f"{result.kind} return, {name} over seeds [95% interval]", format_interval(interval))
-        for name, interval in zip(("IQM", "mean", "median"), result.figures(), strict=True)
+        for name, interval in zip(("IQM", "mean", "median"), result.statistics(), strict=True)
     ]
     if target is not None:
         rows.append((f"seeds at {target:g} or more", f"{share_solved(returns, target):.0%}"))

@@ -100,6 +100,8 @@ def program_over_seeds(
     `block` seeds at a time. A `nested` program is part of another. Along `envs`,
     `shardings(out, mesh)` gives the layout of each leaf of the result.
     """
+    if num_env_devices(mesh) > 1 and shardings is None:
+        raise ValueError("shardings are needed over an axis envs: say how the results lie on it.")
     is_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def on_mesh(*args):

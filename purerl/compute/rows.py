@@ -19,7 +19,7 @@ from purerl.compute.mesh import constrain_envs, num_env_devices, num_seed_device
 from purerl.compute.platforms import by_platform
 
 LONGEST_BLOCK = 1024  # rows
-SMALLEST_DIVIDED = 2048  # rows that an accelerator leaves whole: each block costs kernel launches
+LARGEST_WHOLE = 2048  # rows that an accelerator leaves whole: each block costs kernel launches
 CHOSEN_BLOCK = 64  # rows in a block of those that a mask chooses
 ROUNDS = 24  # of a shuffle
 
@@ -116,33 +116,33 @@ def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
 
 def map_rows_where(
     function: Callable[[Any], Array],
-    chosen: Bool[Array, " rows"],
+    mask: Bool[Array, " rows"],
     rows: Shaped[Array, "rows ..."],
     other: Shaped[Array, " rows"],
 ) -> Shaped[Array, " rows"]:
-    """`where(chosen, jax.vmap(function)(rows), other)`, where few rows are chosen.
+    """`where(mask, jax.vmap(function)(rows), other)`, where few rows are chosen.
 
     A CPU computes the chosen rows alone, in a loop. On an accelerator all rows cost less than that
     loop; and where devices share the rows, it would gather them.
     """
 
-    def map_all(chosen, rows, other):
-        return jnp.where(chosen, map_rows(function, rows), other)
+    def map_all(mask, rows, other):
+        return jnp.where(mask, map_rows(function, rows), other)
 
     on_cpu = functools.partial(_map_chosen, function) if num_env_devices() == 1 else map_all
-    return by_platform(chosen, rows, other, cpu=on_cpu, default=map_all)
+    return by_platform(mask, rows, other, cpu=on_cpu, default=map_all)
 
 
 def _map_chosen(
     function: Callable[[Any], Array],
-    chosen: Bool[Array, " rows"],
+    mask: Bool[Array, " rows"],
     rows: Shaped[Array, "rows ..."],
     other: Shaped[Array, " rows"],
 ) -> Shaped[Array, " rows"]:
     """`map_rows_where`, by a loop over blocks of the chosen rows."""
-    num_rows = len(chosen)
+    num_rows = len(mask)
     length = min(num_rows, CHOSEN_BLOCK)
-    (positions,) = jnp.nonzero(chosen, size=num_rows + length, fill_value=num_rows)
+    (positions,) = jnp.nonzero(mask, size=num_rows + length, fill_value=num_rows)
 
     def map_block(carry):
         start, out = carry
@@ -151,7 +151,7 @@ def _map_chosen(
         return start + length, out.at[block].set(mapped, mode="drop")
 
     def has_rows_left(carry):
-        return carry[0] < jnp.sum(chosen)
+        return carry[0] < jnp.sum(mask)
 
     return jax.lax.while_loop(has_rows_left, map_block, (0, other))[1]
 
@@ -207,7 +207,7 @@ def _block_lengths(rows: PyTree) -> tuple[int, int]:
     length = block_length(num_rows)
     return (
         length if num_seed_devices() > 1 else num_rows,
-        length if num_rows > SMALLEST_DIVIDED else num_rows,
+        length if num_rows > LARGEST_WHOLE else num_rows,
     )
 
 

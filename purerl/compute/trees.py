@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree
 
 from purerl.compute.mesh import num_env_devices
 
 
-def tree_where(condition: Bool[Array, ""], chosen: Any, other: Any) -> Any:
+def tree_where(condition: Bool[Array, ""], x: Any, y: Any) -> Any:
     """One of two pytrees of the same structure, leaf by leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), chosen, other)
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
 
 
 def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
@@ -30,28 +30,21 @@ def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite)
 
 
 class Packed(eqx.Module):
-    """Scalars on their way out of a loop: the floats in one array, which is stored at once."""
+    """Scalars as they leave a loop: floats in one array, where each would be stored by itself."""
 
     floats: Float[Array, "*records floats"]
-    others: list[Shaped[Array, "*records"]]
+    others: PyTree
     treedef: Any = eqx.field(static=True)
-    is_float: tuple[bool, ...] = eqx.field(static=True)
 
 
 def pack(tree: PyTree) -> Packed:
-    """A pytree of scalars, some of them floats, in few arrays."""
-    leaves, treedef = jax.tree.flatten(tree)
-    is_float = tuple(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
-    floats = [leaf for leaf, floating in zip(leaves, is_float, strict=True) if floating]
-    others = [leaf for leaf, floating in zip(leaves, is_float, strict=True) if not floating]
-    return Packed(jnp.stack(floats, axis=-1), others, treedef, is_float)
+    """Pack a pytree of scalars, of which some are floats, all of one dtype."""
+    floats, others = eqx.partition(tree, eqx.is_inexact_array)
+    leaves, treedef = jax.tree.flatten(floats)
+    return Packed(jnp.stack(leaves, axis=-1), others, treedef)
 
 
 def unpack(packed: Packed) -> PyTree:
-    """The pytree that `pack` was given. Where records were stacked, each leaf has their axes."""
-    columns, others = iter(range(packed.floats.shape[-1])), iter(packed.others)
-    leaves = [
-        packed.floats[..., next(columns)] if floating else next(others)
-        for floating in packed.is_float
-    ]
-    return jax.tree.unflatten(packed.treedef, leaves)
+    """The pytree that `pack` was given; of several, each leaf has their axes."""
+    floats = [packed.floats[..., i] for i in range(packed.floats.shape[-1])]
+    return eqx.combine(jax.tree.unflatten(packed.treedef, floats), packed.others)

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import require_bool, require_divisor, require_positive_int, short_repr
 from purerl.config.components import check_algorithm, check_baseline, check_optimizer, check_policy
-from purerl.config.schedules import check_schedule
+from purerl.config.schedules import sorted_schedule
 from purerl.envs import Discrete, EnvSpec, check_env, time_limit
 from purerl.losses import score_function_loss, squared_error
 from purerl.types import Env, Hyperparams
@@ -175,7 +175,10 @@ def _check_sizes(config: Config) -> None:
         require_positive_int(name, getattr(config, name))
     for name in ("normalize_advantage", "normalize_obs", "normalize_reward"):
         require_bool(name, getattr(config, name))
-    check_schedule(config.schedule)
+    if sorted_schedule(config.schedule) != config.schedule:
+        raise ValueError(
+            f"schedule = {short_repr(config.schedule)} must be sorted pairs; use a factory."
+        )
     if not isinstance(config.algorithm, Algorithm):
         raise ValueError(
             f"algorithm = {short_repr(config.algorithm)} must be an Algorithm; use purerl.VPG, "

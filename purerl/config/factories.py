@@ -13,6 +13,7 @@ from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
 from purerl.checks import require_bool, require_positive_int, short_repr
 from purerl.config.config import Config, require_used
 from purerl.config.optimizers import clipped_adam
+from purerl.config.schedules import sorted_schedule
 from purerl.envs import check_env, make_env, time_limit
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
@@ -145,7 +146,7 @@ def _make_config(
         merged[name] = int(merged[name])  # a NumPy int would overflow where steps are counted
     env_steps_per_update = merged["num_envs"] * merged["rollout_length"]
     policy, baseline = _networks(merged)
-    merged["schedule"] = _schedule(merged["schedule"])
+    merged["schedule"] = sorted_schedule(merged["schedule"])
     hyper = {name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS}
     config = Config(
         hyper=Hyperparams(**hyper),
@@ -206,17 +207,6 @@ def _networks(merged: dict[str, Any]) -> tuple[Callable, Callable | None]:
     policy = DefaultPolicy(hidden=hidden, std_from_obs=std_from_obs, squash=squash)
     baseline = merged.get("baseline", DefaultBaseline(hidden=hidden)) if has_baseline else None
     return merged.get("policy", policy), baseline
-
-
-def _schedule(value: Any) -> tuple[tuple[str, str], ...]:
-    """The pairs of a mapping, sorted, so that equal schedules share a program."""
-    is_mapping = isinstance(value, Mapping)
-    if not is_mapping or not all(isinstance(each, str) for each in (*value, *value.values())):
-        raise ValueError(
-            f"schedule = {short_repr(value)} must be shapes by name, such as "
-            f"{{'policy_learning_rate': 'linear'}}."
-        )
-    return tuple(sorted(value.items()))
 
 
 def _scalar(name: str, value: Any) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Schedules: how hyperparameters change over a run, each by a pure function of its progress."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from purerl.types import Hyperparams
+from purerl.checks import short_repr
 
 SCHEDULABLE = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
 
@@ -17,50 +16,37 @@ def linear(progress: Float[Array, ""]) -> Float[Array, ""]:
     return 1 - progress
 
 
-# A shape is the factor of a hyperparameter as a function of progress, which goes from 0 to 1.
+# A shape gives the share of its value that a hyperparameter has at some progress, from 0 to 1.
 SHAPES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {"linear": linear}
 
 
-@runtime_checkable
-class Scheduled(Protocol):
-    """What `hyper_at` reads of a config."""
-
-    hyper: Hyperparams
-    schedule: tuple[tuple[str, str], ...]
-    num_updates: int
+def share_at(shape: str, step: Int[Array, "*batch"], num_updates: int) -> Float[Array, "*batch"]:
+    """`shape(t / num_updates)` after t updates; beyond the last update, as it was there."""
+    return SHAPES[shape](jnp.minimum(step, num_updates - 1).astype(jnp.float32) / num_updates)
 
 
-@runtime_checkable
-class Counted(Protocol):
-    """What `hyper_at` reads of a training state."""
+def sorted_schedule(schedule: Any) -> tuple[tuple[str, str], ...]:
+    """The sorted pairs of a mapping `{name: shape}`, or of such pairs: equal ones are one program.
 
-    step: Int[Array, "*batch"]
-
-
-def hyper_at(config: Scheduled, state: Counted) -> Hyperparams:
-    """The hyperparameters that the next update of a state uses.
-
-    `hyper_t = hyper · shape(t / num_updates)` for each name in `config.schedule`, with t the
-    updates trained so far. Beyond the last update it stays as it was.
+    **Raises:** `ValueError` for anything else, a name without a schedule, or an unknown shape.
     """
-    if not config.schedule:
-        return config.hyper
-    last = config.num_updates - 1
-    progress = jnp.minimum(state.step, last).astype(jnp.float32) / config.num_updates
-    shapes = sorted({shape for _, shape in config.schedule})
-    factors = {shape: SHAPES[shape](progress) for shape in shapes}
-    scheduled: dict[str, Any] = {
-        name: getattr(config.hyper, name) * factors[shape] for name, shape in config.schedule
-    }
-    return dataclasses.replace(config.hyper, **scheduled)
-
-
-def check_schedule(schedule: tuple[tuple[str, str], ...]) -> None:
-    """Refuse names that cannot be scheduled, and unknown shapes."""
-    for name, shape in schedule:
+    try:
+        pairs = tuple(sorted(dict(schedule).items()))
+        is_named = all(isinstance(text, str) for pair in pairs for text in pair)
+    except (TypeError, ValueError):
+        is_named = False
+    if not is_named:
+        raise ValueError(
+            f"schedule = {short_repr(schedule)} must be shapes by name, such as "
+            f"{{'policy_learning_rate': 'linear'}}."
+        )
+    for name, shape in pairs:
         if name not in SCHEDULABLE:
             raise ValueError(
                 f"schedule: {name!r} cannot be scheduled; use {', '.join(SCHEDULABLE)}."
             )
         if shape not in SHAPES:
-            raise ValueError(f"schedule: {name} = {shape!r} is no shape; use {', '.join(SHAPES)}.")
+            raise ValueError(
+                f"schedule: {name} = {shape!r} is no shape of a schedule; use {', '.join(SHAPES)}."
+            )
+    return pairs

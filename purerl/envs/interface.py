@@ -23,7 +23,7 @@ class EnvStep(NamedTuple):
     truncated: Bool[Array, ""]
     next_obs: Float[Array, "..."]
     info: dict[str, Any] | None
-    """As the environment gives it; None once it has been read."""
+    """As the environment gives it; a rollout does not keep it."""
 
 
 def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "..."], PyTree]:

@@ -18,7 +18,7 @@ from purerl.evaluation import EvaluationPair
 from purerl.experiment.hosts.memory import available_bytes
 from purerl.experiment.hosts.processes import gather_to_host, is_multi_process
 from purerl.experiment.hosts.stopping import RunError, call_interruptibly
-from purerl.experiment.programs import Programs
+from purerl.experiment.programs import CompiledPrograms
 from purerl.training import TrainState
 from purerl.types import Metrics
 
@@ -33,14 +33,14 @@ class ChunkResult(NamedTuple):
     seconds: float  # of training so far, in this process
 
 
-class Batches:
+class SeedBatches:
     """All batches of a run, on the devices and on the host.
 
     Every batch advances one chunk before any starts the next. The states of several batches wait on
     the host, so that the devices hold one.
     """
 
-    def __init__(self, programs: Programs):
+    def __init__(self, programs: CompiledPrograms):
         self.programs = programs
         self._batches = programs.batches
 
@@ -153,7 +153,7 @@ class Batches:
             raise RunError(_out_of_memory(self.programs)) from error
 
 
-def _out_of_memory(programs: Programs) -> str:
+def _out_of_memory(programs: CompiledPrograms) -> str:
     num_devices = programs.mesh.shape[SEEDS]
     seeds_per_device = -(-programs.seed_batch // num_devices)
     problem = f"out of memory with {programs.seed_batch} seeds at once"

@@ -7,7 +7,7 @@ import time
 from numpy import ndarray
 
 from purerl.evaluation import EvaluationPair
-from purerl.experiment.batches import Batches, ChunkResult
+from purerl.experiment.batches import ChunkResult, SeedBatches
 from purerl.experiment.hosts.processes import all_gather, on_main_process, raised_by_all
 from purerl.experiment.hosts.stopping import (
     LostProcessError,
@@ -31,7 +31,7 @@ class TrainingLoop:
     """Trains to the end; between chunks it records, shows, saves, evaluates and calls hooks."""
 
     session: Session
-    batches: Batches
+    batches: SeedBatches
     checkpoints: CheckpointWriter
     hooks: HookRunner
     start: int  # updates trained before this process began
@@ -91,7 +91,7 @@ class TrainingLoop:
 
     def _evaluate(self, updates: int, states: list[TrainState]) -> EvaluationPair:
         """Play and record the episodes that are due, unless they were played already."""
-        is_due = self.spec.is_evaluated(updates)
+        is_due = self.spec.evaluates_at(updates)
         if not is_due or on_main_process(self.records.is_evaluated, updates):
             return EvaluationPair(None, None)
         begin = time.perf_counter()

@@ -17,22 +17,21 @@ from purerl.agents import (
     AdvanceAgent,
     Agent,
     EvaluateAgent,
-    InitAgent,
     batch_agents,
+    init_agent,
     state_shardings,
 )
 from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.experiment.hosts.memory import available_bytes, program_bytes, tree_bytes
+from purerl.experiment.hosts.memory import available_bytes, format_bytes, program_bytes, tree_bytes
 from purerl.experiment.hosts.processes import all_gather, is_multi_process
 from purerl.experiment.hosts.startup import gc_paused
-from purerl.experiment.report.format import format_bytes
 from purerl.training import TrainState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RunPrograms:
+class LoweredPrograms:
     """The programs of a run before they are compiled, for a batch of agents or its shapes."""
 
     mesh: Mesh
@@ -42,7 +41,7 @@ class RunPrograms:
     @functools.cached_property
     def init(self) -> Any:
         """Makes the states of the batch."""
-        program = program_over_seeds(InitAgent(), self.mesh, shardings=state_shardings)
+        program = program_over_seeds(init_agent, self.mesh, shardings=state_shardings)
         return program.lower(self.agents, self.shared)
 
     @functools.cached_property
@@ -80,7 +79,7 @@ class RunPrograms:
         return resident // self.mesh.shape[SEEDS]
 
 
-class Programs(NamedTuple):
+class CompiledPrograms(NamedTuple):
     """The compiled programs of a run, all for one padded batch of agents."""
 
     mesh: Mesh
@@ -109,7 +108,7 @@ def compile_programs(
     seed_batch: int | None = None,
     memory_limit: int | None = None,
     mesh: Mesh | None = None,
-) -> Programs:
+) -> CompiledPrograms:
     """Compile what a run needs for every seed with every setting.
 
     Agents that do not fit into memory together are trained in batches. Without `mesh`, seeds are
@@ -130,7 +129,7 @@ def compile_programs(
     if episodes and config.time_limit is not None:
         evaluate = EvaluateAgent(episodes, config.time_limit, sampled=sampled)
 
-    def compiled(size: int) -> Programs:
+    def compiled(size: int) -> CompiledPrograms:
         size = min(size, num_agents)
         return _compile(agents, shared, config, chunk_updates, evaluate, size, mesh)
 
@@ -157,7 +156,7 @@ def _smallest_limit(mesh: Mesh, memory_limit: int | None) -> int | None:
 
 
 def _largest_seed_batch(
-    large: Programs, small: Programs, limit: int, multiple: int, limit_name: str
+    large: CompiledPrograms, small: CompiledPrograms, limit: int, multiple: int, limit_name: str
 ) -> int:
     """Estimate the agents of a batch that fits: memory grows linearly from small to large."""
     if small.memory > limit:
@@ -182,7 +181,7 @@ def _compile(
     evaluate: EvaluateAgent | None,
     size: int,
     mesh: Mesh,
-) -> Programs:
+) -> CompiledPrograms:
     num_agents, num_devices = len(agents.key), mesh.shape[SEEDS]
     padded_size = -(-size // num_devices) * num_devices
 
@@ -191,7 +190,7 @@ def _compile(
         return place(pad_seeds(batch, padded_size), NamedSharding(mesh, P(SEEDS)))
 
     batches = [make_batch(start) for start in range(0, num_agents, size)]
-    lowered = RunPrograms(mesh, batches[0], shared)
+    lowered = LoweredPrograms(mesh, batches[0], shared)
     # One program is traced while another compiles: the compiler does not hold the GIL.
     with gc_paused(), ThreadPoolExecutor(max_workers=2) as threads:
         init_compiling = threads.submit(lowered.init.compile)
@@ -202,7 +201,7 @@ def _compile(
     if evaluation is not None:
         resident = lowered.resident_bytes if len(batches) == 1 else 0
         memory = max(memory, program_bytes(evaluation) + resident)
-    return Programs(
+    return CompiledPrograms(
         mesh=mesh,
         batches=batches,
         shared=shared,

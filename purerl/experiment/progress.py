@@ -18,8 +18,9 @@ from rich.progress import (
 from rich.text import Text
 
 from purerl.experiment.batches import ChunkResult
-from purerl.experiment.programs import Programs
-from purerl.experiment.report.format import format_bytes, format_list, format_number
+from purerl.experiment.hosts.memory import format_bytes
+from purerl.experiment.programs import CompiledPrograms
+from purerl.experiment.report.format import format_list, format_number
 from purerl.experiment.report.statistics import fill_forward, iqm
 
 
@@ -56,7 +57,7 @@ class ProgressDisplay:
         if not self.live.console.is_terminal:
             self.live.console.line()  # on a terminal, rich ends the line
 
-    def start_training(self, programs: Programs, updates: int = 0) -> None:
+    def start_training(self, programs: CompiledPrograms, updates: int = 0) -> None:
         """Show that training begins, and its memory; the ETA counts from here."""
         self.memory = f"{format_bytes(programs.memory)} a device"
         if len(programs.batches) > 1:

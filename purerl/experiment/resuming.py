@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.compute.mesh import mesh_from_dict, mesh_to_dict, require_mesh
+from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
+from purerl.experiment.hosts.devices import mesh_from_dict, mesh_to_dict
 from purerl.experiment.hosts.processes import (
     entered_by_main_process,
     explaining_lost_processes,
@@ -29,7 +30,8 @@ from purerl.experiment.store.checkpoints import (
     restore_snapshot,
 )
 from purerl.experiment.store.directory import Lock, read_header, write_header
-from purerl.experiment.store.fingerprint import describe, short_hash, state_shapes
+from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
+from purerl.experiment.store.finished_run import read_summary
 from purerl.experiment.store.header import (
     diff,
     format_diff,
@@ -38,7 +40,6 @@ from purerl.experiment.store.header import (
     through_json,
     warn_if_nondeterministic,
 )
-from purerl.experiment.store.records import read_summary
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec
 
 
@@ -107,6 +108,8 @@ def resume(
         spec.check(execution)
         _require_resumable(header, spec, start)
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
+        if start and not trained:
+            warn_if_nondeterministic(header)
         return _continue(header, spec, execution, directory, start, summary)
 
 
@@ -135,11 +138,9 @@ def _continue(
     if not start:
         return train_to_end(spec, execution, directory)
     trained = start == spec.config.num_updates
-    if not trained:
-        warn_if_nondeterministic(header)
     snapshot = restore_snapshot(directory, start, spec.state_shapes())
     is_evaluated = on_main_process(snapshot.records.is_evaluated, start)
-    if trained and (is_evaluated or not spec.is_evaluated(start)):
+    if trained and (is_evaluated or not spec.evaluates_at(start)):
         _replay_to_hooks(spec, execution, directory, snapshot)
         return _finished_run(header, spec, directory, snapshot, summary)
     if execution.mesh is None:  # trained, but not evaluated
@@ -224,7 +225,7 @@ def _require_unchanged(
             changes.append(f"mesh: {header.get('mesh') or 'all'}, now {spec.mesh or 'all'}")
         if header["seed_batch"] not in (None, spec.seed_batch):
             changes.append(f"seed_batch: {header['seed_batch']}, now {spec.seed_batch}")
-    if header["shapes"] != short_hash(state_shapes(spec.config)):
+    if header["shapes"] != short_hash(describe_state(spec.config)):
         raise ValueError(
             f"the states of this run do not fit the config: {format_diff(changes)}. "
             f"Start another run for it."

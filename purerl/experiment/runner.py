@@ -7,9 +7,10 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from purerl.compute.mesh import mesh_to_dict, require_mesh
+from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config, require_unbatched
-from purerl.experiment.batches import Batches
+from purerl.experiment.batches import SeedBatches
+from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import (
     entered_by_main_process,
     explaining_lost_processes,
@@ -28,8 +29,8 @@ from purerl.experiment.store.checkpoints import Snapshot
 from purerl.experiment.store.directory import (
     Lock,
     choose_directory,
-    header_in_place,
     prepare_directory,
+    provisional_header,
     require_unused,
 )
 from purerl.experiment.store.files import explaining_write_errors
@@ -74,8 +75,8 @@ def run(
       devices or into `memory_limit` bytes on each.
     - `evaluation_episodes`: greedy episodes of each seed after training, and every `evaluate_every`
       updates, there with as many sampled ones. There are none with 0, or without a time limit.
-    - `checkpoint_every`: updates from one checkpoint to the next, by default about a minute of
-      them; the last `keep_checkpoints` are kept.
+    - `checkpoint_every`: updates from one checkpoint to the next, by default with the first chunk
+      that ends a minute after the last one began; the last `keep_checkpoints` are kept.
     - `stop_on_nan`: end the run where a seed stops being finite.
     - `hooks`: functions called with a `Chunk` after each chunk, in threads of their own.
     - `mesh`: devices with an axis `seeds`, and `envs` to spread the environments of each agent too;
@@ -124,7 +125,7 @@ def train_to_end(
     with open_session(spec, execution, directory) as session:
         # Leaving it waits for the hooks.
         with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
-            with header_in_place(spec, directory):
+            with provisional_header(spec, directory):
                 programs = session.compile()
             spec = dataclasses.replace(spec, seed_batch=programs.seed_batch)
             signal = session.received_signal()
@@ -135,7 +136,7 @@ def train_to_end(
             writer = CheckpointWriter(directory, spec.header(), start, keep=spec.keep_checkpoints)
             loop = TrainingLoop(
                 session=dataclasses.replace(session, spec=spec),
-                batches=Batches(programs),
+                batches=SeedBatches(programs),
                 checkpoints=writer,
                 hooks=hooks,
                 start=start,

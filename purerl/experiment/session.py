@@ -9,7 +9,7 @@ from pathlib import Path
 from purerl.config.config import Config
 from purerl.experiment.hosts.processes import all_gather, is_main_process
 from purerl.experiment.hosts.stopping import Signals, call_interruptibly
-from purerl.experiment.programs import Programs, compile_programs
+from purerl.experiment.programs import CompiledPrograms, compile_programs
 from purerl.experiment.progress import ProgressDisplay
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec
 from purerl.seeds import seed_keys
@@ -25,7 +25,7 @@ class Session:
     display: ProgressDisplay
     signals: Signals
 
-    def compile(self, axes: Config | None = None) -> Programs:
+    def compile(self, axes: Config | None = None) -> CompiledPrograms:
         """Compile the programs of a run, or with `axes` those of a sweep; signals are handled."""
         spec, execution = self.spec, self.execution
         compile_all = functools.partial(

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.compute.mesh import mesh_to_dict, require_mesh
+from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.config.sweeps import setting_at, swept_values
-from purerl.experiment.batches import Batches
+from purerl.experiment.batches import SeedBatches
+from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
 from purerl.experiment.hosts.stopping import Stopped
-from purerl.experiment.programs import Programs
+from purerl.experiment.programs import CompiledPrograms
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
@@ -100,9 +101,9 @@ def run_sweep(
     return result
 
 
-def _train(session: Session, axes: Config, programs: Programs) -> Sweep:
+def _train(session: Session, axes: Config, programs: CompiledPrograms) -> Sweep:
     """Train all settings to the end, or to the end of the chunk in which a signal comes."""
-    spec, batches, records = session.spec, Batches(programs), Records()
+    spec, batches, records = session.spec, SeedBatches(programs), Records()
     configs, ids = spec.config, spec.seed_ids
     session.display.start_training(programs)
     for chunk in batches.train():

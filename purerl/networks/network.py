@@ -55,7 +55,7 @@ def with_parameters(network: Network, parameters: PyTree) -> Network:
     return Network(eqx.combine(parameters, network.arrays), network.stats, network.static)
 
 
-def update_normalizers(networks: PyTree, obs: Float[Array, "..."]) -> PyTree:
+def update_obs_stats(networks: PyTree, obs: Float[Array, "..."]) -> PyTree:
     """Add observations to the statistics of every network in a pytree that normalises them."""
 
     def add(stats):

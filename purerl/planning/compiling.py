@@ -18,10 +18,11 @@ import jax
 from jax.sharding import Mesh
 
 from purerl.agents import Agent, EvaluateAgent
-from purerl.compute.mesh import SEEDS, num_env_devices, parse_mesh, require_mesh, seed_mesh
+from purerl.compute.mesh import SEEDS, num_env_devices, require_mesh, seed_mesh
 from purerl.config.config import Config
+from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import program_bytes
-from purerl.experiment.programs import RunPrograms
+from purerl.experiment.programs import LoweredPrograms
 from purerl.experiment.store.spec import choose_chunk_length
 from purerl.planning import hlo
 from purerl.planning.flops import count_flops
@@ -103,11 +104,11 @@ class PlannedRun:
         return -(-self.num_seeds // num_devices) * num_devices
 
     @functools.cached_property
-    def programs(self) -> RunPrograms:
+    def programs(self) -> LoweredPrograms:
         # The shape of `seed_keys`, without a million ids.
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.padded_seeds))
         agents = Agent(keys, jax.tree.map(lambda leaf: None, self.config))
-        return RunPrograms(self.mesh, agents, self.config)
+        return LoweredPrograms(self.mesh, agents, self.config)
 
     def chunk(self) -> Any:
         """The training chunk, to be compiled for the devices of the mesh."""

@@ -90,9 +90,16 @@ def plan(
     memory_seconds = (findings.bytes or 0) / chip.bandwidth
     seconds = max(arithmetic_seconds, memory_seconds)
     groups = findings.num_devices // findings.devices_per_agent
-    planned = {field.name for field in dataclasses.fields(Plan)}
     return Plan(
-        **{name: value for name, value in vars(findings).items() if name in planned},
+        num_devices=findings.num_devices,
+        devices_per_agent=findings.devices_per_agent,
+        memory=findings.memory,
+        temporaries=findings.temporaries,
+        collectives=findings.collectives,
+        flops=findings.flops,
+        bytes=findings.bytes,
+        launches=findings.launches,
+        chunk_updates=findings.chunk_updates,
         env=env,
         algo=algo,
         target=target,
@@ -139,7 +146,7 @@ def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
 
 def _to_json(request: PlanRequest) -> str:
     try:
-        return json.dumps(dataclasses.asdict(request))
+        return json.dumps(vars(request))
     except TypeError:
         raise ValueError(
             f"settings = {short_repr(request.settings)} cannot be given to another process; "

@@ -21,15 +21,9 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.compute.mapping import map_seeds
-from purerl.compute.mesh import (
-    make_mesh,
-    mesh_from_dict,
-    mesh_to_dict,
-    num_seed_devices,
-    parse_mesh,
-    require_mesh,
-)
+from purerl.compute.mesh import make_mesh, num_seed_devices, require_mesh
 from purerl.compute.rows import flatten_rows, row_numbers, unflatten_rows
+from purerl.experiment.hosts.devices import mesh_from_dict, mesh_to_dict, parse_mesh
 
 SMALL: Any = {"num_envs": 8, "rollout_length": 8, "hidden": (8,)}
 

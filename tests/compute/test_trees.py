@@ -27,7 +27,7 @@ def test_metrics_leave_a_loop_in_one_array_and_their_count():
     metrics = purerl.Metrics(**values)
     packed = pack(metrics)
     assert packed.floats.shape == (10,)
-    assert [leaf.dtype for leaf in packed.others] == [jnp.int32]
+    assert [leaf.dtype for leaf in jax.tree.leaves(packed.others)] == [jnp.int32]
 
 
 def test_one_of_two_trees_is_chosen_leaf_by_leaf():

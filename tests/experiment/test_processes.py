@@ -58,7 +58,10 @@ def test_one_process_tells_itself():
     [
         ({"coordinator": "h:1"}, "coordinator has no effect without --distributed"),
         ({"process_id": 0}, "process_id has no effect without --distributed"),
-        ({"distributed": True, "num_processes": 2}, "num_processes is given, and --coordinator, "),
+        (
+            {"distributed": True, "num_processes": 2},
+            "num_processes is given, and coordinator, process_id is not",
+        ),
         (
             {"coordinator": "h:1", "num_processes": 2, "process_id": 2},
             "process_id = 2 must be from",

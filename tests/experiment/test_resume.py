@@ -20,12 +20,12 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.batches import Batches
+from purerl.experiment.batches import SeedBatches
 from purerl.experiment.hosts.stopping import RunError, Signals, Stopped
 from purerl.experiment.store import checkpoints, header
 from purerl.experiment.store.directory import Lock, is_in_use
 from purerl.experiment.store.files import read_checked_json, write_checked_json
-from purerl.experiment.store.records import read_summary
+from purerl.experiment.store.finished_run import read_summary
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
@@ -169,7 +169,7 @@ def test_a_result_without_its_last_evaluation_has_none(straight):
 
 
 def test_episodes_are_played_after_the_state_is_saved(tmp_path, monkeypatch, straight):
-    evaluate = Batches.evaluate
+    evaluate = SeedBatches.evaluate
 
     def fails(self, states, updates):
         if updates == 24:
@@ -177,7 +177,7 @@ def test_episodes_are_played_after_the_state_is_saved(tmp_path, monkeypatch, str
         return evaluate(self, states, updates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "evaluate", fails)
+        patch.setattr(SeedBatches, "evaluate", fails)
         with pytest.raises(RunError):
             start(tmp_path)
     again = purerl.resume(tmp_path, **GO_ON)

@@ -227,10 +227,12 @@ def test_settings_that_a_run_refuses_are_refused(monkeypatch):
         purerl.plan("CartPol-v1", target="v5e:2x4", seeds=10)
 
 
-def test_settings_that_cannot_be_sent_are_refused(monkeypatch):
+@pytest.mark.parametrize("name", ["policy", "env_params"])
+def test_settings_that_cannot_be_sent_are_refused(name, monkeypatch):
     monkeypatch.setattr(planner, "require_compiler", lambda target: {})
+    setting = {"policy": lambda *args: None, "env_params": purerl.make_env("CartPole-v1")[1]}[name]
     with pytest.raises(ValueError, match="cannot be given to another process"):
-        purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10, policy=lambda *args: None)
+        purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10, **{name: setting})
 
 
 def test_a_compiler_that_fails_is_no_plan(monkeypatch):

@@ -1,4 +1,4 @@
 """The machine and the processes: signals, memory, cores, other processes.
 
-Nothing here knows a run. Importing the folder imports nothing.
+Nothing here reads a run or its config. Importing the folder imports nothing.
 """

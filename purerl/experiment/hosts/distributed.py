@@ -26,6 +26,17 @@ def initialize(
     """
     if heartbeat_timeout < 1:
         raise ValueError(f"heartbeat_timeout = {heartbeat_timeout} must be at least 1 second.")
+    given = {
+        "coordinator": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        one = next(name for name in given if name not in missing)
+        raise ValueError(
+            f"{one} is given, and {', '.join(missing)} is not; give all three, or none."
+        )
     if coordinator is not None and num_processes is not None and process_id is not None:
         _require_valid(coordinator, num_processes, process_id)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

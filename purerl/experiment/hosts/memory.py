@@ -85,3 +85,12 @@ def _cgroup_headroom(folder: Path) -> int | None:
     # The count includes cached pages of files, which the kernel gives up when memory is needed.
     used -= int(counts.get("inactive_file", 0))
     return None if limit == "max" else max(0, int(limit) - used)
+
+
+def format_bytes(count: int | float) -> str:
+    """`1.5 GB` for 1,500,000,000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -78,13 +78,13 @@ def on_main_process(function: Callable[..., Any], *args: Any) -> Any:
 
 def raised_by_all(error: BaseException) -> Any:
     """Mark an error as one that all processes raise together."""
-    error.agreed = True  # pyright: ignore[reportAttributeAccessIssue]
+    error.raised_by_all = True  # pyright: ignore[reportAttributeAccessIssue]
     return error
 
 
 def is_raised_by_all(error: BaseException) -> bool:
     """Whether all processes raise an error together."""
-    return getattr(error, "agreed", False)
+    return getattr(error, "raised_by_all", False)
 
 
 @contextlib.contextmanager

@@ -18,9 +18,8 @@ from purerl.envs import Box, Discrete, Space
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import find_damage, latest, restore
 from purerl.experiment.store.directory import is_in_use, read_header
-from purerl.experiment.store.fingerprint import describe, short_hash, state_shapes
+from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
 from purerl.experiment.store.header import (
-    FORMAT,
     diff,
     env_name,
     format_diff,
@@ -33,6 +32,7 @@ from purerl.networks.network import Network, as_network
 from purerl.networks.normalization import initial_stats
 from purerl.training import TrainState
 
+POLICY_FORMAT = 2  # of an exported file; it moves where older ones can no longer be read
 ATTEMPTS = 3  # to read a checkpoint, which training may remove meanwhile
 
 
@@ -41,7 +41,7 @@ def save_policy(path: str | Path, policy: Network, config: Config) -> None:
     env_spec = config.env_spec
     header = {
         "purerl": __version__,
-        "format": FORMAT,
+        "format": POLICY_FORMAT,
         "env": env_name(config),
         "policy": describe(config.policy),
         "normalize_obs": policy.stats is not None,
@@ -69,18 +69,20 @@ def load_policy(path: str | Path, seed: int | None = None, config: Config | None
     """
     path = Path(path)
     if path.is_dir():
-        return LoadedRun.open(path, config).policy(seed)
+        return LoadedRun.read(path, config).policy(seed)
     try:
         arrays = files.read_arrays(path)
         header = json.loads(arrays["header"].tobytes())
-        obs_space = _space(header["obs_space"], arrays, "obs")
-        action_space = _space(header["action_space"], arrays, "action")
     except FileNotFoundError:
         raise ValueError(f"path = {str(path)!r} is not there.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"path = {str(path)!r} is no policy, or damaged: {reason}.") from error
-    require_readable(f"the policy in {str(path)!r}", header)
+        raise _not_a_policy(path, error) from error
+    require_readable(f"the policy in {str(path)!r}", header, POLICY_FORMAT)
+    try:
+        obs_space = _space(header["obs_space"], arrays, "obs")
+        action_space = _space(header["action_space"], arrays, "action")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_a_policy(path, error) from error
     try:
         factory = rebuild_component("policy", header["policy"]) if config is None else config.policy
     except NotRebuildableError as error:
@@ -88,6 +90,11 @@ def load_policy(path: str | Path, seed: int | None = None, config: Config | None
             f"the network in {str(path)!r} is not purerl's own; give the config with its factory."
         ) from error
     return _restore_policy(factory, obs_space, action_space, header["normalize_obs"], arrays)
+
+
+def _not_a_policy(path: Path, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0]
+    return ValueError(f"path = {str(path)!r} is no policy, or damaged: {reason}.")
 
 
 def _restore_policy(
@@ -119,7 +126,7 @@ class LoadedRun(NamedTuple):
     updates: int
 
     @classmethod
-    def open(cls, directory: Path, config: Config | None = None, env: Any = None) -> "LoadedRun":
+    def read(cls, directory: Path, config: Config | None = None, env: Any = None) -> "LoadedRun":
         """Read the newest checkpoint of a run, which may be training meanwhile.
 
         Where training removes the checkpoint that is being read, the next one is read.
@@ -160,7 +167,7 @@ def _require_given(header: dict[str, Any], spec: RunSpec, given: str) -> RunSpec
     config = dataclasses.replace(spec.config, num_updates=header["config"]["num_updates"])
     spec = dataclasses.replace(spec, config=config)
     changed = diff(header["config"], through_json(describe(config)))
-    if not changed and header["shapes"] != short_hash(state_shapes(config)):
+    if not changed and header["shapes"] != short_hash(describe_state(config)):
         changed = ["the shapes of its states"]
     if changed:
         raise ValueError(

@@ -33,21 +33,22 @@ def record_episode(key: Array, policy: Any, config: Config, *, max_steps: int) -
 
     def record(env_key, carry, transition):
         next_state = _successor(env_key, carry.state, transition, config)
-        step = transition.step
-        return (carry.state, carry.obs), (next_state, step.next_obs), step.reward
+        return carry.state, carry.obs, next_state, transition.step.next_obs, transition.step.reward
 
     @jax.jit
     def play(key):
         return play_episode(key, policy, config, max_steps=max_steps, record=record)
 
-    totals, recorded = jax.device_get(play(key))
-    length = int(totals.episode_length)
-    before, after, reward = jax.tree.map(lambda leaf: leaf[:length], recorded)
-    states, obs = jax.tree.map(lambda x, y: np.concatenate([x, y[-1:]]), before, after)
+    end, (state, obs, next_state, next_obs, reward) = jax.device_get(play(key))
+    length = int(end.episode_length)
+
+    def frame(tree: Any, i: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[i], tree)
+
     return Frames(
-        states=[jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(length + 1)],
-        obs=obs,
-        episode_return=np.concatenate([[0.0], np.cumsum(reward)]),
+        states=[frame(state, i) for i in range(length)] + [frame(next_state, length - 1)],
+        obs=np.concatenate([obs[:length], next_obs[length - 1 : length]]),
+        episode_return=np.concatenate([[0.0], np.cumsum(reward[:length])]),
     )
 
 
@@ -95,16 +96,15 @@ def render_run(
     path = directory / f"seed_{seed}.gif" if path is None else Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")
-    loaded = LoadedRun.open(directory, config, env)
+    loaded = LoadedRun.read(directory, config, env)
     config = loaded.spec.config
     require_writable("output", path)
     limit = config.time_limit if max_steps is None else max_steps
     if limit is None:
         raise ValueError("max_steps is required: the environment has no time limit.")
+    policy = loaded.policy(seed)
     # Beyond the last update: an evaluation folds in the number of its update.
     key = jax.random.fold_in(seed_keys(loaded.spec.root, [seed])[0], config.num_updates + 1)
-    frames = record_episode(
-        jax.random.fold_in(key, episode), loaded.policy(seed), config, max_steps=limit
-    )
+    frames = record_episode(jax.random.fold_in(key, episode), policy, config, max_steps=limit)
     write_gif(frames.states, frames.obs, frames.episode_return, config, path)
     return path, float(frames.episode_return[-1]), len(frames.obs) - 1

@@ -51,7 +51,7 @@ class RunEvaluation(NamedTuple):
         pairs = zip(self.seed_ids, self.failed, strict=True)
         return tuple(seed for seed, failed in pairs if failed)
 
-    def figures(self) -> ReturnStatistics:
+    def statistics(self) -> ReturnStatistics:
         """Statistics over the seeds that have not failed.
 
         **Raises:** `ValueError` where all have.
@@ -62,7 +62,7 @@ class RunEvaluation(NamedTuple):
 
     def write(self, path: Path) -> None:
         """Write the statistics, and the mean return of each seed, as JSON."""
-        statistics = self.figures()._asdict()
+        statistics = self.statistics()._asdict()
         contents = {
             "updates": self.updates,
             "episodes": self.evaluation.episode_return.shape[1],
@@ -95,7 +95,7 @@ def evaluate_run(
     require_positive_int("episodes", episodes)
     if max_steps is not None:
         require_positive_int("max_steps", max_steps)
-    loaded = LoadedRun.open(Path(directory), config, env)
+    loaded = LoadedRun.read(Path(directory), config, env)
     spec = loaded.spec
     limit = spec.config.time_limit if max_steps is None else max_steps
     if limit is None:

@@ -12,7 +12,7 @@ from purerl.experiment.report.statistics import (
     return_statistics,
     share_solved,
 )
-from purerl.experiment.store.records import FinishedRun, read_run, shortest_names
+from purerl.experiment.store.finished_run import FinishedRun, read_run
 
 
 class ComparedRun(NamedTuple):
@@ -21,7 +21,7 @@ class ComparedRun(NamedTuple):
     name: str
     """The last parts of its path, as few as tell it from the others."""
     run: FinishedRun
-    figures: ReturnStatistics
+    statistics: ReturnStatistics
     solved: float | None
     improvement: Interval | None
     """The chance that a seed of this run scores more than one of the first; None for the first."""
@@ -47,7 +47,7 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
         ComparedRun(
             name=name,
             run=run,
-            figures=return_statistics(run.returns),
+            statistics=return_statistics(run.returns),
             solved=share_solved(run.returns, run.target_return),
             improvement=None if run is first else _improvement(run, first),
         )
@@ -68,3 +68,23 @@ def require_same_return_kind(runs: Sequence[FinishedRun]) -> None:
             f"the returns of {directories[True]!r} are of greedy episodes, those of "
             f"{directories[False]!r} the last in training; name runs of one kind."
         )
+
+
+def shortest_names(directories: Sequence[Path]) -> list[str]:
+    """Shorten each path to the last parts that distinguish it from the others.
+
+    **Raises:** `ValueError` where one is named twice.
+    """
+    parts = [directory.resolve().parts for directory in directories]
+    for directory, own in zip(directories, parts, strict=True):
+        if parts.count(own) > 1:
+            raise ValueError(f"{str(directory)!r} is named twice; name each run once.")
+
+    def shortest(own: tuple[str, ...]) -> str:
+        others = [other for other in parts if other is not own]
+        for count in range(1, len(own)):
+            if all(other[-count:] != own[-count:] for other in others):
+                return "/".join(own[-count:])
+        return str(Path(*own))
+
+    return [shortest(own) for own in parts]

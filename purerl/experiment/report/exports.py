@@ -15,7 +15,8 @@ from purerl.checks import require_package
 from purerl.experiment.report.comparison import require_same_return_kind
 from purerl.experiment.report.format import format_ranges
 from purerl.experiment.store import files
-from purerl.experiment.store.records import EVALUATED, UPDATES, FinishedRun
+from purerl.experiment.store.finished_run import FinishedRun
+from purerl.experiment.store.records import EVALUATED, UPDATES
 from purerl.types import Metrics
 
 

@@ -126,7 +126,7 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
         returns = drop_nan(compared_run.run.returns)
         x = i + jitter.uniform(-0.2, 0.2, len(returns))
         final_axes.plot(x, returns, ".", color=color, alpha=0.45, markersize=6, markeredgewidth=0)
-        value, low, high = (float(np.asarray(bound)) for bound in compared_run.figures.iqm)
+        value, low, high = (float(np.asarray(bound)) for bound in compared_run.statistics.iqm)
         whiskers = np.nan_to_num([[value - low], [high - value]])
         final_axes.errorbar(
             [i + 0.34], [value], whiskers, fmt="o", color=color, markersize=5, capsize=3, zorder=4

@@ -42,12 +42,3 @@ def format_interval(interval: Interval, digits: int = 1) -> str:
     """`487.2 [471.0, 499.3]`, or the value alone where there is no interval."""
     value, low, high = (f"{float(np.asarray(x)):.{digits}f}" for x in interval)
     return value if low == "nan" else f"{value} [{low}, {high}]"
-
-
-def format_bytes(count: int | float) -> str:
-    """`1.5 GB` for 1,500,000,000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

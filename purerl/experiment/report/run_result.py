@@ -23,8 +23,9 @@ from purerl.experiment.report.statistics import (
 )
 from purerl.experiment.store import files
 from purerl.experiment.store.files import write_checked_json
+from purerl.experiment.store.finished_run import result_identity
 from purerl.experiment.store.header import env_name
-from purerl.experiment.store.records import Evaluations, Records, result_identity
+from purerl.experiment.store.records import Evaluations, Records
 from purerl.networks.network import Network
 from purerl.training import TrainState
 from purerl.types import Metrics

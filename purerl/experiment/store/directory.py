@@ -25,7 +25,14 @@ from purerl.experiment.store.files import (
     read_checked_json,
     write_checked_json,
 )
-from purerl.experiment.store.header import diff, env_name, find_header, format_diff, through_json
+from purerl.experiment.store.header import (
+    diff,
+    env_name,
+    find_header,
+    format_diff,
+    require_readable,
+    through_json,
+)
 from purerl.experiment.store.spec import RunSpec
 
 LOCK = ".lock"
@@ -99,7 +106,7 @@ def require_unused(directory: Path, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def header_in_place(spec: RunSpec, directory: Path) -> Iterator[None]:
+def provisional_header(spec: RunSpec, directory: Path) -> Iterator[None]:
     """Write the header; after a `ValueError` inside, put back the file of before."""
     path = directory / files.HEADER
     before: list[bytes] = []  # empty but in the main process
@@ -129,7 +136,7 @@ def read_header(directory: Path, start: int) -> dict[str, Any]:
     """Read the header, or where it is damaged the copy in the checkpoint of update `start`."""
     path = directory / files.HEADER
     try:
-        return read_checked_json(path)
+        header = read_checked_json(path)
     except (FileNotFoundError, CorruptFileError) as error:
         if not start:
             raise ValueError(
@@ -140,7 +147,9 @@ def read_header(directory: Path, start: int) -> dict[str, Any]:
             f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
             stacklevel=3,
         )
-        return read_manifest(directory, start)["header"]
+        header = read_manifest(directory, start)["header"]
+    require_readable(f"the run in {str(directory)!r}", header)
+    return header
 
 
 def prepare_directory(spec: RunSpec, directory: Path, start: int) -> None:

@@ -31,10 +31,10 @@ def fingerprint(config: Config, setting: Config | None = None) -> str:
 
     For a sweep's config, the state is that of `setting`, one of its settings.
     """
-    return short_hash([describe(config), state_shapes(config if setting is None else setting)])
+    return short_hash([describe(config), describe_state(config if setting is None else setting)])
 
 
-def state_shapes(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:
+def describe_state(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:
     """Name, dtype and shape of every array of a config's state."""
     state = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), config)
     return [

@@ -18,9 +18,9 @@ from purerl.experiment.store.files import CorruptFileError, read_checked_json
 from purerl.experiment.store.fingerprint import (
     NAMED_PACKAGES,
     describe,
+    describe_state,
     fingerprint,
     short_hash,
-    state_shapes,
 )
 
 FORMAT = 2  # of what a run leaves; it moves where older files can no longer be read
@@ -53,7 +53,7 @@ def make_header(
         "kind": kind,
         "format": FORMAT,
         "fingerprint": fingerprint(config, setting),
-        "shapes": short_hash(state_shapes(config if setting is None else setting)),
+        "shapes": short_hash(describe_state(config if setting is None else setting)),
         "env": env_name(config),
         "config": describe(config),
         "root": root,
@@ -64,12 +64,12 @@ def make_header(
     }
 
 
-def require_readable(what: str, header: dict[str, Any]) -> None:
+def require_readable(what: str, header: dict[str, Any], readable: int = FORMAT) -> None:
     """Refuse a file whose header another version of purerl wrote in another format."""
-    if header.get("format") != FORMAT:
+    if header.get("format") != readable:
         raise ValueError(
             f"{what} was saved by another version of purerl, in format {header.get('format', 1)}; "
-            f"this version reads format {FORMAT}: use that version, or train anew."
+            f"this version reads format {readable}: use that version, or train anew."
         )
 
 

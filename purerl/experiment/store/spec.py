@@ -14,8 +14,8 @@ from numpy import ndarray
 
 from purerl.checks import divisors, require_divisor, require_positive_int, short_repr
 from purerl.config.config import Config
-from purerl.config.schedules import SHAPES
-from purerl.experiment.store.header import make_header, require_readable
+from purerl.config.schedules import share_at
+from purerl.experiment.store.header import make_header
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_config
 from purerl.seeds import is_root_seed, seed_keys
 from purerl.training import TrainState, init
@@ -49,7 +49,6 @@ class RunSpec:
 
         **Raises:** `ValueError` where that takes `config`, for something of the user's own.
         """
-        require_readable("this run", header)
         if header.get("kind") != "run":
             raise ValueError("this directory holds a sweep, not a run of one config.")
         names = {field.name for field in dataclasses.fields(cls)} - {"config", "seed_ids"}
@@ -71,7 +70,7 @@ class RunSpec:
         """Whether evaluation episodes are played: there are some, and they end."""
         return bool(self.evaluation_episodes) and self.config.time_limit is not None
 
-    def is_evaluated(self, updates: int) -> bool:
+    def evaluates_at(self, updates: int) -> bool:
         """Whether evaluation episodes are played after so many updates."""
         is_due = self.evaluate_every is not None and updates % self.evaluate_every == 0
         return self.evaluates and (is_due or updates == self.config.num_updates)
@@ -157,7 +156,7 @@ class RunSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ExecutionOptions:
-    """Options of one process, which do not change the result."""
+    """How a process carries a run out: what its header need not say, or says in another form."""
 
     memory_limit: int | None = None
     stop_on_nan: bool = False
@@ -185,8 +184,8 @@ def choose_chunk_length(config: Config, updates_per_chunk: int | None) -> int:
 def _scheduled_shares(config: Config, start: int, num_updates: int) -> str:
     """The share of its first value that each scheduled hyperparameter has, before and after."""
 
-    def share(shape: str, horizon: int) -> float:
-        return float(SHAPES[shape](jnp.float32(min(start / horizon, 1.0))))
+    def share(shape: str, num_updates: int) -> float:
+        return float(share_at(shape, jnp.int32(start), num_updates))
 
     return ", ".join(
         f"{name} goes from {share(shape, config.num_updates):.3g} to "

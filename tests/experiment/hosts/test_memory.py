@@ -12,9 +12,13 @@ import purerl
 from purerl.experiment import batches as chunks
 from purerl.experiment import programs
 from purerl.experiment.hosts import memory
-from purerl.experiment.hosts.memory import _cgroup_headroom, _cgroups_headroom, parse_bytes
+from purerl.experiment.hosts.memory import (
+    _cgroup_headroom,
+    _cgroups_headroom,
+    format_bytes,
+    parse_bytes,
+)
 from purerl.experiment.hosts.stopping import RunError
-from purerl.experiment.report.format import format_bytes
 from purerl.seeds import seed_keys
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
@@ -77,7 +81,7 @@ def test_batches_advance_one_chunk_each_in_turn():
         calls.append(jax.random.key_data(agents.key)[0].tolist())
         return chunk(state, agents, shared)
 
-    for _ in chunks.Batches(prepared._replace(chunk=counted)).train():
+    for _ in chunks.SeedBatches(prepared._replace(chunk=counted)).train():
         pass
     assert len(calls) == 9
     assert calls[:3] == calls[3:6] == calls[6:]
@@ -123,7 +127,7 @@ def test_out_of_memory_says_how_many_seeds_to_try():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*--seed-batch 32"):
-        next(chunks.Batches(prepared._replace(chunk=starved)).train())
+        next(chunks.SeedBatches(prepared._replace(chunk=starved)).train())
 
 
 def test_pages_of_files_are_memory_that_is_there(tmp_path):
@@ -157,16 +161,16 @@ def test_out_of_memory_is_told_wherever_it_happens():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     prepared = compiled(64, episodes=2)
-    begun = next(chunks.Batches(prepared).train())
+    begun = next(chunks.SeedBatches(prepared).train())
     with pytest.raises(RunError, match="--seed-batch 32"):
-        chunks.Batches(prepared._replace(evaluate=starved)).evaluate(begun.states, 2)
+        chunks.SeedBatches(prepared._replace(evaluate=starved)).evaluate(begun.states, 2)
     with pytest.raises(RunError, match="--seed-batch 32"):
-        next(chunks.Batches(prepared._replace(init=starved)).train())
+        next(chunks.SeedBatches(prepared._replace(init=starved)).train())
     with pytest.raises(RunError, match="one a device: use fewer num_envs"):
-        next(chunks.Batches(prepared._replace(init=starved, seed_batch=2)).train())
+        next(chunks.SeedBatches(prepared._replace(init=starved, seed_batch=2)).train())
     much = prepared._replace(init=starved, memory=10**18)  # more than there is
     with pytest.raises(RunError, match=r"--seed-batch 2$"):
-        next(chunks.Batches(much).train())
+        next(chunks.SeedBatches(much).train())
 
 
 @pytest.mark.slow

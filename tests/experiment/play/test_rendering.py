@@ -1,5 +1,6 @@
 """Pictures of an episode."""
 
+import dataclasses
 import os
 import shutil
 from typing import Any
@@ -50,6 +51,27 @@ def test_the_last_frame_of_gymnax_is_from_before_the_reset():
     np.testing.assert_allclose(frames.obs[:, 2], [state.theta for state in frames.states])
     cut = record_episode(jax.random.key(0), Always(1), config, max_steps=3)
     np.testing.assert_array_equal(cut.obs, frames.obs[:4])
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyed(Probe):
+    """A probe that has a typed key in its state."""
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return obs, (key, state)
+
+    def step(self, key, state, action, params):
+        obs, after, *rest = super().step(key, state[1], action, params)
+        return obs, (key, after), *rest
+
+
+def test_a_state_with_a_key_is_recorded_too():
+    env: Any = Keyed("constant", length=3, clock=True)
+    config = purerl.vpg(env, num_envs=1, rollout_length=4)
+    frames = record_episode(jax.random.key(0), Always(1), config, max_steps=10)
+    assert len(frames.states) == 4
+    assert jnp.issubdtype(frames.states[0][0].dtype, jax.dtypes.prng_key)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +135,7 @@ def test_a_long_episode_is_shown_in_few_frames_the_last_among_them(frames, tmp_p
         ({"episode": -1}, "episode = -1 must be from 0"),
         ({"max_steps": 0}, "max_steps = 0 must be a whole number of at least 1"),
         ({"seed": 77}, "seed = 77 is not in this run"),
+        ({"seed": -1}, "seed = -1 is not in this run"),
         ({"path": "film.mp4"}, "must end in .gif"),
     ],
 )

@@ -24,7 +24,7 @@ from purerl.experiment.play.run_evaluation import block_sizes, evaluate_run
 from purerl.experiment.store import files
 from purerl.experiment.store.directory import Lock
 from purerl.experiment.store.files import read_checked_json, write_checked_json
-from purerl.experiment.store.records import read_run
+from purerl.experiment.store.finished_run import read_run
 
 
 def test_evaluation_of_a_saved_run(finished):
@@ -145,17 +145,17 @@ def test_a_config_that_is_not_that_of_the_run_is_refused_but_for_its_budget(read
 
 
 def test_shapes_that_no_description_tells_are_refused(own, monkeypatch):
-    monkeypatch.setattr(policies, "state_shapes", lambda config: ["others"])
+    monkeypatch.setattr(policies, "describe_state", lambda config: ["others"])
     with pytest.raises(ValueError, match=r"env is not that of the run.*the shapes of its states"):
         evaluate_run(own[0], env=own[1].env)
 
 
 def test_few_seeds_are_played_on_no_more_devices(finished, monkeypatch):
-    meshes, seed_program = [], play.program_over_seeds
+    meshes, program_over_seeds = [], play.program_over_seeds
 
     def seen(function, mesh, **how):
         meshes.append(mesh.size)
-        return seed_program(function, mesh, **how)
+        return program_over_seeds(function, mesh, **how)
 
     monkeypatch.setattr(play, "program_over_seeds", seen)
     evaluate_run(finished, episodes=3, seeds=[1])
@@ -198,7 +198,7 @@ def test_failed_seeds_are_named_in_the_file_and_the_table(finished, tmp_path):
     (line,) = [line for line in shown.get().splitlines() if "stopped being finite" in line]
     assert "1, 3" in line
     with pytest.raises(ValueError, match="every seed has failed"):
-        played._replace(failed=np.ones(4, bool)).figures()
+        played._replace(failed=np.ones(4, bool)).statistics()
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
@@ -219,7 +219,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
         return restore(directory, updates, like)
 
     monkeypatch.setattr(policies, "restore", removed_once)
-    updates = LoadedRun.open(copy).updates
+    updates = LoadedRun.read(copy).updates
     assert taken == [6, 4]
     assert updates == 4
 
@@ -229,9 +229,9 @@ def test_a_checkpoint_that_is_being_written_is_not_warned_of(finished, tmp_path)
     (copy / "checkpoints/7").mkdir()
     with Lock(copy), warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert LoadedRun.open(copy).updates == 6
+        assert LoadedRun.read(copy).updates == 6
     with pytest.warns(UserWarning, match="update 7 in .* is passed over"):
-        assert LoadedRun.open(copy).updates == 6
+        assert LoadedRun.read(copy).updates == 6
 
 
 def test_what_another_version_has_saved_in_another_format_is_refused_in_one_line(

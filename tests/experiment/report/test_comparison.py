@@ -25,8 +25,8 @@ def test_comparison_of_runs(finished, tmp_path):
     assert ppo.improvement is not None
     wins = np.mean([(x > y) + 0.5 * (x == y) for x in ppo.run.returns for y in vpg.run.returns])
     assert float(ppo.improvement.value) == pytest.approx(wins)
-    assert float(ppo.figures.mean.value) == pytest.approx(ppo.run.returns.mean())
-    assert float(ppo.figures.median.value) == pytest.approx(np.median(ppo.run.returns))
+    assert float(ppo.statistics.mean.value) == pytest.approx(ppo.run.returns.mean())
+    assert float(ppo.statistics.median.value) == pytest.approx(np.median(ppo.run.returns))
     assert ppo.solved == np.mean(ppo.run.returns >= 20)
     axes, ends = comparison([vpg, ppo]).axes
     assert axes.get_ylim() == ends.get_ylim()
@@ -60,7 +60,7 @@ def test_failed_seeds_are_named_and_enter_no_mean(finished, tmp_path):
     sick = altered(finished, tmp_path / "vpg", seed_0=None, seed_1=None, seed_3=None)
     ours, theirs = compare_runs([sick, finished])
     assert (ours.name, theirs.name) == (f"{tmp_path.name}/vpg", f"{finished.parent.name}/vpg")
-    assert float(ours.figures.mean.value) == pytest.approx(ours.run.returns[2])
+    assert float(ours.statistics.mean.value) == pytest.approx(ours.run.returns[2])
     assert ours.solved == (ours.run.returns[2] >= 20) / 4
     (line,) = [
         x for x in text_of(comparison_table([ours, theirs])).splitlines() if "failed seeds" in x

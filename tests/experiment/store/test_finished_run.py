@@ -11,9 +11,10 @@ from interruptions import Interrupted, interrupt_after
 from probes import Sick
 
 import purerl
+from purerl.experiment.report.comparison import shortest_names
 from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.report.format import format_ranges
-from purerl.experiment.store.records import read_run, shortest_names
+from purerl.experiment.store.finished_run import read_run
 
 
 @pytest.fixture
