@@ -205,7 +205,7 @@ def test_later_epochs_have_a_kl_and_clip():
 
 
 def hyper_after(config, step):
-    state = jax.eval_shape(purerl.init, jax.eval_shape(lambda: jax.random.key(0)), config)
+    state = jax.jit(purerl.init)(jax.random.key(0), config)
     return hyper_at(config, dataclasses.replace(state, step=jnp.int32(step)))
 
 

@@ -7,12 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from purerl.compute.mesh import (
-    ENVS,
-    SEEDS,
-    make_mesh,
-    num_env_devices,
-)
+from purerl.compute.mesh import ENVS, SEEDS, make_mesh, num_env_devices
 
 
 def parse_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:

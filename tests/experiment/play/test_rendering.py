@@ -54,20 +54,25 @@ def test_the_last_frame_of_gymnax_is_from_before_the_reset():
 
 
 @dataclasses.dataclass(frozen=True)
-class Keyed(Probe):
-    """A probe that has a typed key in its state."""
+class Keyed:
+    """A probe with a typed key in its state."""
+
+    probe: Probe
+
+    def __getattr__(self, name):
+        return getattr(self.probe, name)
 
     def reset(self, key, params):
-        obs, state = super().reset(key, params)
+        obs, state = self.probe.reset(key, params)
         return obs, (key, state)
 
     def step(self, key, state, action, params):
-        obs, after, *rest = super().step(key, state[1], action, params)
+        obs, after, *rest = self.probe.step(key, state[1], action, params)
         return obs, (key, after), *rest
 
 
 def test_a_state_with_a_key_is_recorded_too():
-    env: Any = Keyed("constant", length=3, clock=True)
+    env: Any = Keyed(Probe("constant", length=3, clock=True))
     config = purerl.vpg(env, num_envs=1, rollout_length=4)
     frames = record_episode(jax.random.key(0), Always(1), config, max_steps=10)
     assert len(frames.states) == 4
