@@ -98,7 +98,7 @@ def act(
     env_key: Key[Array, ""],
     policy: Policy,
     state: PyTree,
-    obs: Array,
+    obs: Float[Array, "*obs"],
     config: Config,
     *,
     greedy: bool = False,
