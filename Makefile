@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 NEWEST := $(shell for python in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python); do \
 	$$python -c "" 2>/dev/null && { echo $$python; break; }; done)
 NEWEST_VENV := .venv-newest
+# What another Python, jax or jaxlib may change: imports, source and bytecode, messages, programs.
+NEWEST_TESTS := $(addprefix tests/, test_import.py test_lazy_imports.py test_learning.py \
+	test_training.py cli/test_cli.py compute config/test_config.py envs/test_envs.py \
+	experiment/store experiment/test_resume.py)
 
 .PHONY: train test test-all test-newest check format bench profile clean
 
@@ -25,7 +29,7 @@ else
 endif
 
 test-newest: $(NEWEST_VENV)/.installed
-	XLA_FLAGS= $(NEWEST_VENV)/bin/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	XLA_FLAGS= $(NEWEST_VENV)/bin/pytest -n 2 --dist loadfile -m "not slow" $(NEWEST_TESTS) $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -50,6 +50,14 @@ def compilation_cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
+def figures_drawn_plainly(request, monkeypatch):
+    """Most of a short run's time goes into two figures, which only `test_figures` looks at."""
+    if request.path.stem != "test_figures":
+        monkeypatch.setattr("purerl.experiment.report.figures.DPI", 20)
+        monkeypatch.setattr("purerl.experiment.report.figures.LAYOUT", None)
+
+
+@pytest.fixture(autouse=True)
 def few_memory_maps():
     """Each compiled program holds memory maps, of which Linux grants a process 65,530."""
     yield

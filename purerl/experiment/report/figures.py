@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,6 +19,8 @@ from purerl.experiment.report.format import format_number, typeset_minus
 from purerl.experiment.report.statistics import curve_interval, drop_nan, fill_forward, iqm
 from purerl.experiment.store import files
 
+DPI = 160
+LAYOUT: Final = "constrained"
 COLOR = "#0b4f9c"
 SINGLE = "#a0a0a0"
 MUTED = "#555555"
@@ -56,7 +58,7 @@ def learning_curve(
     """
     env_steps, curves = downsample(env_steps, fill_forward(np.asarray(episode_return, float)))
     num_seeds = len(curves)
-    figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.4), dpi=DPI, layout=LAYOUT)
     axes = figure.subplots()
     label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "1 seed"
     line: dict[str, Any] = {"color": COLOR, "label": label}
@@ -93,7 +95,7 @@ def sweep_curves(
     """
     num_colors = min(len(labels), COLORED)
     height = 4.4 + 0.18 * num_colors  # the legend stands below
-    figure = Figure(figsize=(7.2, height), dpi=160, layout="constrained")
+    figure = Figure(figsize=(7.2, height), dpi=DPI, layout=LAYOUT)
     axes = figure.subplots()
     colors = colormaps["viridis"](np.linspace(0, 0.9, num_colors))
     for i in reversed(range(len(labels))):
@@ -117,7 +119,7 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     Curves are the IQM over seeds with its 95% interval. On the right stand the IQM with its
     interval, and a dot for each seed.
     """
-    figure = Figure(figsize=(10, 4.6), dpi=160, layout="constrained")
+    figure = Figure(figsize=(10, 4.6), dpi=DPI, layout=LAYOUT)
     axes, final_axes = figure.subplots(1, 2, width_ratios=(2, 1), sharey=True)
     jitter = np.random.default_rng(0)
     for i, compared_run in enumerate(compared):
@@ -192,7 +194,7 @@ def histogram(
 ) -> Figure:
     """The histogram of the returns, with a tick for each seed, and their IQM."""
     returns = drop_nan(returns)
-    figure = Figure(figsize=(7.2, 3.4), dpi=160, layout="constrained")
+    figure = Figure(figsize=(7.2, 3.4), dpi=DPI, layout=LAYOUT)
     axes = figure.subplots()
     if returns.size:
         spread = max(float(np.ptp(returns)), 5e-2 * max(1.0, float(np.abs(returns).max())))
