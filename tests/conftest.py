@@ -51,7 +51,7 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def figures_drawn_plainly(request, monkeypatch):
-    """Most of a short run's time goes into two figures, which only `test_figures` looks at."""
+    """Runs of tests draw figures that nobody looks at; `test_figures` draws as users see them."""
     if request.path.stem != "test_figures":
         monkeypatch.setattr("purerl.experiment.report.figures.DPI", 20)
         monkeypatch.setattr("purerl.experiment.report.figures.LAYOUT", None)

@@ -146,7 +146,7 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     if target is not None:
         _target_line(final_axes.axhline, target)
     final_axes.set_ylabel(first.kind)
-    final_axes.set_title("at the end: seeds, IQM [95% interval]", loc="left", fontsize=11)
+    final_axes.set_title("at the end: seeds and IQM", loc="left", fontsize=11)
     final_axes.tick_params(labelleft=True)
     _grid(final_axes, "y")
     return figure

@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
+from finished import altered
 from matplotlib.collections import LineCollection
+from matplotlib.image import imread
 
-from purerl.experiment.report.figures import THIN_LINES, histogram, learning_curve
+from purerl.experiment.report.comparison import compare_runs
+from purerl.experiment.report.figures import (
+    THIN_LINES,
+    comparison,
+    histogram,
+    learning_curve,
+    save_figure,
+    sweep_curves,
+)
 
 
 def test_histogram_of_equal_and_of_missing_returns():
@@ -42,3 +52,23 @@ def test_single_seeds_are_drawn_from_their_first_episode_on():
     np.testing.assert_array_equal([each[:, 1] for each in single.get_segments()][1], curves[1])
     assert axes.get_ylim()[0] <= 1
     assert axes.get_ylim()[1] >= 9
+
+
+def test_figures_are_saved_in_full_resolution_with_nothing_cut_off(finished, tmp_path):
+    other = altered(finished, tmp_path / "ppo", algo="ppo", seed_0=-12_345.6)
+    steps, curves = np.arange(5.0) * 1e6, np.random.default_rng(0).normal(size=(4, 5)) * 1e4
+    for name, figure in {
+        "curve": learning_curve(steps, curves, title="CartPole-v1", target_return=475.0),
+        "sweep": sweep_curves(steps, [curves] * 9, ["rate = 0.1"] * 9, title="CartPole-v1"),
+        "comparison": comparison(compare_runs([finished, other])),
+        "histogram": histogram(curves[:, -1], title="a", xlabel="return", target_return=475.0),
+    }.items():
+        save_figure(figure, tmp_path / f"{name}.png")
+        width, height = figure.get_size_inches()
+        assert imread(tmp_path / f"{name}.png").shape[:2] == (int(160 * height), int(160 * width))
+        for artist in (*figure.axes, *figure.legends):
+            box = artist.get_tightbbox()
+            assert box is not None
+            assert min(box.x0, box.y0) >= 0
+            assert box.x1 <= figure.bbox.x1
+            assert box.y1 <= figure.bbox.y1
