@@ -40,15 +40,12 @@ def even_devices(seeds: int, cores: int) -> int:
     return max(count for count in range(1, min(seeds, cores) + 1) if seeds % count == 0)
 
 
-def purerl(work: dict[str, int]) -> Train:
-    """`purerl.train_seeds`, on as many devices as `JAX_NUM_CPU_DEVICES` says."""
-    import jax
-    import numpy as np
-
+def purerl_config(work: dict[str, int], env: Any = "CartPole-v1") -> Any:
+    """PPO's config of this work."""
     import purerl
 
-    config = purerl.ppo(
-        "CartPole-v1",
+    return purerl.ppo(
+        env,
         num_envs=work["num_envs"],
         rollout_length=work["rollout_length"],
         total_steps=env_steps(work),
@@ -66,6 +63,16 @@ def purerl(work: dict[str, int]) -> Train:
         schedule={},
     )
 
+
+def purerl(work: dict[str, int]) -> Train:
+    """`purerl.train_seeds`, on as many devices as `JAX_NUM_CPU_DEVICES` says."""
+    import jax
+    import numpy as np
+
+    import purerl
+
+    config = purerl_config(work)
+
     def train(root: int) -> Callable[[], int]:
         keys = purerl.seed_keys(root, work["seeds"])
         states, _ = jax.block_until_ready(purerl.train_seeds(keys, config))
@@ -79,7 +86,7 @@ def rejax(work: dict[str, int]) -> Train:
     """`jit(vmap(train))`, as its documentation has it, without evaluation."""
     import jax
 
-    train_seeds = jax.jit(jax.vmap(_rejax_algorithm(work).train))
+    train_seeds = jax.jit(jax.vmap(rejax_algorithm(work).train))
 
     def train(root: int) -> Callable[[], int]:
         keys = jax.random.split(jax.random.PRNGKey(root), work["seeds"])
@@ -94,7 +101,7 @@ def rejax_pmap(work: dict[str, int]) -> Train:
     import jax
 
     devices = even_devices(work["seeds"], jax.local_device_count())
-    train_seeds = jax.pmap(jax.vmap(_rejax_algorithm(work).train))
+    train_seeds = jax.pmap(jax.vmap(rejax_algorithm(work).train))
 
     def train(root: int) -> Callable[[], int]:
         keys = jax.random.split(jax.random.PRNGKey(root), work["seeds"])
@@ -104,7 +111,8 @@ def rejax_pmap(work: dict[str, int]) -> Train:
     return train
 
 
-def _rejax_algorithm(work: dict[str, int]) -> Any:
+def rejax_algorithm(work: dict[str, int]) -> Any:
+    """rejax's PPO of this work, whose evaluation computes nothing."""
     from rejax import PPO  # pyright: ignore[reportMissingImports]
 
     steps = env_steps(work)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from purerl import envs
+from purerl.compute.draws import flat_draws
 from purerl.compute.hoisting import scan_hoisting_draws
 from purerl.compute.mesh import constrain_envs
 from purerl.compute.platforms import linear_recurrence
@@ -67,7 +68,8 @@ def collect(
     def step(state_and_obs, keys):
         return jax.vmap(act_in_one)(keys, *state_and_obs)
 
-    keys = jax.random.split(key, (config.rollout_length, config.num_envs))
+    shape = (config.rollout_length, config.num_envs)
+    keys = flat_draws(lambda key: jax.random.split(key, shape))(key)
     carry, keys = constrain_envs(carry, 0), constrain_envs(keys, 1)
     (state, obs), raw = scan_hoisting_draws(step, (carry.state, carry.obs), keys)
     # Outside the loop, as no step needs it: here it is a few large operations.

@@ -5,15 +5,18 @@ it many agents, over configs many settings.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 from purerl.checks import require_divisor, require_positive_int
-from purerl.compute.trees import all_finite, pack, tree_where, unpack
+from purerl.compute.draws import flat_draws
+from purerl.compute.trees import Packed, all_finite, depend_on, pack, tree_where, unpack
 from purerl.config.config import Config, require_unbatched
 from purerl.config.optimizers import build_optimizers
 from purerl.config.schedules import share_at
@@ -52,6 +55,10 @@ def init(key: Key[Array, ""], config: Config) -> TrainState:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(f"key is a raw {key.dtype} array; use a typed key, jax.random.key(0).")
     require_unbatched(config)
+    return flat_draws(functools.partial(_initial_state, config=config))(key)
+
+
+def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
     policy_key, baseline_key, env_key = jax.random.split(stream_key(key, INIT), 3)
     spec = config.env_spec
 
@@ -87,15 +94,21 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     An agent whose parameters, optimiser states or environments stop being finite keeps the state
     from before this step. `failed_at` says when, and its metrics are NaN from then on.
     """
+    state, metrics = _packed_step(state, config)
+    return state, unpack(metrics)
+
+
+def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
-    rollout_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
+    rollout_key, update_key = split_at(state.key, state.step)
     env_carry, rollout, episodes = collect(rollout_key, state.learner.policy, state.envs, config)
     normalizer = state.reward_normalizer
     if normalizer is not None:
         normalizer, reward = normalize_rewards(normalizer, rollout, config.hyper.discount)
         rollout = eqx.tree_at(lambda r: r.reward, rollout, reward)
     learner, report = update(update_key, state.learner, rollout, config)
-    metrics = Metrics(**episode_metrics(episodes), **report)
+    metrics = pack(Metrics(**episode_metrics(episodes), **report))
 
     is_finite = all_finite((learner, normalizer, env_carry.obs, env_carry.episode_return))
     # An environment may hold an infinity on purpose, but no NaN.
@@ -129,13 +142,17 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
     require_divisor("log_every", config.log_every, "num_updates", num_updates)
 
     def update_once(state, _):
-        state, metrics = train_step(state, config)
-        return state, pack(metrics)
+        return _packed_step(state, config)
 
     def record(state, _):
-        state, packed = jax.lax.scan(update_once, state, length=config.log_every)
-        return state, pack(summarize_updates(unpack(packed)))
+        if config.log_every > 1:
+            state, metrics = jax.lax.scan(update_once, state, length=config.log_every)
+        else:  # without a loop of one turn, which would be compiled as a loop
+            state, metrics = update_once(state, None)
+            metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
+        return state, summarize_updates(metrics)
 
+    state = depend_on(state.key, state)
     state, packed = jax.lax.scan(record, state, length=num_updates // config.log_every)
     return state, unpack(packed)
 
@@ -158,35 +175,21 @@ def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:
     }
 
 
-def summarize_updates(metrics: Metrics) -> Metrics:
+def summarize_updates(metrics: Packed) -> Packed:
     """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
 
     A mean is over the updates in which the metric is defined, and NaN where it is in none.
     """
-    count = metrics.num_episodes
-
-    def mean_over_episodes(x):
-        return jnp.sum(jnp.where(count > 0, x * count, 0)) / jnp.sum(count)
-
-    averaged = jax.tree.map(nan_mean, metrics)
-    return eqx.tree_at(
-        lambda m: (m.episode_return, m.episode_length, m.num_episodes),
-        averaged,
-        (
-            mean_over_episodes(metrics.episode_return),
-            mean_over_episodes(metrics.episode_length),
-            jnp.sum(count),
-        ),
-    )
+    count = metrics.others.num_episodes
+    names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
+    is_of_episodes = np.array([name.startswith("episode_") for name in names])
+    weight = jnp.where(is_of_episodes, count[:, None], ~jnp.isnan(metrics.floats))
+    total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
+    others = jax.tree.map(jnp.sum, metrics.others)
+    return Packed(total / jnp.sum(weight, axis=0), others, metrics.treedef)
 
 
-def nan_mean(x: Array) -> Array:
-    """The mean over the entries that are not NaN; NaN where there are none."""
-    is_defined = ~jnp.isnan(x)
-    return jnp.sum(jnp.where(is_defined, x, 0)) / jnp.sum(is_defined)
-
-
-def nan_metrics(metrics: Metrics) -> Metrics:
+def nan_metrics(metrics: Packed) -> Packed:
     """Metrics of an update that did not happen: no episodes, and NaN."""
     return jax.tree.map(
         lambda x: jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0),

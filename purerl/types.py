@@ -79,7 +79,7 @@ class Env(Protocol):
     `step` resets by itself where an episode ends, and puts the true successor, from before the
     reset, into `info["final_observation"]`. Only an environment with parameters needs
     `default_params`, a pytree of numbers. A NaN in the state freezes the agent; an infinity
-    does not.
+    does not. An environment must not change: for equal ones, each method is traced once.
     """
 
     def reset(self, key: Key[Array, ""], params: PyTree, /) -> tuple[Array, PyTree]:

@@ -72,7 +72,8 @@ def rollout_values(
     value = unflatten_rows(map_rows(baseline, flatten_rows(rollout.obs)), (length, num_envs))
     last_value = jax.vmap(baseline)(rollout.next_obs[-1])
     shifted = jnp.concatenate([value[1:], last_value[None]])
-    is_cut = (rollout.truncated & ~rollout.terminated).at[-1].set(False)
+    is_last = jnp.arange(length)[:, None] == length - 1
+    is_cut = rollout.truncated & ~rollout.terminated & ~is_last
     next_value = map_rows_where(
         baseline, flatten_rows(is_cut), flatten_rows(rollout.next_obs), flatten_rows(shifted)
     )

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
+from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import Equation, Program, Var, interpret, outputs_of, trace_program
 from purerl.compute.platforms import by_platform
 
@@ -52,7 +53,7 @@ def scan_hoisting_draws(
         return lambda leaves, hoisted: jax.lax.scan(step, leaves, hoisted, unroll=unroll)
 
     unrolled = loop(min(UNROLL, keys.shape[0]))
-    hoisted = jax.vmap(before_loop)(keys)
+    hoisted = flat_draws(jax.vmap(before_loop))(keys)
     leaves, out = by_platform(carry_leaves, hoisted, cpu=loop(1), default=unrolled)
     return jax.tree.unflatten(treedef, leaves), out
 

@@ -11,15 +11,24 @@ from typing import Any
 import jax
 
 from purerl.compute.jaxprs import Equation, bind
+from purerl.compute.platforms import by_platform
 
 
 def transpose_matmul(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
-    """The results of an equation; a product over rows transposes an operand first.
+    """The results of an equation; on a CPU, a product over rows transposes an operand first.
 
     Equations inside loops, branches and checkpoints stay as they are.
     """
     if not _contracts_rows(equation):
         return bind(equation, inputs)
+    return by_platform(
+        *inputs,
+        cpu=lambda *inputs: _transposed(equation, inputs),
+        default=lambda *inputs: bind(equation, inputs),
+    )
+
+
+def _transposed(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
     primitive, params = equation.eqn.primitive, dict(equation.eqn.params)
     params["dimension_numbers"] = (((1,), (0,)), ((), ()))
     a, b = (jax.lax.collapse(operand, 0, operand.ndim - 1) for operand in inputs)

@@ -43,7 +43,7 @@ def _sequential(term: Array, decay: Array, *, reverse: bool) -> Array:
         x = term + _discounted(decay, x)
         return x, x
 
-    _, x = jax.lax.scan(step, jnp.zeros_like(term[0]), (term, decay), reverse=reverse, unroll=8)
+    _, x = jax.lax.scan(step, jnp.zeros_like(term[0]), (term, decay), reverse=reverse)
     return x
 
 
@@ -58,4 +58,6 @@ def _parallel(term: Array, decay: Array, *, reverse: bool) -> Array:
 
 def _discounted(decay: Array, x: Array) -> Array:
     # Not the product alone: 0 · NaN is NaN, and nothing may pass through a decay of 0.
-    return jnp.where(decay == 0, 0, decay * x)
+    # In `lax`, as many of these are traced: a call of `jnp` costs several times as much.
+    is_cut = jax.lax.eq(decay, jax.lax.full_like(decay, 0))
+    return jax.lax.select(is_cut, jax.lax.full_like(x, 0), jax.lax.mul(decay, x))

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree, Shaped, UInt
 
 from purerl.checks import divisors
-from purerl.compute.jaxprs import bind, eval_program, trace_program
+from purerl.compute.draws import flat_draws
+from purerl.compute.jaxprs import eval_program, trace_program
 from purerl.compute.matmul import transpose_matmul
 from purerl.compute.mesh import constrain_envs, num_env_devices, num_seed_devices
 from purerl.compute.platforms import by_platform
@@ -76,8 +77,10 @@ def permutations(key: Key[Array, ""], count: int, size: int) -> Int[Array, "coun
 
     Hoang, Morris and Rogaway (2012), "An enciphering scheme based on a card shuffle".
     """
-    offsets, masks = jax.random.bits(key, (2, ROUNDS, count, 1))
-    offsets = offsets % jnp.uint32(size)
+    numbers = flat_draws(lambda key: jax.random.bits(key, (2 * ROUNDS * count,)))(key)
+    half = ROUNDS * count
+    offsets = (numbers[:half] % jnp.uint32(size)).reshape(ROUNDS, count, 1)
+    masks = numbers[half:].reshape(ROUNDS, count, 1)
     index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.uint32), (count, size))
     for i in range(ROUNDS):
         partner = offsets[i] - index
@@ -104,14 +107,7 @@ def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
         out = jax.lax.map(mapped, _blocks(rows, length))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-    cpu_length, default_length = _block_lengths(rows)
-    if cpu_length == default_length:
-        return in_blocks(cpu_length, rows)
-    return by_platform(
-        rows,
-        cpu=functools.partial(in_blocks, cpu_length),
-        default=functools.partial(in_blocks, default_length),
-    )
+    return _by_block_length(in_blocks, rows)
 
 
 def map_rows_where(
@@ -142,7 +138,7 @@ def _map_chosen(
     """`map_rows_where`, by a loop over blocks of the chosen rows."""
     num_rows = len(mask)
     length = min(num_rows, CHOSEN_BLOCK)
-    (positions,) = jnp.nonzero(mask, size=num_rows + length, fill_value=num_rows)
+    positions = _positions(mask, num_rows + length)
 
     def map_block(carry):
         start, out = carry
@@ -151,9 +147,24 @@ def _map_chosen(
         return start + length, out.at[block].set(mapped, mode="drop")
 
     def has_rows_left(carry):
-        return carry[0] < jnp.sum(mask)
+        return positions[carry[0]] < num_rows
 
     return jax.lax.while_loop(has_rows_left, map_block, (0, other))[1]
+
+
+def _positions(mask: Bool[Array, " rows"], size: int) -> Int[Array, " size"]:
+    """The positions of the chosen rows, in order; behind them the number of rows.
+
+    Counted by products with triangles: `jnp.nonzero` counts by trees of windows, slow to compile.
+    """
+    num_rows = len(mask)
+    blocks = jnp.pad(mask, (0, -num_rows % CHOSEN_BLOCK)).reshape(-1, CHOSEN_BLOCK)
+    blocks = blocks.astype(jnp.float32)
+    within = blocks @ jnp.triu(jnp.ones((CHOSEN_BLOCK, CHOSEN_BLOCK)), 1)
+    before = jnp.tril(jnp.ones((len(blocks), len(blocks))), -1) @ jnp.sum(blocks, 1)
+    rank = (within + before[:, None]).reshape(-1)[:num_rows].astype(jnp.int32)
+    empty = jnp.full(size, num_rows)
+    return empty.at[jnp.where(mask, rank, size)].set(jnp.arange(num_rows), mode="drop")
 
 
 def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
@@ -165,25 +176,21 @@ def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
     def program(length):
         return trace_program(function, _block_shapes(rows, length))
 
-    def in_blocks(length, rule, rows):
+    def sum_block(length, rows):
+        return eval_program(program(length), rows, rule=transpose_matmul)
+
+    def in_blocks(length, rows):
         if length == _count(rows):
-            return eval_program(program(length), rows, rule=rule)
+            return sum_block(length, rows)
 
         def add(total, block):
-            block_sum = eval_program(program(length), block, rule=rule)
+            block_sum = sum_block(length, block)
             return jax.tree.map(jnp.add, total, block_sum), None
 
         zeros = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program(length).out)
         return jax.lax.scan(add, zeros, _blocks(rows, length))[0]
 
-    cpu_length, default_length = _block_lengths(rows)
-    if cpu_length == default_length:
-        program(cpu_length)  # here: a program traced for one platform cannot be used for the other
-    return by_platform(
-        rows,
-        cpu=functools.partial(in_blocks, cpu_length, transpose_matmul),
-        default=functools.partial(in_blocks, default_length, bind),
-    )
+    return _by_block_length(in_blocks, rows)
 
 
 def block_length(num_rows: int) -> int:
@@ -208,6 +215,18 @@ def _block_lengths(rows: PyTree) -> tuple[int, int]:
     return (
         length if num_seed_devices() > 1 else num_rows,
         length if num_rows > LARGEST_WHOLE else num_rows,
+    )
+
+
+def _by_block_length(in_blocks: Callable[[int, PyTree], Any], rows: PyTree) -> Any:
+    """`in_blocks(length, rows)`, with the length that suits the platform."""
+    cpu_length, default_length = _block_lengths(rows)
+    if cpu_length == default_length:
+        return in_blocks(cpu_length, rows)
+    return by_platform(
+        rows,
+        cpu=functools.partial(in_blocks, cpu_length),
+        default=functools.partial(in_blocks, default_length),
     )
 
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from purerl.compute.mesh import num_env_devices
 
@@ -15,6 +15,17 @@ from purerl.compute.mesh import num_env_devices
 def tree_where(condition: Bool[Array, ""], x: Any, y: Any) -> Any:
     """One of two pytrees of the same structure, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
+
+
+def depend_on(key: Key[Array, ""], tree: Any) -> Any:
+    """The same pytree, of which every leaf depends on a key as far as tracing can see.
+
+    Under `vmap` over keys, nothing in it is then common to all: a loop that carries it is mapped in
+    one pass, instead of one more for each leaf that its body makes depend on the key. The compiler
+    drops it.
+    """
+    always = jnp.all(jax.random.key_data(key) >= 0)
+    return tree_where(always, tree, tree)
 
 
 def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from purerl.envs.interface import traced_reset, traced_step
 from purerl.envs.spaces import Box, Discrete, Space, as_space
 
 
@@ -31,9 +32,9 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     _check_methods(name, env)
     declared = _declared_spec(name, env)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    obs, state = _trace(name, "reset", env.reset, RESET_OUTPUTS, key, params)
+    obs, state = _trace(name, "reset", traced_reset, RESET_OUTPUTS, key, env, params)
     action = _traced_action(declared.action_space)
-    after_step = _trace(name, "step", env.step, STEP_OUTPUTS, key, state, action, params)
+    after_step = _trace(name, "step", traced_step, STEP_OUTPUTS, key, env, state, action, params)
     _check_obs(name, "reset", obs)
     _check_step(name, obs, state, after_step)
     return declared._replace(obs_space=_returned_space(declared.obs_space, obs))
@@ -77,7 +78,7 @@ def _space(name: str, method: str, env: Any, default_params: PyTree) -> Space:
 
 def _trace(name: str, method: str, function: Any, expected: tuple[str, ...], *args: Any) -> tuple:
     try:
-        out = jax.eval_shape(function, *args)
+        out = function.eval_shape(*args)
     except Exception as error:
         raise ValueError(f"{name}.{method} could not be traced: {_reason(error)}") from error
     if not isinstance(out, tuple | list) or len(out) != len(expected):

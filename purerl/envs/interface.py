@@ -1,5 +1,6 @@
 """An environment as the rest of the library sees it: named results, with numbers as float32."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -26,9 +27,22 @@ class EnvStep(NamedTuple):
     """As the environment gives it; a rollout does not keep it."""
 
 
+# A static environment and equal shapes are traced once in a process, by whatever asks first.
+@functools.partial(jax.jit, static_argnums=1, inline=True)
+def traced_reset(key: Key[Array, ""], env: Env, params: PyTree) -> Any:
+    """What the environment's own `reset` returns."""
+    return env.reset(key, params)
+
+
+@functools.partial(jax.jit, static_argnums=1, inline=True)
+def traced_step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTree) -> Any:
+    """What the environment's own `step` returns."""
+    return env.step(key, state, action, params)
+
+
 def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "..."], PyTree]:
     """Begin an episode: the first observation, and the environment's state."""
-    obs, state = env.reset(key, params)
+    obs, state = traced_reset(key, env, params)
     return _float(obs), state
 
 
@@ -42,7 +56,7 @@ def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTr
         space = as_space(env.action_space(getattr(env, "default_params", None)))
     if isinstance(space, Box):
         action = jnp.clip(action, space.low, space.high)
-    obs, state, reward, terminated, truncated, info = env.step(key, state, action, params)
+    obs, state, reward, terminated, truncated, info = traced_step(key, env, state, action, params)
     return EnvStep(
         obs=_float(obs),
         state=state,

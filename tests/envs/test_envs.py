@@ -1,5 +1,6 @@
 """Environments by name and brought by the user, and how they are read."""
 
+import collections
 import dataclasses
 from typing import Any
 
@@ -148,3 +149,29 @@ def test_gymnax_environments_that_declare_other_dtypes_pass_the_check(name):
     env, params = purerl.make_env(name)
     obs = jax.eval_shape(env.reset, jax.random.key(0), params)[0]
     assert envs.check_env(env, params).obs_space.shape == obs.shape
+
+
+def test_an_environment_is_traced_once():
+    """By its checks, by training mapped or not, and by evaluation."""
+    traced, once = collections.Counter(), {"reset": 2, "step": 1}  # this `step` calls `reset`
+
+    class Counting(Probe):
+        def reset(self, key, params=None):
+            traced["reset"] += 1
+            return super().reset(key, params)
+
+        def step(self, key, state, action, params=None):
+            traced["step"] += 1
+            return super().step(key, state, action, params)
+
+    config = purerl.ppo(Counting(), num_envs=2, rollout_length=4, total_steps=16)
+    assert traced == once
+    jax.jit(jax.vmap(purerl.train, (0, None))).trace(purerl.seed_keys(0, 3), config)
+    state = jax.eval_shape(purerl.train, jax.random.key(0), config)[0]
+    jax.eval_shape(
+        lambda policy: purerl.evaluate(
+            jax.random.key(0), policy, config, num_episodes=2, max_steps=3
+        ),
+        state.learner.policy,
+    )
+    assert traced == once
