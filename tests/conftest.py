@@ -1,4 +1,4 @@
-"""Every test runs with shapes checked, and on two CPU devices."""
+"""Every test runs on two CPU devices, and with shapes checked unless `UNCHECKED_SHAPES` is set."""
 
 import os
 from pathlib import Path
@@ -17,10 +17,8 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("purerl", "beartype.beartype")
-
-# Tests build the same few programs again and again: compile each once a session.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+if "UNCHECKED_SHAPES" not in os.environ:
+    install_import_hook("purerl", "beartype.beartype")
 
 
 @pytest.fixture
@@ -43,10 +41,18 @@ def compiled_plainly():
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    directory = str(tmp_path_factory.mktemp("jax"))
-    jax.config.update("jax_compilation_cache_dir", directory)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = directory  # of the processes that tests start
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    """One for all workers of a session, and for the processes that tests start."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if is_worker else base) / "jax"
+    settings = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_compilation_cache_max_size": 2**32,  # with a size, jax takes a lock for each entry
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purerl.config.config import Config
-from purerl.experiment.hosts.processes import all_gather, is_main_process
+from purerl.experiment.hosts.processes import all_gather, is_main_process, is_multi_process
+from purerl.experiment.hosts.startup import use_compilation_cache
 from purerl.experiment.hosts.stopping import Signals, call_interruptibly
 from purerl.experiment.programs import CompiledPrograms, compile_programs
 from purerl.experiment.progress import ProgressDisplay
@@ -49,7 +50,12 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(spec: RunSpec, execution: ExecutionOptions, directory: Path) -> Iterator[Session]:
-    """Remember signals inside, and show progress in the main process."""
+    """Remember signals inside, and show progress in the main process.
+
+    What is compiled is cached on disk, unless several processes would share it: see `initialize`.
+    """
+    if not is_multi_process():
+        use_compilation_cache()
     show = execution.progress and is_main_process()
     display = ProgressDisplay(spec.config.num_updates, spec.target_return, show=show)
     with Signals() as signals, display:

@@ -2,6 +2,8 @@
 
 import jax
 import pytest
+from finished import train
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from purerl.experiment.hosts.startup import use_compilation_cache
 
@@ -12,7 +14,9 @@ def unset(monkeypatch):
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
+    reset_cache()
     yield
+    reset_cache()
     for name, value in before.items():
         jax.config.update(name, value)
 
@@ -40,3 +44,10 @@ def test_a_place_that_was_named_is_left(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     use_compilation_cache()
     assert told() == before != str(tmp_path / "purerl")
+
+
+def test_a_run_from_python_keeps_what_it_compiles(unset, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train(tmp_path / "run")
+    assert told() == str(tmp_path / "cache/purerl")
+    assert list((tmp_path / "cache/purerl").glob("jit_on_mesh-*"))
