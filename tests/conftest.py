@@ -1,6 +1,7 @@
 """Every test runs on two CPU devices, and with shapes checked unless `UNCHECKED_SHAPES` is set."""
 
 import os
+import warnings
 from pathlib import Path
 
 # Before anything imports jax. Two devices, as the command line sets up on two cores.
@@ -70,6 +71,30 @@ def few_memory_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """The command line in this process: its exit code, and what it has said."""
+    from purerl.cli import main as cli
+    from purerl.experiment.hosts import startup
+
+    monkeypatch.setattr(startup, "use_all_cores", lambda: None)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.syspath_prepend("")
+
+    def run(*args):
+        code = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            try:
+                cli.main([str(each) for each in args])
+            except SystemExit as end:
+                code = end.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

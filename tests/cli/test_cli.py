@@ -2,26 +2,31 @@ import json
 
 import pytest
 from commands import ROOT, purerl
+from small import OPTIONS
 
-TINY = ["--seeds", "3", "--total-steps", "128", "--num-envs", "4", "--rollout-length", "16"]
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 def test_train_shows_the_result_and_leaves_a_run_directory(tmp_path):
-    done = purerl("train", *TINY, cwd=tmp_path)
+    done = purerl("train", *OPTIONS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for what in ("CartPole-v1 · vpg · 3 seeds", "seeds at 475 or more", "0 of 3", "import + comp"):
+    for what in ("CartPole-v1 · vpg · 4 seeds", "seeds at 475 or more", "0 of 4", "import + comp"):
         assert what in done.stdout
     written = {path.name for path in (tmp_path / "runs/CartPole-v1-vpg").iterdir()}
     files = {"config.json", "metrics.npz", "summary.json", "learning_curve.png", "returns.png"}
     assert written == files | {"checkpoints", "records", ".lock"}
 
 
-def test_train_takes_an_environment_by_import_path(tmp_path):
+def test_train_takes_an_environment_by_import_path(tmp_path, call):
     source = (ROOT / "tests/support/probes.py").read_text()
     (tmp_path / "mine.py").write_text(source.replace("limit: bool = False", "limit: bool = True"))
-    done = purerl("train", "--env", "mine:Probe", "--hidden", "8", *TINY, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Probe · vpg · 3 seeds" in done.stdout
+    code, out, err = call("train", "--env", "mine:Probe", *OPTIONS)
+    assert code == 0, err
+    assert "Probe · vpg · 4 seeds" in out
 
 
 @pytest.mark.parametrize(
@@ -38,16 +43,22 @@ def test_train_takes_an_environment_by_import_path(tmp_path):
         (["--log-seeds"], "log_seeds has no effect without loggers; name them: --log jsonl"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path):
-    done = purerl("train", *args, cwd=tmp_path)
-    assert done.returncode == 2
-    assert line in done.stderr
-    assert done.stderr.startswith("purerl: ")
-    assert done.stderr.count("\n") == 1
+def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path, call):
+    code, _, err = call("train", *args)
+    assert code == 2
+    assert line in err
+    assert err.startswith("purerl: ")
+    assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_environment_that_breaks_the_contract_ends_with_one_line_and_exit_code_2(tmp_path):
+def test_bad_input_ends_the_process_so(tmp_path):
+    done = purerl("train", "--discount", "1.5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "purerl: discount = 1.5 must be between 0 and 1.\n"
+
+
+def test_environment_that_breaks_the_contract_ends_with_one_line_and_exit_code_2(tmp_path, call):
     probe = (ROOT / "tests/support/probes.py").read_text()
     five = probe.replace(', {"final_observation": final_obs}', "")
     (tmp_path / "five.py").write_text(five)
@@ -56,29 +67,29 @@ def test_environment_that_breaks_the_contract_ends_with_one_line_and_exit_code_2
         ("five:Probe", "Probe.step returned 5 values; return 6"),
         ("broken:Probe", "cannot be imported: NameError"),
     ):
-        done = purerl("train", "--env", env, cwd=tmp_path)
-        assert done.returncode == 2
-        assert line in done.stderr
-        assert done.stderr.count("\n") == 1
+        code, _, err = call("train", "--env", env)
+        assert code == 2
+        assert line in err
+        assert err.count("\n") == 1
 
 
-def test_directory_of_another_run_ends_with_one_line_and_exit_code_2(tmp_path):
+def test_directory_of_another_run_ends_with_one_line_and_exit_code_2(tmp_path, call):
     directory = tmp_path / "mine"
     directory.mkdir()
     (directory / "config.json").write_text('{"fingerprint": "another"}')
-    done = purerl("train", *TINY, "--directory", str(directory), cwd=tmp_path)
-    assert done.returncode == 2
-    assert "holds another run" in done.stderr
-    assert done.stderr.count("\n") == 1
+    code, _, err = call("train", *OPTIONS, "--directory", directory)
+    assert code == 2
+    assert "holds another run" in err
+    assert err.count("\n") == 1
     assert [path.name for path in directory.iterdir()] == ["config.json"]  # no lock either
 
 
-def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path):
+def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path, call):
     values = ["--values", "policy_learning_rate=1e-3,3e-3", "discount=0.9,0.99"]
-    done = purerl("sweep", *TINY, "--hidden", "8", *values, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "CartPole-v1 · vpg · 4 settings · 3 seeds each" in done.stdout
-    rows = [line.split() for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
+    code, out, err = call("sweep", *OPTIONS, *values)
+    assert code == 0, err
+    assert "CartPole-v1 · vpg · 4 settings · 4 seeds each" in out
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
     assert sorted(row[1] for row in rows) == ["0.001", "0.001", "0.003", "0.003"]
     assert (tmp_path / "runs/CartPole-v1-vpg-sweep/sweep.png").exists()
@@ -93,11 +104,11 @@ def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path):
         (["discount=0.9", "discount=0.99"], "values name discount twice"),
     ],
 )
-def test_a_sweep_that_cannot_be_ends_with_one_line_and_exit_code_2(values, line, tmp_path):
-    done = purerl("sweep", "--values", *values, cwd=tmp_path)
-    assert done.returncode == 2
-    assert line in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_sweep_that_cannot_be_ends_with_one_line_and_exit_code_2(values, line, call):
+    code, _, err = call("sweep", "--values", *values)
+    assert code == 2
+    assert line in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -114,17 +125,17 @@ def test_unknown_option_exits_with_2(tmp_path):
     assert purerl("train", "--no-such-option", cwd=tmp_path).returncode == 2
 
 
-def test_short_reinforce_rollout_is_warned_of(tmp_path):
-    done = purerl("train", "--algo", "reinforce", *TINY, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "purerl: warning: rollout_length = 16 is shorter" in done.stderr
+def test_short_reinforce_rollout_is_warned_of(call):
+    code, _, err = call("train", "--algo", "reinforce", *OPTIONS)
+    assert code == 0, err
+    assert "purerl: warning: rollout_length = 8 is shorter" in err
 
 
-def test_envs_lists_what_trains(tmp_path):
-    done = purerl("envs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+def test_envs_lists_what_trains(call):
+    code, out, err = call("envs")
+    assert code == 0, err
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "reinforce, vpg" in lines["CartPole-v1"]
     assert "Box(10, 10, 4)" in lines["Breakout-MinAtar"]
     assert "download" in lines["MNISTBandit-bsuite"]
-    assert "Each trains with reinforce, vpg, a2c, ppo" in done.stdout
+    assert "Each trains with reinforce, vpg, a2c, ppo" in out

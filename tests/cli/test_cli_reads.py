@@ -3,15 +3,12 @@
 import json
 import os
 import shutil
-import warnings
 
 import numpy as np
 import pytest
 from commands import purerl as command_line
 from finished import altered
 
-from purerl.cli import main as cli
-from purerl.experiment.hosts import startup as cores
 from purerl.experiment.store import files
 from purerl.experiment.store.files import require_writable
 
@@ -20,27 +17,6 @@ from purerl.experiment.store.files import require_writable
 def copy(finished, tmp_path):
     """A finished run that a test may spoil."""
     return shutil.copytree(finished, tmp_path / "run")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """The command line in this process: its exit code, and what it has said."""
-    monkeypatch.setattr(cores, "use_all_cores", lambda: None)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.syspath_prepend("")
-
-    def run(*args):
-        code = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            try:
-                cli.main([str(each) for each in args])
-            except SystemExit as end:
-                code = end.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,18 @@ def straight(tmp_path_factory):
     return start(tmp_path_factory.mktemp("straight"))
 
 
+@pytest.fixture(scope="module")
+def died(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("died") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        interrupted(directory, monkeypatch, 12)
+    return directory
+
+
 @pytest.fixture
-def stopped(tmp_path, monkeypatch):
+def stopped(died, tmp_path):
     """A run that died at update 14, with checkpoints of updates 8 and 12."""
-    interrupted(tmp_path / "run", monkeypatch, 12)
-    return tmp_path / "run"
+    return shutil.copytree(died, tmp_path / "run")
 
 
 def found(directory):
