@@ -6,18 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from purerl.cli import arguments as cli
-from purerl.cli.options import AgentOptions
-from purerl.cli.tables import (
-    comparison_table,
-    envs_table,
-    evaluation_table,
-    plan_table,
-    print_rich,
-    show_result,
-    show_sweep,
-    summary_table,
-)
-from purerl.config.config import Config
+from purerl.cli import tables
 from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as make_settings
@@ -32,7 +21,6 @@ from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
-from purerl.experiment.store.files import require_writable
 from purerl.experiment.store.finished_run import read_run
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.planning.plans import plan
@@ -40,12 +28,13 @@ from purerl.planning.plans import plan
 
 def train(options: cli.Train, began: float) -> None:
     """`purerl train`: the preset with the given settings, through `purerl.run`."""
-    config = make_config(options.agent)
-    arguments = options.training.options(options.agent.env) | options.saving.options()
-    import_seconds = time.perf_counter() - began
+    agent = options.agent
+    config = preset(agent.env, agent.algo, **agent.settings())
+    arguments = options.training.options(agent.env) | options.saving.options()
+    import_seconds = time.perf_counter() - began  # with those of the config's checks
     result = run(config, options.seeds, evaluate_every=options.evaluate_every, **arguments)
     if is_main_process():
-        show_result(result, import_seconds)
+        tables.show_result(result, import_seconds)
 
 
 def resume_run(options: cli.Resume, began: float) -> None:
@@ -64,7 +53,7 @@ def resume_run(options: cli.Resume, began: float) -> None:
         **options.saving.options(),
     )
     if is_main_process():
-        show_result(result, import_seconds)
+        tables.show_result(result, import_seconds)
 
 
 def env_from_path(path: str | None) -> Any:
@@ -77,7 +66,7 @@ def evaluate(options: cli.Evaluate) -> None:
     kind = "sampled" if options.sampled else "greedy"
     path = options.output or options.run / f"evaluation_{kind}.json"
     if options.run.is_dir():  # else `evaluate_run` says that there is no run
-        require_writable("output", path)
+        files.require_writable("output", path)
     evaluation = evaluate_run(
         options.run,
         episodes=options.episodes,
@@ -86,9 +75,9 @@ def evaluate(options: cli.Evaluate) -> None:
         max_steps=options.max_steps,
         env=env_from_path(options.env),
     )
-    print_rich(evaluation_table(evaluation))
+    tables.print_rich(tables.evaluation_table(evaluation))
     evaluation.write(path)
-    print_rich(f"written: {path}")
+    tables.print_rich(f"written: {path}")
 
 
 def compare(options: cli.Compare) -> None:
@@ -97,11 +86,11 @@ def compare(options: cli.Compare) -> None:
     from purerl.experiment.report import figures
 
     figures.require_figure_name("output", options.output)
-    require_writable("output", options.output)
+    files.require_writable("output", options.output)
     compared = compare_runs(options.runs)
-    print_rich(comparison_table(compared))
+    tables.print_rich(tables.comparison_table(compared))
     figures.save_figure(figures.comparison(compared), options.output)
-    print_rich(f"figure: {options.output}")
+    tables.print_rich(f"figure: {options.output}")
 
 
 def export(options: cli.Export) -> None:
@@ -116,19 +105,19 @@ def export(options: cli.Export) -> None:
         raise ValueError("output has no effect without --seed: it is the file of a policy.")
     for name in ("output", "metrics", "scores"):
         if getattr(options, name) is not None:
-            require_writable(name, getattr(options, name))
+            files.require_writable(name, getattr(options, name))
     directory = next(iter(options.runs))
     if options.seed is not None:
         path = options.output or directory / f"policy_{options.seed}.npz"
         loaded = LoadedRun.read(directory, env=env_from_path(options.env))
         save_policy(path, loaded.policy(options.seed), loaded.spec.config)
-        print_rich(f"written: {path}")
+        tables.print_rich(f"written: {path}")
     if options.metrics is not None:
         write_table(read_run(directory), options.metrics)
-        print_rich(f"written: {options.metrics}")
+        tables.print_rich(f"written: {options.metrics}")
     if options.scores is not None:
         write_scores([read_run(run_directory) for run_directory in options.runs], options.scores)
-        print_rich(f"written: {options.scores}")
+        tables.print_rich(f"written: {options.scores}")
 
 
 def render(options: cli.Render) -> None:
@@ -143,14 +132,14 @@ def render(options: cli.Render) -> None:
         max_steps=options.max_steps,
         env=env_from_path(options.env),
     )
-    print_rich(f"{path}: {length} steps, return {episode_return:.1f}")
+    tables.print_rich(f"{path}: {length} steps, return {episode_return:.1f}")
 
 
 def show_plan(options: cli.Plan) -> None:
     """`purerl plan`: what a run would need on machines that are not here."""
     agent = options.agent
     if options.json is not None:
-        require_writable("json", options.json)
+        files.require_writable("json", options.json)
     planned = plan(
         agent.env,
         agent.algo,
@@ -160,15 +149,16 @@ def show_plan(options: cli.Plan) -> None:
         **agent.settings(),
     )
     title = f"{planned.env} · {planned.algo} · {planned.seeds} seeds · {planned.target}"
-    print_rich(summary_table(title, plan_table(planned)))
+    tables.print_rich(tables.summary_table(title, tables.plan_table(planned)))
     if options.json is not None:
         files.write_json(options.json, dataclasses.asdict(planned))
-        print_rich(f"written: {options.json}")
+        tables.print_rich(f"written: {options.json}")
 
 
 def sweep(options: cli.Sweep, began: float) -> None:
     """`purerl sweep`: every seed with every setting, through `purerl.run_sweep`."""
-    config = make_config(options.agent)
+    agent = options.agent
+    config = preset(agent.env, agent.algo, **agent.settings())
     values: dict[str, Any] = {}
     for text in options.values:
         name, column = parse_values(text)
@@ -178,13 +168,8 @@ def sweep(options: cli.Sweep, began: float) -> None:
     root = options.training.root
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began
-    result = run_sweep(settings, options.seeds, **options.training.options(options.agent.env))
-    show_sweep(result, import_seconds)
-
-
-def make_config(agent: AgentOptions) -> Config:
-    """The preset with the given settings; what its checks take counts as import time."""
-    return preset(agent.env, agent.algo, **agent.settings())
+    result = run_sweep(settings, options.seeds, **options.training.options(agent.env))
+    tables.show_sweep(result, import_seconds)
 
 
 def parse_values(text: str) -> tuple[str, Any]:
@@ -204,8 +189,8 @@ def parse_values(text: str) -> tuple[str, Any]:
 
 def list_envs(_: cli.Envs) -> None:
     """`purerl envs`: the environments that train."""
-    print_rich(envs_table())
-    print_rich(
+    tables.print_rich(tables.envs_table())
+    tables.print_rich(
         f"Each trains with {', '.join(FACTORIES)}, with a preset or with an algorithm's defaults."
     )
 

@@ -25,13 +25,12 @@ def main(args: list[str] | None = None) -> None:
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from purerl.experiment.hosts.startup import gc_paused
+    from purerl.experiment.hosts.startup import gc_paused, use_all_cores, use_compilation_cache
 
     with gc_paused():
         from purerl.cli import commands
     from purerl.experiment.hosts.distributed import exit_process, initialize
     from purerl.experiment.hosts.processes import is_main_process, is_raised_by_all
-    from purerl.experiment.hosts.startup import use_all_cores, use_compilation_cache
     from purerl.experiment.hosts.stopping import RunError, Stopped
 
     use_all_cores()
@@ -39,14 +38,11 @@ def main(args: list[str] | None = None) -> None:
     sys.path.insert(0, os.getcwd())  # --env package.module:Name means the user's own
     warnings.showwarning = _show_warning
     try:
-        if isinstance(command, Train | Resume):
-            arguments = command.processes.arguments()
-            if arguments is not None:
-                initialize(**arguments)
+        if isinstance(command, Train | Resume) and (arguments := command.processes.arguments()):
+            initialize(**arguments)
         commands.execute(command, BEGAN)
     except (Exception, Stopped) as error:
-        ending = _ending(error)
-        if ending is None:
+        if (ending := _ending(error)) is None:
             raise
         line, code = ending
         is_alone = not is_raised_by_all(error)

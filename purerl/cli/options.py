@@ -65,16 +65,12 @@ class AgentOptions:
         from purerl.config.factories import Settings
 
         given = {name: getattr(self, name, None) for name in get_type_hints(Settings)}
+        for text in self.schedule or ():
+            if "=" not in text:
+                raise ValueError(f"schedule = {text!r} cannot be read; write NAME=linear.")
         if self.schedule is not None:
-            given["schedule"] = dict(_pair("schedule", text) for text in self.schedule)
+            given["schedule"] = dict(text.split("=", 1) for text in self.schedule)
         return {name: value for name, value in given.items() if value is not None}
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{option} = {text!r} cannot be read; write NAME=linear.")
-    return name, value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,24 +21,23 @@ from purerl.experiment.store.header import env_name
 from purerl.planning.plans import Plan
 
 TRIED = "jax 0.10.2 and 0.11.2"
+TITLE: Any = {"title_justify": "left", "title_style": "bold"}
 
 
 def evaluation_table(result: RunEvaluation) -> Table:
     """Statistics over seeds of an evaluation."""
     returns, target = result.returns, result.spec.target_return
-    rows = [
+    rows: list[tuple[str, Any]] = [
         (f"{result.kind} return, {name} over seeds [95% interval]", format_interval(interval))
         for name, interval in zip(("IQM", "mean", "median"), result.statistics(), strict=True)
     ]
     if target is not None:
         rows.append((f"seeds at {target:g} or more", f"{share_solved(returns, target):.0%}"))
-    lowest, highest = np.nanmin(returns), np.nanmax(returns)
-    rows.append(("seeds, lowest to highest", f"{lowest:.1f} to {highest:.1f}"))
-    num_unfinished = int(np.sum(result.evaluation.num_unfinished))
-    if num_unfinished:
-        rows.append(("episodes that did not end", str(num_unfinished)))
-    failed = format_ranges(result.failed_seeds) or "none"
-    rows.append(("seeds that had stopped being finite", failed))
+    rows += [
+        ("seeds, lowest to highest", f"{np.nanmin(returns):.1f} to {np.nanmax(returns):.1f}"),
+        ("episodes that did not end", int(np.sum(result.evaluation.num_unfinished)) or None),
+        ("seeds that had stopped being finite", format_ranges(result.failed_seeds) or "none"),
+    ]
     config, num_episodes = result.spec.config, result.evaluation.episode_return.shape[1]
     title = f"{env_name(config)} · {config.algorithm.name} · {len(returns)} seeds · "
     return summary_table(f"{title}{num_episodes} episodes each · update {result.updates}", rows)
@@ -47,8 +46,7 @@ def evaluation_table(result: RunEvaluation) -> Table:
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
     names, runs, figures, solved, improvements = zip(*compared, strict=True)
-    table = Table("", *names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.title, table.title_justify, table.title_style = runs[0].env, "left", "bold"
+    table = Table("", *names, title=runs[0].env, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **TITLE)
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
     if any(run.failed_seeds for run in runs):
@@ -74,26 +72,25 @@ def show_result(result: Run, import_seconds: float) -> None:
     summary, config = result.summary(), result.config
     title = f"{env_name(config)} · {config.algorithm.name} · {summary.num_seeds} seeds"
     kind = "greedy return" if summary.greedy else "last return in training"
-    rows = [(f"{kind}, IQM over seeds [95% interval]", format_interval(summary.episode_return))]
+    rows: list[tuple[str, Any]] = [
+        (f"{kind}, IQM over seeds [95% interval]", format_interval(summary.episode_return))
+    ]
     if summary.solved is not None:
         count = round(summary.solved * summary.num_seeds)
         share = f"{count} of {summary.num_seeds} ({summary.solved:.0%})"
         rows.append((f"seeds at {summary.target_return:g} or more", share))
-    if summary.num_unfinished:
-        rows.append(("greedy episodes that did not end", str(summary.num_unfinished)))
-    if summary.seeds_without_episode:
-        seeds = format_ranges(summary.seeds_without_episode)
-        rows.append(("seeds in which no episode ended", seeds))
-    if result.resumed_at:
-        rows.append(("went on from update", f"{result.resumed_at} of {config.num_updates}"))
+    went_on = f"{result.resumed_at} of {config.num_updates}" if result.resumed_at else None
     speed = "" if np.isnan(summary.steps_per_second) else format_number(summary.steps_per_second)
     seconds = " + ".join(f"{part:.1f}" for part in (import_seconds, *summary.times))
     rows += [
+        ("greedy episodes that did not end", summary.num_unfinished or None),
+        ("seeds in which no episode ended", format_ranges(summary.seeds_without_episode) or None),
+        ("went on from update", went_on),
         ("seeds that stopped being finite", format_ranges(summary.failed_seeds) or "none"),
         ("environment steps, all seeds", format_number(summary.env_steps)),
         ("environment steps trained per second", speed),
         ("seconds: import + compile + run + evaluate", seconds),
-        ("run directory", str(result.directory)),
+        ("run directory", result.directory),
     ]
     print_rich(summary_table(title, rows))
 
@@ -103,9 +100,8 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
     num_settings, num_seeds = result.returns.shape
     config, has_failed = result.configs, bool(np.any(result.failed))
     title = f"{env_name(config)} · {config.algorithm.name} · {num_settings} settings · "
-    table = Table("", *result.values, "return, IQM [95%]", box=SIMPLE_HEAD)
-    table.title, table.title_justify = f"{title}{num_seeds} seeds each", "left"
-    table.title_style = "bold"
+    title += f"{num_seeds} seeds each"
+    table = Table("", *result.values, "return, IQM [95%]", title=title, box=SIMPLE_HEAD, **TITLE)
     if result.target_return is not None:
         table.add_column(f"≥ {result.target_return:g}", justify="right")
     if has_failed:
@@ -142,11 +138,12 @@ def envs_table() -> Table:
     return table
 
 
-def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
-    """A table of two columns: labels, and their values."""
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+def summary_table(title: str, rows: Sequence[tuple[str, Any]]) -> Table:
+    """A table of two columns: labels, and their values; a row whose value is None is left out."""
+    table = Table(title=title, show_header=False, **TITLE)
     for label, value in rows:
-        table.add_row(label, value)
+        if value is not None:
+            table.add_row(label, str(value))
     return table
 
 
@@ -155,8 +152,8 @@ def print_rich(renderable: Any) -> None:
     Console().print(renderable)
 
 
-def plan_table(plan: Plan) -> list[tuple[str, str]]:
-    """The rows of the table of a plan."""
+def plan_table(plan: Plan) -> list[tuple[str, str | None]]:
+    """The rows of the table of a plan; None where a value is not known."""
     fits = "yes" if plan.fits else "no"
     if not plan.fits and plan.largest_seeds:
         fits += f"; in batches: --seed-batch {plan.largest_seeds}"
@@ -171,11 +168,18 @@ def plan_table(plan: Plan) -> list[tuple[str, str]]:
     if plan.bytes is not None:
         update += [f"{format_bytes(plan.bytes)} of traffic", f"{plan.launches:,.0f} launches"]
     bounds = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}
-    rows = [
+    temporaries = None if plan.temporaries is None else format_bytes(plan.temporaries)
+    collectives = None
+    if plan.collectives is not None:
+        counts = (f"{count} {name}" for name, count in sorted(plan.collectives.items()))
+        collectives = ", ".join(counts) or "none"
+    return [
         ("fits", fits),
         ("devices", f"{plan.num_devices} × {plan.device}, {plan.seeds_per_device} seeds on {each}"),
         ("memory of a device", f"{memory} ({format_bytes(plan.device_memory)} in all)"),
+        ("of which temporaries", temporaries),
         ("seeds that would fill the memory", largest),
+        ("collectives in the program", collectives),
         ("an update on a device", ", ".join(update)),
         ("takes at least", f"{plan.seconds * 1e3:.3g} ms: {bounds[plan.bound_by]}"),
         ("environment steps a second, at most", format_number(plan.steps_per_second)),
@@ -183,9 +187,3 @@ def plan_table(plan: Plan) -> list[tuple[str, str]]:
         ("compiled with", ", ".join(f"{name} {number}" for name, number in plan.versions.items())),
         ("tried with", TRIED),
     ]
-    if plan.temporaries is not None:
-        rows.insert(3, ("of which temporaries", format_bytes(plan.temporaries)))
-    if plan.collectives is not None:
-        collectives = (f"{count} {name}" for name, count in sorted(plan.collectives.items()))
-        rows.insert(5, ("collectives in the program", ", ".join(collectives) or "none"))
-    return rows

@@ -52,7 +52,7 @@ class PlanRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What the compiled training chunk needs of one device.
+    """What the compiled training chunk needs of one device; from `flops` on, for one update.
 
     Where the compiler gives up, as memory does not suffice, what is not known is None.
     """
@@ -70,11 +70,10 @@ class Findings:
     temporaries: int | None
     collectives: dict[str, int] | None
     flops: float
-    """Of one update, as the algorithm asks for them."""
+    """As the algorithm asks for them."""
     bytes: float | None
-    """Of one update: what its kernels read and write of arrays larger than the chip's cache."""
+    """What the kernels read and write of arrays larger than the chip's cache."""
     launches: float | None
-    """Of one update."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +169,7 @@ def read_compiled(
 
 def update_flops(config: Config) -> float:
     """Floating-point operations of one update of one agent."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(init, key, config)
+    state = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), config)
     return count_flops(train_step, state, config)
 
 
@@ -226,18 +224,15 @@ def compile_for_target(
 def largest_num_seeds(findings: Findings, with_seeds: Callable[[int], Findings], limit: int) -> int:
     """About how many seeds need `limit` bytes of each device, by a line through two numbers."""
     groups = findings.num_devices // findings.devices_per_agent  # each with seeds of its own
-
-    def per_group(compiled: Findings) -> int:
-        return compiled.padded_seeds // groups
-
-    guess = max(1, int(per_group(findings) * limit / findings.memory))
-    if guess == per_group(findings):
+    per_group = findings.padded_seeds // groups
+    guess = max(1, int(per_group * limit / findings.memory))
+    if guess == per_group:
         return guess * groups
     other = with_seeds(guess * groups)
-    growth = (other.memory - findings.memory) / (per_group(other) - per_group(findings))
+    growth = (other.memory - findings.memory) / (guess - per_group)
     if growth <= 0:
         return guess * groups
-    return max(0, int(per_group(other) + (limit - other.memory) / growth)) * groups
+    return max(0, int(guess + (limit - other.memory) / growth)) * groups
 
 
 def main() -> None:

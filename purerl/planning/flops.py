@@ -8,13 +8,11 @@ import jax
 import jax.numpy as jnp
 
 # Operations that move numbers and compute none.
-MOVES = frozenset(
-    (
-        *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"),
-        *("dynamic_update_slice", "expand_dims", "gather", "iota", "pad", "random_bits"),
-        *("random_unwrap", "random_wrap", "reshape", "rev", "scatter", "select_n", "slice"),
-        *("split", "squeeze", "stop_gradient", "transpose", "unstack"),
-    )
+MOVES = (
+    *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"),
+    *("dynamic_update_slice", "expand_dims", "gather", "iota", "pad", "random_bits"),
+    *("random_unwrap", "random_wrap", "reshape", "rev", "scatter", "select_n", "slice"),
+    *("split", "squeeze", "stop_gradient", "transpose", "unstack"),
 )
 
 
@@ -49,8 +47,9 @@ def _operation(equation: Any) -> float:
     if name == "conv_general_dilated":
         kernel, layout = equation.invars[1].aval, params["dimension_numbers"].rhs_spec
         return 2.0 * result.size * kernel.size / kernel.shape[layout[0]]
-    arrays = equation.invars if name.startswith(("reduce_", "cum", "arg")) else equation.outvars
-    return float(sum(array.aval.size for array in arrays[:1] if _is_float(array.aval)))
+    array = equation.invars[0].aval if name.startswith(("reduce_", "cum", "arg")) else result
+    is_float = hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
+    return float(array.size) if is_float else 0.0
 
 
 def _inside(params: dict[str, Any]) -> Iterator[Any]:
@@ -61,7 +60,3 @@ def _inside(params: dict[str, Any]) -> Iterator[Any]:
                 yield item.jaxpr
             elif hasattr(item, "eqns"):
                 yield item
-
-
-def _is_float(aval: Any) -> bool:
-    return hasattr(aval, "dtype") and jnp.issubdtype(aval.dtype, jnp.floating)

@@ -8,15 +8,13 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from purerl.planning.hlo import Instruction, Module, SourceLocation
 
-NO_LAUNCH = frozenset(
-    (
-        *("add-dependency", "after-all", "async-update", "bitcast", "constant", "domain"),
-        *("get-tuple-element", "opt-barrier", "parameter", "partition-id", "replica-id", "tuple"),
-    )
+NO_LAUNCH = (
+    *("add-dependency", "after-all", "async-update", "bitcast", "constant", "domain"),
+    *("get-tuple-element", "opt-barrier", "parameter", "partition-id", "replica-id", "tuple"),
 )
 BYTES = {"pred": 1.0, "token": 0.0, "opaque": 0.0, "s4": 0.5, "u4": 0.5, "c64": 8.0, "c128": 16.0}
 RENAMES = ("AllocateBuffer", "ConcatBitcast", "Sharding")  # custom calls that do nothing
@@ -69,18 +67,12 @@ class LaunchCounter:
 
     module: Module
     min_bytes: int
-    """Smaller arrays have no traffic."""
 
     def block(self, name: str) -> LaunchBlock:
         """The launches of a computation, instruction by instruction."""
         instructions = self.module.computations[name]
         shapes = {instruction.name: instruction.shape for instruction in instructions}
-        parts = [self.part(instruction, shapes) for instruction in instructions]
-        return LaunchBlock(
-            launches=sum((part.launches for part in parts), Counter()),
-            bytes=sum((part.bytes for part in parts), 0.0),
-            loops=tuple(loop for part in parts for loop in part.loops),
-        )
+        return _together([self.part(instruction, shapes) for instruction in instructions])
 
     def part(self, instruction: Instruction, shapes: dict[str, str]) -> LaunchBlock:
         """What one instruction adds to a computation with these shapes."""
@@ -100,13 +92,7 @@ class LaunchCounter:
         body = self.block(loop.called("body")[0])
         trips = self.module.trip_count(loop)
         if trips is None:  # else the host counts the turns, without the condition
-            condition = self.block(loop.called("condition")[0])
-            body = dataclasses.replace(
-                body,
-                launches=body.launches + condition.launches,
-                bytes=body.bytes + condition.bytes,
-                loops=body.loops + condition.loops,
-            )
+            body = _together([body, self.block(loop.called("condition")[0])])
         places = self.module.stack_frames.get(loop.stack_frame, ())
         return dataclasses.replace(body, trips=1 if trips is None else trips, places=places)
 
@@ -177,6 +163,14 @@ class LaunchCounter:
         return min(size(part, anywhere=True), full) if full >= self.min_bytes else 0.0
 
 
+def _together(blocks: Sequence[LaunchBlock]) -> LaunchBlock:
+    return LaunchBlock(
+        launches=sum((block.launches for block in blocks), Counter()),
+        bytes=sum((block.bytes for block in blocks), 0.0),
+        loops=tuple(loop for block in blocks for loop in block.loops),
+    )
+
+
 def _is_launch(instruction: Instruction) -> bool:
     if instruction.opcode in NO_LAUNCH or instruction.opcode.endswith("-done"):
         return False
@@ -225,12 +219,7 @@ def size(shape: str, *, anywhere: bool = False) -> float:
             minor_first = [int(dim) for dim in order.split(",")]
             for dim, edge in zip(minor_first, reversed(edges), strict=False):
                 lengths[dim] = -(-lengths[dim] // edge) * edge
-        total += math.prod(lengths) * _element(dtype)
+        bits = re.search(r"\d+", dtype)  # f32, bf16, f8e4m3fn
+        element = BYTES.get(dtype, int(bits[0]) / 8 if bits else 0.0)
+        total += math.prod(lengths) * element
     return total
-
-
-def _element(dtype: str) -> float:
-    if dtype in BYTES:
-        return BYTES[dtype]
-    bits = re.search(r"\d+", dtype)  # f32, bf16, f8e4m3fn
-    return int(bits[0]) / 8 if bits else 0.0

@@ -90,16 +90,9 @@ def plan(
     memory_seconds = (findings.bytes or 0) / chip.bandwidth
     seconds = max(arithmetic_seconds, memory_seconds)
     groups = findings.num_devices // findings.devices_per_agent
+    fields = {field.name for field in dataclasses.fields(Plan)}
     return Plan(
-        num_devices=findings.num_devices,
-        devices_per_agent=findings.devices_per_agent,
-        memory=findings.memory,
-        temporaries=findings.temporaries,
-        collectives=findings.collectives,
-        flops=findings.flops,
-        bytes=findings.bytes,
-        launches=findings.launches,
-        chunk_updates=findings.chunk_updates,
+        **{name: found for name, found in vars(findings).items() if name in fields},
         env=env,
         algo=algo,
         target=target,
@@ -119,7 +112,13 @@ def plan(
 
 
 def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
-    """Compile in another process, and wait for it."""
+    try:
+        text = json.dumps(vars(request))
+    except TypeError:
+        raise ValueError(
+            f"settings = {short_repr(request.settings)} cannot be given to another process; "
+            f"use numbers, names and tuples of them."
+        ) from None
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
@@ -128,7 +127,7 @@ def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
     }
     with tempfile.TemporaryDirectory() as directory:
         request_file, answer_file = Path(directory, "request.json"), Path(directory, "answer.json")
-        request_file.write_text(_to_json(request))
+        request_file.write_text(text)
         process = subprocess.run(
             [sys.executable, "-m", "purerl.planning.compiling", request_file, answer_file],
             env=environment,
@@ -142,13 +141,3 @@ def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
     if "refused" in answer:
         raise ValueError(answer["refused"])
     return CompiledPlan(findings=Findings(**answer.pop("findings")), **answer)
-
-
-def _to_json(request: PlanRequest) -> str:
-    try:
-        return json.dumps(vars(request))
-    except TypeError:
-        raise ValueError(
-            f"settings = {short_repr(request.settings)} cannot be given to another process; "
-            f"use numbers, names and tuples of them."
-        ) from None

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from purerl.evaluation import Evaluation, EvaluationPair
 from purerl.experiment.hosts.stopping import is_second_interrupt
-from purerl.experiment.report.statistics import iqm
+from purerl.experiment.report.statistics import drop_nan, iqm
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import RunSpec
 from purerl.types import Metrics
@@ -57,14 +57,11 @@ class Chunk(NamedTuple):
         for field in dataclasses.fields(self.metrics):
             values = np.where(alive, np.asarray(getattr(self.metrics, field.name)), np.nan)
             statistic = {"episode_return": iqm, "num_episodes": np.sum}.get(field.name, np.mean)
-            columns = [_over_defined(statistic, column) for column in values.T]
-            combined[field.name] = np.array(columns)
+            defined = [drop_nan(column) for column in values.T]
+            combined[field.name] = np.array(
+                [float(statistic(x)) if x.size else np.nan for x in defined]
+            )
         return combined
-
-
-def _over_defined(statistic: Callable[[ndarray], Any], x: ndarray) -> float:
-    defined = x[~np.isnan(x)]
-    return float(statistic(defined)) if defined.size else np.nan
 
 
 class HookRunner:
@@ -195,8 +192,7 @@ def _mean_return(evaluation: Evaluation | None) -> ndarray | None:
 
 
 def _read_only(leaf: Any) -> Any:
-    if not isinstance(leaf, np.ndarray):
-        return leaf
-    view = leaf.view()
-    view.flags.writeable = False
-    return view
+    if isinstance(leaf, np.ndarray):
+        leaf = leaf.view()
+        leaf.flags.writeable = False
+    return leaf

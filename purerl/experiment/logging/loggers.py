@@ -30,13 +30,10 @@ def record_rows(chunk: Chunk, *, per_seed: bool = False) -> list[dict[str, Any]]
     """
     over_seeds = chunk.over_seeds()
     rows = []
-    for i, (updates, env_steps) in enumerate(
-        zip(chunk.record_updates, chunk.record_env_steps, strict=True)
-    ):
-        failed = (chunk.failed_at >= 0) & (chunk.failed_at < updates)
-        row = {"updates": int(updates), "env_steps": int(env_steps)}
+    for i, updates in enumerate(chunk.record_updates):
+        row = {"updates": int(updates), "env_steps": int(chunk.record_env_steps[i])}
         row |= {name: _number(values[i]) for name, values in over_seeds.items()}
-        row["failed_seeds"] = int(np.sum(failed))
+        row["failed_seeds"] = int(np.sum((chunk.failed_at >= 0) & (chunk.failed_at < updates)))
         if per_seed:
             for field in dataclasses.fields(chunk.metrics):
                 row |= _by_seed(field.name, chunk, getattr(chunk.metrics, field.name)[:, i])

@@ -41,7 +41,7 @@ def write_gif(
     path: Path,
 ) -> None:
     """Draw the states of an episode, each with the return before it, into a GIF."""
-    last = len(states) - 1
+    name, last = env_name(config), len(states) - 1
     steps = [*range(0, last, -(-len(states) // FRAMES)), last]
     figure = Figure(figsize=(5, 4.6), dpi=100)
     canvas = FigureCanvasAgg(figure)  # it leaves the backend of the program alone
@@ -52,11 +52,10 @@ def write_gif(
         update = _make_artist(axes, states, obs, config)
         for i in steps:
             update(i)
-            progress = f"step {i} of {last}, return {episode_return[i]:.2f}"
-            title.set_text(f"{env_name(config)}: {progress}")
+            title.set_text(f"{name}: step {i} of {last}, return {episode_return[i]:.2f}")
             canvas.draw()
-            image = Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
-            images.append(image.quantize(128))
+            pixels = np.array(canvas.buffer_rgba())[..., :3]
+            images.append(Image.fromarray(pixels).quantize(128))
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
     options["duration"] = [FRAME] * (len(images) - 1) + [LAST_FRAME]
     files.write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
@@ -109,8 +108,7 @@ def _maze(axes: Axes, states: list[Any], config: Config) -> Update:
     axes.imshow(env.occupied_map, cmap="Greys", vmax=1.4)
     style: dict[str, Any] = {"markersize": 14, "linestyle": ""}
     goal, agent = (axes.plot([0], [0], marker, **style)[0] for marker in ("g*", "ro"))
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
 
     def update(i: int) -> None:
         for marker, cell in ((goal, states[i].goal), (agent, states[i].pos)):
@@ -140,16 +138,12 @@ def _image(axes: Axes, obs: Float[ndarray, "frames height width ..."]) -> Update
     channels = obs.shape[-1] if obs.ndim == 4 else 1
     shades = np.arange(1, channels + 1)
     images = np.max(obs.reshape(*obs.shape[:3], channels) * shades, axis=-1)
-    colors = "gray" if channels == 1 else _black_and("viridis")
+    bright = colormaps["viridis"](np.linspace(0.25, 1, 255))  # without its dark end
+    colors = "gray" if channels == 1 else ListedColormap([(0.0, 0.0, 0.0, 1.0), *bright])
     low, high = min(0.0, float(images.min())), max(1e-6, float(images.max()))
     picture = axes.imshow(images[0], cmap=colors, vmin=low, vmax=high)
     axes.set_axis_off()
     return lambda i: picture.set_data(images[i])
-
-
-def _black_and(name: str) -> ListedColormap:
-    """A colour map without its dark end, on black."""
-    return ListedColormap([(0.0, 0.0, 0.0, 1.0), *colormaps[name](np.linspace(0.25, 1, 255))])
 
 
 def _lines(axes: Axes, obs: Float[ndarray, "frames numbers"], config: Config) -> Update:
@@ -159,8 +153,7 @@ def _lines(axes: Axes, obs: Float[ndarray, "frames numbers"], config: Config) ->
         axes.plot(steps, column, linewidth=1, label=f"obs[{k}]" if k < LABELLED else None)
     cursor = axes.axvline(0, color="black", linewidth=1)
     dots = axes.plot(np.zeros(obs.shape[1]), obs[0], "ko", markersize=3)[0]
-    axes.set_xlabel("step")
-    axes.set_ylabel("observation")
+    axes.set(xlabel="step", ylabel="observation")
     axes.set_position((0.17, 0.25, 0.78, 0.65))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8)
     axes.grid(color="#dddddd", linewidth=0.6)

@@ -1,6 +1,7 @@
 """Evaluates the policies of a run on many episodes, in blocks."""
 
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +49,7 @@ class RunEvaluation(NamedTuple):
     @property
     def failed_seeds(self) -> tuple[int, ...]:
         """The ids of the seeds that had stopped being finite."""
-        pairs = zip(self.seed_ids, self.failed, strict=True)
-        return tuple(seed for seed, failed in pairs if failed)
+        return tuple(compress(self.seed_ids, self.failed))
 
     def statistics(self) -> ReturnStatistics:
         """Statistics over the seeds that have not failed.

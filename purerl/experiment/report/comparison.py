@@ -39,9 +39,9 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
     if len(envs) != 1:
         raise ValueError(f"runs of {' and '.join(envs)} cannot be compared; name those of one.")
     require_same_return_kind(runs)
-    first = runs[0]
-    for run in runs:
-        if not drop_nan(run.returns).size:
+    scores = [drop_nan(run.returns)[:, None] for run in runs]
+    for run, own in zip(runs, scores, strict=True):
+        if not own.size:
             raise ValueError(f"{str(run.directory)!r}: no seed has a return; leave it out.")
     return [
         ComparedRun(
@@ -49,15 +49,10 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
             run=run,
             statistics=return_statistics(run.returns),
             solved=share_solved(run.returns, run.target_return),
-            improvement=None if run is first else _improvement(run, first),
+            improvement=None if run is runs[0] else probability_of_improvement(own, scores[0]),
         )
-        for name, run in zip(names, runs, strict=True)
+        for name, run, own in zip(names, runs, scores, strict=True)
     ]
-
-
-def _improvement(run: FinishedRun, first: FinishedRun) -> Interval:
-    scores, first_scores = drop_nan(run.returns)[:, None], drop_nan(first.returns)[:, None]
-    return probability_of_improvement(scores, first_scores)
 
 
 def require_same_return_kind(runs: Sequence[FinishedRun]) -> None:

@@ -61,8 +61,8 @@ def learning_curve(
     figure = Figure(figsize=(7.2, 4.4), dpi=DPI, layout=LAYOUT)
     axes = figure.subplots()
     label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "1 seed"
-    line: dict[str, Any] = {"color": COLOR, "label": label}
-    _iqm_line(axes, env_steps, curves, line, {"alpha": 0.35, "label": "95% interval"})
+    band = {"alpha": 0.35, "label": "95% interval"}
+    _iqm_line(axes, env_steps, curves, {"color": COLOR, "label": label}, band)
     if num_seeds > 1 or not _complete(curves).any():
         num_lines = min(num_seeds, THIN_LINES)
         thin: dict[str, Any] = {"color": SINGLE, "alpha": _alpha(num_lines), "linewidth": 0.6}
@@ -143,8 +143,7 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     slant: dict[str, Any] = {"rotation": 20, "ha": "right"} if is_wide else {}
     final_axes.set_xticks(range(len(names)), names, fontsize=9, **slant)
     final_axes.set_xlim(-0.6, len(names) - 0.4)
-    if target is not None:
-        _target_line(final_axes.axhline, target)
+    _target_line(final_axes.axhline, target)
     final_axes.set_ylabel(first.kind)
     final_axes.set_title("at the end: seeds and IQM", loc="left", fontsize=11)
     final_axes.tick_params(labelleft=True)
@@ -176,12 +175,11 @@ def _iqm_line(
     if not len(curves) or not complete.any():
         return
     x, curves = x[complete], curves[:, complete]
-    line = {"linewidth": 2, "zorder": 4, **line}
-    axes.plot(x, iqm(curves), **line)
+    axes.plot(x, iqm(curves), **{"linewidth": 2, "zorder": 4, **line})
     if band is not None and len(curves) > 1:
-        band = {"color": line["color"], "linewidth": 0, "zorder": 3, **band}
-        interval = curve_interval(curves)
-        axes.fill_between(x, interval.low, interval.high, **band)
+        _, low, high = curve_interval(curves)
+        style = {"color": line["color"], "linewidth": 0, "zorder": 3, **band}
+        axes.fill_between(x, low, high, **style)
 
 
 def _complete(curves: Float[ndarray, "seeds points"]) -> Bool[ndarray, " points"]:
@@ -207,11 +205,9 @@ def histogram(
         ticks["transform"] = axes.get_xaxis_transform()
         axes.plot(returns, np.full(returns.size, 0.025), "|", **ticks, label="single seeds")
         axes.axvline(float(iqm(returns)), color="black", linewidth=1.6, label="IQM")
-    if target_return is not None:
-        _target_line(axes.axvline, target_return)
+    _target_line(axes.axvline, target_return)
     axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel("seeds")
+    axes.set(xlabel=xlabel, ylabel="seeds")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _grid(axes, "y")
     _legend(figure, axes)
@@ -220,17 +216,17 @@ def histogram(
 
 def _style_axes(axes: Axes, title: str, target_return: float | None) -> None:
     """Set the title, labels and grid of a learning curve, and draw its target."""
-    if target_return is not None:
-        _target_line(axes.axhline, target_return)
+    _target_line(axes.axhline, target_return)
     axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel("environment steps of one seed")
-    axes.set_ylabel("episode return (sampled actions)")
+    axes.set(xlabel="environment steps of one seed", ylabel="episode return (sampled actions)")
     axes.xaxis.set_major_formatter(lambda value, _: format_number(value))
     axes.margins(x=0.01)
     _grid(axes, "both")
 
 
-def _target_line(line: Any, target_return: float) -> None:
+def _target_line(line: Any, target_return: float | None) -> None:
+    if target_return is None:
+        return
     label = f"target {typeset_minus(f'{target_return:g}')}"
     line(target_return, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=label, zorder=2.5)
 

@@ -1,6 +1,7 @@
 """A finished run: its states, metrics and evaluations, its summary, and the files it leaves."""
 
 import dataclasses
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,16 +14,8 @@ from numpy import ndarray
 from purerl.checks import require_seed
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
-from purerl.experiment.report.statistics import (
-    NO_INTERVAL,
-    Interval,
-    drop_nan,
-    fill_forward,
-    iqm_interval,
-    share_solved,
-)
+from purerl.experiment.report.statistics import Interval, fill_forward, return_iqm, share_solved
 from purerl.experiment.store import files
-from purerl.experiment.store.files import write_checked_json
 from purerl.experiment.store.finished_run import result_identity
 from purerl.experiment.store.header import env_name
 from purerl.experiment.store.records import Evaluations, Records
@@ -92,11 +85,7 @@ class Run:
     @property
     def failed_seeds(self) -> tuple[int, ...]:
         """The ids of the seeds that stopped being finite."""
-        return self._seeds(np.asarray(self.states.failed_at) >= 0)
-
-    def _seeds(self, mask: ndarray, excluded: tuple[int, ...] = ()) -> tuple[int, ...]:
-        pairs = zip(self.seed_ids, mask, strict=True)
-        return tuple(seed for seed, chosen in pairs if chosen and seed not in excluded)
+        return tuple(compress(self.seed_ids, np.asarray(self.states.failed_at) >= 0))
 
     def policy(self, seed: int) -> Network:
         """The trained policy of a seed: `run.policy(3)(obs)` is a distribution over actions."""
@@ -114,17 +103,17 @@ class Run:
     def summary(self) -> Summary:
         """The run in a few numbers."""
         returns, evaluation = self.final_returns(), self.evaluation
-        defined = drop_nan(returns)
+        has_no_episode = np.isnan(returns) & (np.asarray(self.states.failed_at) < 0)
         share = 1 - self.resumed_at / self.config.num_updates  # of the updates, in `times.run`
         env_steps = self.config.env_steps * len(self.seed_ids)
         return Summary(
-            episode_return=iqm_interval(defined) if defined.size else NO_INTERVAL,
+            episode_return=return_iqm(returns),
             greedy=evaluation is not None,
             solved=share_solved(returns, self.target_return),
             target_return=self.target_return,
             num_seeds=len(self.seed_ids),
             failed_seeds=self.failed_seeds,
-            seeds_without_episode=self._seeds(np.isnan(returns), self.failed_seeds),
+            seeds_without_episode=tuple(compress(self.seed_ids, has_no_episode)),
             env_steps=env_steps,
             steps_per_second=share * env_steps / self.times.run if share else np.nan,
             num_unfinished=0 if evaluation is None else int(np.sum(evaluation.num_unfinished)),
@@ -147,8 +136,8 @@ class Run:
             title=self._title(),
             target_return=self.target_return,
         )
-        path = self.directory / "learning_curve.png" if path is None else Path(path)
-        figures.save_figure(figure, path)
+        default = self.directory / "learning_curve.png"
+        figures.save_figure(figure, default if path is None else Path(path))
         return figure
 
     def plot_returns(self, path: str | Path | None = None) -> "Figure":
@@ -192,4 +181,4 @@ def write_result(result: Run, records: Records) -> None:
         "resumed_at": result.resumed_at,
         **result_identity(result.config),
     }
-    write_checked_json(result.directory / files.SUMMARY, contents)
+    files.write_checked_json(result.directory / files.SUMMARY, contents)

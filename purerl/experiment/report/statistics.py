@@ -20,9 +20,6 @@ class Interval(NamedTuple):
     high: Float[ndarray, "*points"]
 
 
-NO_INTERVAL = Interval(*[np.array(np.nan)] * 3)
-
-
 class ReturnStatistics(NamedTuple):
     """Three statistics of the return over seeds."""
 
@@ -60,7 +57,13 @@ def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -
 
     Whole seeds are resampled, in the same way each time: equal data give equal intervals.
     """
-    return interval((x,), iqm, resamples=resamples)
+    return _bootstrapped((x,), iqm, resamples)
+
+
+def return_iqm(returns: Float[ndarray, " seeds"]) -> Interval:
+    """The `iqm_interval` over the seeds that have a return; NaN where none has."""
+    defined = drop_nan(returns)
+    return iqm_interval(defined) if defined.size else Interval(*[np.array(np.nan)] * 3)
 
 
 def curve_interval(curves: Float[ndarray, "seeds points"], *, resamples: int = 2000) -> Interval:
@@ -92,21 +95,11 @@ def score_interval(
 
     **Arguments:** `statistic` is `iqm`, `np.mean` or `np.median`, or any function with an `axis`.
     """
-    return interval(tuple(scores.T), statistic, resamples=resamples)
-
-
-def interval(
-    samples: tuple[Float[ndarray, "..."], ...],
-    statistic: Callable[..., Any],
-    *,
-    resamples: int = 2000,
-) -> Interval:
-    """A statistic of several samples together, each resampled separately over its first axis."""
 
     def statistic_of_all(*parts: ndarray, axis: int = 0) -> Any:
-        return statistic(parts[0] if len(parts) == 1 else np.concatenate(parts, axis), axis=axis)
+        return statistic(np.concatenate(parts, axis), axis=axis)
 
-    return _bootstrapped(samples, statistic_of_all, resamples)
+    return _bootstrapped(tuple(scores.T), statistic_of_all, resamples)
 
 
 def probability_of_improvement(

@@ -13,14 +13,7 @@ from numpy import ndarray
 
 from purerl.config.config import Config
 from purerl.experiment.report.run_result import Times
-from purerl.experiment.report.statistics import (
-    NO_INTERVAL,
-    Interval,
-    drop_nan,
-    iqm,
-    iqm_interval,
-    share_solved,
-)
+from purerl.experiment.report.statistics import Interval, drop_nan, iqm, return_iqm, share_solved
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 from purerl.types import Metrics
@@ -68,18 +61,16 @@ class Sweep:
 
     def ranking(self) -> list[RankedSetting]:
         """The settings, best first, with the interval over the seeds that have a return."""
-        return [self._rank_setting(setting) for setting in self.order]
-
-    def _rank_setting(self, setting: int) -> RankedSetting:
-        returns = self.returns[setting]
-        defined = drop_nan(returns)
-        return RankedSetting(
-            setting=setting,
-            values={name: float(column[setting]) for name, column in self.values.items()},
-            episode_return=iqm_interval(defined) if defined.size else NO_INTERVAL,
-            solved=share_solved(returns, self.target_return),
-            num_failed=int(np.sum(self.failed[setting])),
-        )
+        return [
+            RankedSetting(
+                setting=setting,
+                values={name: float(column[setting]) for name, column in self.values.items()},
+                episode_return=return_iqm(self.returns[setting]),
+                solved=share_solved(self.returns[setting], self.target_return),
+                num_failed=int(np.sum(self.failed[setting])),
+            )
+            for setting in self.order
+        ]
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw a learning curve for each setting, and save it as `sweep.png` in the directory.
