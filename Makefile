@@ -21,7 +21,8 @@ test: $(VENV)/.installed
 
 # Without XLA_FLAGS of the tests' own, programs are compiled as for users.
 test-all: test
-	XLA_FLAGS= $(BIN)/pytest -n 2 -m slow $(ARGS)
+	$(BIN)/pytest -n 2 -m "slow and not as_users" $(ARGS)
+	XLA_FLAGS= $(BIN)/pytest -n 2 -m as_users $(ARGS)
 ifneq ($(NEWEST),)
 	$(MAKE) test-newest
 else

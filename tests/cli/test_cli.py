@@ -112,6 +112,7 @@ def test_a_sweep_that_cannot_be_ends_with_one_line_and_exit_code_2(values, line,
 
 
 @pytest.mark.slow
+@pytest.mark.as_users
 def test_make_train_solves_cartpole_in_95_of_100_seeds(tmp_path):
     done = purerl("train", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr

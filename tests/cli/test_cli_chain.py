@@ -36,6 +36,7 @@ def memory_of(seeds, env):
 
 
 @pytest.mark.slow
+@pytest.mark.as_users
 def test_batches_failures_logs_and_checkpoints_as_a_user_meets_them(tmp_path, monkeypatch):
     source = (ROOT / "tests/support/probes.py").read_text() + FRAIL
     (tmp_path / "mine.py").write_text(source)

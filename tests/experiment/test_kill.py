@@ -63,6 +63,7 @@ def arrays(directory):
 
 
 @pytest.mark.slow
+@pytest.mark.as_users
 def test_twenty_kills_change_no_bit(tmp_path):
     rest = random.Random(0)
     straight, killed, cache = tmp_path / "straight", tmp_path / "killed", tmp_path / "cache"

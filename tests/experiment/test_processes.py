@@ -143,6 +143,7 @@ def test_an_error_of_a_collective_says_how_to_go_on(error, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.as_users
 def test_two_processes_train_what_one_does_and_others_go_on_from_it(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     (code, out, err), (other_code, other_out, other_err) = together(*train(two))
