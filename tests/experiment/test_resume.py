@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from interruptions import Interrupted, interrupt_after
 from probes import Probe
+from small import EPISODES, SEEDS, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
@@ -46,7 +47,7 @@ def config(**settings: Any):
 
 
 def start(directory, seeds=3, **settings):
-    how: Any = HOW | {"evaluate_every": 8, "evaluation_episodes": 2}
+    how: Any = HOW | {"evaluate_every": 8, "evaluation_episodes": EPISODES}
     return purerl.run(config(**settings), seeds, directory, **how)
 
 
@@ -134,11 +135,11 @@ def test_a_finished_run_is_loaded_and_left_as_it_is(straight, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the schedule now runs")
-def test_a_finished_run_is_loaded_where_there_are_fewer_devices(finished, tmp_path):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_a_finished_run_is_loaded_where_there_are_fewer_devices(straight, tmp_path):
+    run = shutil.copytree(straight.directory, tmp_path / "run")
     header = read_checked_json(run / "config.json") | {"mesh": {"seeds": 4}}
     write_checked_json(run / "config.json", header)
-    assert len(purerl.resume(run, progress=False).seed_ids) == 4
+    assert len(purerl.resume(run, progress=False).seed_ids) == 3
     with pytest.raises(ValueError, match="the run's mesh, --devices 4, needs 4 devices"):
         purerl.resume(run, total_steps=2 * header["config"]["num_updates"] * 32, progress=False)
 
@@ -359,19 +360,20 @@ def test_a_longer_budget_says_what_it_does_to_the_schedules(stopped):
 
 
 def test_a_longer_budget_without_schedules_is_that_run_from_the_start(tmp_path):
-    whole = start(tmp_path / "whole", schedule={}, total_steps=4 * 8 * 32)
-    start(tmp_path / "part", schedule={})
+    usual: Any = HOW | {"evaluation_episodes": 0}
+    whole = purerl.run(config(schedule={}, total_steps=4 * 8 * 32), 3, tmp_path / "whole", **usual)
+    purerl.run(config(schedule={}), 3, tmp_path / "part", **usual)
     longer = purerl.resume(tmp_path / "part", total_steps=4 * 8 * 32, **GO_ON)
     assert_bitwise_equal(longer.states, whole.states)
     assert_bitwise_equal(longer.metrics, whole.metrics)
 
 
 def test_an_environment_of_ones_own_is_asked_for(tmp_path, monkeypatch):
-    sizes: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 8, "hidden": (8,)}
-    own = purerl.vpg(Probe("match", limit=True, length=0), **sizes)
+    own = purerl.vpg(Probe("match", limit=True, length=0), **SIZES)
+    how: Any = HOW | {"updates_per_chunk": 4, "evaluation_episodes": EPISODES}
     interrupt_after(4, monkeypatch)
     with pytest.raises(Interrupted):
-        purerl.run(own, 2, tmp_path, **HOW)
+        purerl.run(own, SEEDS, tmp_path, **how)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="env of this run is not purerl's or gymnax's own"):
         purerl.resume(tmp_path, **GO_ON)
@@ -393,12 +395,14 @@ def test_what_cannot_go_on_is_refused_when_forced_too(stopped):
     assert found(stopped) == [8, 12]
 
 
-def test_another_seed_batch_needs_force(stopped):
-    with pytest.raises(ValueError, match=r"seed_batch: 3, now 2\. The result could change"):
-        purerl.resume(stopped, seed_batch=2, **GO_ON)
-    with pytest.warns(UserWarning, match="seed_batch: 3, now 2"):
-        again = purerl.resume(stopped, seed_batch=2, force=True, **GO_ON)
-    assert again.metrics.entropy.shape == (3, 24)
+def test_another_seed_batch_needs_force(tmp_path, monkeypatch):
+    interrupted(tmp_path, monkeypatch, 12, seeds=4)
+    with pytest.raises(ValueError, match=r"seed_batch: 4, now 3\. The result could change"):
+        purerl.resume(tmp_path, seed_batch=3, **GO_ON)
+    with pytest.warns(UserWarning, match="seed_batch: 4, now 3"):  # 3 and 1, each padded to 4
+        again = purerl.resume(tmp_path, seed_batch=3, force=True, **GO_ON)
+    assert again.resumed_at == 12
+    assert again.metrics.entropy.shape == (4, 24)
 
 
 def test_what_dies_while_it_compiles_can_be_resumed(tmp_path, monkeypatch, straight):
@@ -480,10 +484,17 @@ with Lock(pathlib.Path({str(tmp_path)!r})):
         pass
 
 
-def test_a_sweep_is_not_resumed(tmp_path):
-    sizes: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4, "hidden": (8,)}
-    swept = purerl.sweep(purerl.vpg("CartPole-v1", **sizes), discount=[0.9, 0.99])
-    purerl.run_sweep(swept, 2, tmp_path, evaluation_episodes=0, progress=False)
+def test_a_sweep_is_not_resumed(tmp_path, monkeypatch):
+    def dies(*args):
+        raise Interrupted
+
+    swept = purerl.sweep(purerl.vpg("CartPole-v1", **SIZES), discount=[0.9, 0.99])
+    with monkeypatch.context() as patch:  # its header is written when it has compiled
+        patch.setattr("purerl.experiment.session.Session.compile", lambda *args: None)
+        patch.setattr("purerl.experiment.sweep_runner._train", dies)
+        with pytest.raises(Interrupted):
+            purerl.run_sweep(swept, 2, tmp_path, progress=False)
+    assert (tmp_path / "config.json").exists()
     with pytest.raises(ValueError, match="holds a sweep"):
         purerl.resume(tmp_path)
 
@@ -513,21 +524,19 @@ def test_nothing_that_a_header_names_is_imported(stopped, tmp_path, monkeypatch)
     assert "evil" not in sys.modules
 
 
-def test_keep_checkpoints_keeps_as_many(tmp_path):
-    start(tmp_path, total_steps=4 * 8 * 8)
-    assert found(tmp_path) == [4, 8]
+def test_keep_checkpoints_keeps_as_many(straight, tmp_path):
+    assert found(straight.directory) == [20, 24]
     for bad, line in ((1, "must be at least 2"), (0, "must be a whole number")):
         with pytest.raises(ValueError, match=line):
             purerl.run(config(), 2, tmp_path / "x", keep_checkpoints=bad)
     assert not Path(tmp_path / "x").exists()
 
 
-def test_a_manifest_that_was_being_written_anew_does_not_damage_the_checkpoint(finished, tmp_path):
-    run = shutil.copytree(finished, tmp_path / "run")
-    (run / "checkpoints/6/manifest.json.part").write_text("{")  # as a kill leaves it
+def test_a_manifest_that_was_being_written_anew_does_not_damage_the_checkpoint(stopped):
+    (stopped / "checkpoints/12/manifest.json.part").write_text("{")  # as a kill leaves it
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert checkpoints.latest_resumable(run) == 6
+        assert checkpoints.latest_resumable(stopped) == 12
 
 
 class Told(Signals):
@@ -545,11 +554,11 @@ class Told(Signals):
 
 @pytest.mark.filterwarnings("ignore:the schedule now runs")
 def test_another_budget_is_not_forgotten_where_the_run_is_stopped_while_it_compiles(
-    finished, tmp_path, monkeypatch
+    straight, tmp_path, monkeypatch
 ):
-    directory = shutil.copytree(finished, tmp_path / "run")
+    directory = shutil.copytree(straight.directory, tmp_path / "run")
     before = (directory / "config.json").read_bytes()
-    decided: Any = {"total_steps": 4 * 8 * 12, "progress": False}
+    decided: Any = {"total_steps": 4 * 8 * 36, "progress": False}
 
     def refuse(*_, **__):
         raise ValueError("it does not fit")
@@ -563,7 +572,7 @@ def test_another_budget_is_not_forgotten_where_the_run_is_stopped_while_it_compi
         patch.setattr("purerl.experiment.session.Signals", Told)
         with pytest.raises(Stopped, match="stopped before training; to go on: purerl resume"):
             purerl.resume(directory, **decided)
-    assert purerl.resume(directory, progress=False).config.num_updates == 12
+    assert purerl.resume(directory, progress=False).config.num_updates == 36
 
 
 def test_who_looks_at_a_lock_does_not_refuse_a_run(tmp_path):
@@ -578,8 +587,8 @@ def test_who_looks_at_a_lock_does_not_refuse_a_run(tmp_path):
         timer.join()
 
 
-def test_whether_there_is_a_result_is_for_the_first_process_to_say(finished, tmp_path, monkeypatch):
-    directory, asked = shutil.copytree(finished, tmp_path / "run"), []
+def test_whether_there_is_a_result_is_for_the_first_process_to_say(straight, tmp_path, monkeypatch):
+    directory, asked = shutil.copytree(straight.directory, tmp_path / "run"), []
 
     def on_first(function, *args):
         asked.append(function)

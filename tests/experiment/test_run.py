@@ -6,21 +6,79 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Probe, ProbeParams, Sick
+from probes import Probe, ProbeParams
+from small import EPISODES, SEEDS, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment.store.spec import choose_chunk_length
 
-SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
+HOW: dict[str, Any] = {"updates_per_chunk": 4, "evaluation_episodes": EPISODES, "progress": False}
 
 
 def small(**settings):
-    return purerl.vpg(Probe("match", limit=True, length=0), **{**SMALL, **settings})
+    return purerl.vpg(Probe("match", limit=True, length=0), **{**SIZES, **settings})
 
 
 def run(config, seeds, directory, **options):
-    return purerl.run(config, seeds, directory, progress=False, **options)
+    return purerl.run(config, seeds, directory, **(HOW | options))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of `small()`, which tests leave as it is."""
+    return run(small(), SEEDS, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of one seed, which tests leave as it is."""
+    return run(small(), [5], tmp_path_factory.mktemp("alone"))
+
+
+class StrangeParams(NamedTuple):
+    """The parameters of `Strange`, by default those with which nothing happens."""
+
+    max_steps_in_episode: float = 5  # which it ignores
+    reward_scale: float = 1.0
+    length: float = 1000
+    oldest: float = 1
+    threshold: float = 2.0
+
+
+class StrangeState(NamedTuple):
+    obs: jax.Array
+    time: jax.Array
+    nothing: jax.Array
+
+
+class Strange(Probe):
+    """A probe of all that may go wrong, as its parameters say: many tests, one program.
+
+    Its state holds an array without entries. An episode ends at the age of `length`, and begins at
+    any age below `oldest`. Where a draw at a reset is above `threshold`, its observation is NaN.
+    """
+
+    @property
+    def default_params(self):
+        return StrangeParams()
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        draw = jax.random.uniform(key)
+        age = jnp.floor(draw * params.oldest).astype(jnp.int32)
+        obs = jnp.where(draw > params.threshold, jnp.nan, obs)
+        return obs, StrangeState(obs, state.time + age, jnp.zeros((0, 3)))
+
+    def step(self, key, state, action, params):
+        params = params._replace(max_steps_in_episode=params.length)
+        obs, probe, *rest = super().step(key, state, action, params)
+        return obs, StrangeState(*probe, state.nothing), *rest
+
+
+def strange(total_steps=SIZES["total_steps"], **params):
+    settings: Any = SIZES | {"total_steps": total_steps, "env_params": StrangeParams(**params)}
+    return purerl.vpg(cast(Any, Strange(limit=True, length=0)), **settings)
 
 
 def test_run_trains_the_same_agents_as_train_seeds(tmp_path):
@@ -36,9 +94,8 @@ def test_run_trains_the_same_agents_as_train_seeds(tmp_path):
         np.testing.assert_allclose(ours[:, :2], theirs[:, :2], rtol=1e-4, atol=1e-6)
 
 
-def test_another_chunk_length_changes_no_randomness(tmp_path):
-    a = run(small(), 2, tmp_path / "a", updates_per_chunk=12)
-    b = run(small(), 2, tmp_path / "b", updates_per_chunk=3)
+def test_another_chunk_length_changes_no_randomness(trained, tmp_path):
+    a, b = trained, run(small(), SEEDS, tmp_path, updates_per_chunk=1)
     np.testing.assert_allclose(
         a.metrics.episode_return[:, :3], b.metrics.episode_return[:, :3], rtol=1e-5
     )
@@ -48,19 +105,17 @@ def test_another_chunk_length_changes_no_randomness(tmp_path):
     np.testing.assert_array_equal(a.states.step, b.states.step)
 
 
-def test_evaluating_changes_nothing_of_training(tmp_path):
-    a = run(small(), 2, tmp_path / "a", evaluation_episodes=0)
-    b = run(small(), 2, tmp_path / "b", evaluation_episodes=5)
+def test_evaluating_changes_nothing_of_training(trained, tmp_path):
+    a, b = run(small(), SEEDS, tmp_path, evaluation_episodes=0), trained
     assert a.evaluation is None
     assert b.evaluation is not None
-    assert b.evaluation.episode_return.shape == (2, 5)
+    assert b.evaluation.episode_return.shape == (SEEDS, EPISODES)
     for x, y in zip(jax.tree.leaves(a.metrics), jax.tree.leaves(b.metrics), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
-def test_seed_ids_choose_the_agents(tmp_path):
-    together = run(small(), [7, 2, 5], tmp_path / "a")
-    alone = run(small(), [5], tmp_path / "b")
+def test_seed_ids_choose_the_agents(alone, tmp_path):
+    together = run(small(), [7, 2, 5], tmp_path)
     ours, theirs = together.policy(5), alone.policy(5)
     obs = jnp.ones(1)
     np.testing.assert_allclose(ours(obs).logits, theirs(obs).logits, rtol=1e-2, atol=1e-3)
@@ -70,7 +125,8 @@ def test_seed_ids_choose_the_agents(tmp_path):
 
 
 def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
-    result = run(small(discount=0.9), 3, tmp_path / "a", target_return=4.0)
+    usual: Any = {"target_return": 4.0, "progress": False}
+    result = purerl.run(small(discount=0.9), 3, tmp_path / "a", **usual)
     header = json.loads((tmp_path / "a/config.json").read_text())
     assert header["config"]["hyper"]["discount"] == pytest.approx(0.9)
     assert header["config"]["env"].pop("type")["name"] == "probes:Probe"
@@ -95,29 +151,29 @@ def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
     assert not list((tmp_path / "a").glob("*.part"))
 
 
-def test_directory_of_another_config_is_refused_and_left_as_it_was(tmp_path):
-    run(small(), 2, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def test_directory_of_another_config_is_refused_and_left_as_it_was(trained):
+    directory = trained.directory
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     others = {
-        r"config.hyper.discount: 0.99\d*, now 0.5;": (small(discount=0.5), 2),
-        r"seeds: \[0, 1\], now \[0, 1, 2\];": (small(), 3),
+        r"config.hyper.discount: 0.99\d*, now 0.5;": (small(discount=0.5), SEEDS),
+        r"seeds: \[0, 1, 2, 3\], now \[0, 1, 2\];": (small(), 3),
     }
     for told, other in others.items():
         with pytest.raises(ValueError, match=f"holds another run, which differs: {told}") as error:
-            run(*other, tmp_path)
+            run(*other, directory)
         assert "\n" not in str(error.value)
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_a_finished_run_is_not_trained_anew_unasked(tmp_path):
-    run(small(), 2, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def test_a_finished_run_is_not_trained_anew_unasked(trained):
+    directory = trained.directory
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     with pytest.raises(
         ValueError, match=r"is finished; purerl resume .* loads it; remove"
     ) as error:
-        run(small(), 2, tmp_path)
+        run(small(), SEEDS, directory)
     assert "\n" not in str(error.value)
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
@@ -138,7 +194,7 @@ def test_directory_that_cannot_be_made_is_refused(tmp_path):
 
 def test_hooks_see_every_record_once(tmp_path):
     chunks = []
-    result = run(small(), 3, tmp_path, updates_per_chunk=4, hooks=[chunks.append])
+    result = run(small(), 3, tmp_path, hooks=[chunks.append])
     assert [chunk.updates for chunk in chunks] == [4, 8, 12]
     assert [chunk.env_steps for chunk in chunks] == [128, 256, 384]
     seen = np.concatenate([chunk.metrics.entropy for chunk in chunks], axis=1)
@@ -146,24 +202,26 @@ def test_hooks_see_every_record_once(tmp_path):
 
 
 def test_the_time_of_a_run_is_that_of_training_alone(tmp_path):
-    env = Probe("match", limit=True, length=0)
-    config = purerl.vpg(env, num_envs=1, rollout_length=2, total_steps=4, hidden=(1,))
-    result = run(config, 2, tmp_path, evaluation_episodes=200_000)
+    config = small(total_steps=4 * 8 * 4)
+    result = run(config, SEEDS, tmp_path, evaluation_episodes=200_000)
     assert 0 < result.times.run < result.times.evaluate
-    assert result.summary().steps_per_second == pytest.approx(2 * 4 / result.times.run)
+    steps = SEEDS * config.env_steps
+    assert result.summary().steps_per_second == pytest.approx(steps / result.times.run)
 
 
 def test_numbers_of_numpy_are_as_good_as_pythons(tmp_path, without_type_checks):
-    how: Any = {"root": np.int64(3), "target_return": np.float32(4.5), "seed_batch": np.int32(2)}
-    result = run(small(), 2, tmp_path, **how, updates_per_chunk=np.int64(4))
+    how: Any = {"root": np.int64(3), "target_return": np.float32(4.5)}
+    how |= {"seed_batch": np.int32(SEEDS), "updates_per_chunk": np.int64(4)}
+    result = run(small(), 2 * SEEDS, tmp_path, **how)
     assert purerl.resume(tmp_path, small(), progress=False).summary() == result.summary()
     with pytest.raises(ValueError, match=r"root = 0.5 must be an int"):
         run(small(), 2, tmp_path / "x", root=cast(Any, 0.5))
 
 
 def test_an_environment_with_an_empty_array_in_its_state_is_saved(tmp_path):
-    config = purerl.vpg(cast(Any, Empty()), **SMALL)
-    result = run(config, 2, tmp_path)
+    config = strange()
+    result = run(config, SEEDS, tmp_path)
+    assert 0 in [leaf.size for leaf in jax.tree.leaves(result.states.envs.state)]
     again = purerl.resume(tmp_path, config, progress=False)
     assert_bitwise_equal(again.states, result.states)
 
@@ -173,9 +231,10 @@ def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tm
     for name in ("evaluate_every", "checkpoint_every"):
         line = rf"{name} = 6 is not a multiple of the 4 updates .* use 4 or 8, or upd.* = 3\."
         with pytest.raises(ValueError, match=line):
-            run(config, 1, tmp_path, **{name: 6})
+            run(config, SEEDS, tmp_path, updates_per_chunk=None, **{name: 6})
     assert not list(tmp_path.iterdir())
-    run(config, 1, tmp_path, evaluate_every=8, checkpoint_every=40)
+    intervals = {"evaluate_every": 8, "checkpoint_every": 40}
+    run(config, SEEDS, tmp_path, updates_per_chunk=None, **intervals)
     assert json.loads((tmp_path / "config.json").read_text())["updates_per_chunk"] == 4
 
 
@@ -200,9 +259,9 @@ def test_without_an_interval_a_checkpoint_is_written_with_the_chunk_that_is_late
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr("purerl.experiment.loop.SAVE_AFTER", 0.0)
-    run(small(), 2, tmp_path / "often", updates_per_chunk=4)
+    run(small(), SEEDS, tmp_path / "often")
     monkeypatch.setattr("purerl.experiment.loop.SAVE_AFTER", 1000.0)
-    run(small(), 2, tmp_path / "seldom", updates_per_chunk=4)
+    run(small(), SEEDS, tmp_path / "seldom")
     found = {name: (tmp_path / name / "records").iterdir() for name in ("often", "seldom")}
     names = {name: sorted(path.name[:9] for path in each) for name, each in found.items()}
     # The last is the evaluation after training.
@@ -211,9 +270,9 @@ def test_without_an_interval_a_checkpoint_is_written_with_the_chunk_that_is_late
 
 
 def test_seeds_in_which_no_episode_ended_are_named(tmp_path):
-    # The first episode of each seed begins at a random age; some do not end in 4 steps.
-    config = purerl.vpg(Ageing(length=24), num_envs=1, rollout_length=4, total_steps=4)
-    result = run(config, 12, tmp_path, evaluation_episodes=0)
+    # The first episodes of each seed begin at random ages; in some seeds none ends in 32 steps.
+    config = strange(4 * 8 * 4, length=200, oldest=200)
+    result = run(config, 12, tmp_path, seed_batch=SEEDS, evaluation_episodes=0)
     silent = result.summary().seeds_without_episode
     ended = np.asarray(result.metrics.num_episodes).sum(axis=1)
     assert silent == tuple(np.flatnonzero(ended == 0).tolist())
@@ -222,8 +281,8 @@ def test_seeds_in_which_no_episode_ended_are_named(tmp_path):
 
 
 def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
-    config = purerl.vpg(Sick(), **SMALL)
-    result = run(config, 8, tmp_path, target_return=0.0)
+    how: Any = {"seed_batch": SEEDS, "target_return": 0.0}
+    result = run(strange(length=4, threshold=0.995), 8, tmp_path, **how)
     failed = result.failed_seeds
     assert 0 < len(failed) < 8
     returns = result.final_returns()
@@ -239,8 +298,7 @@ def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
 
 
 def test_a_run_in_which_every_seed_fails_says_so(tmp_path):
-    everyone = Sick(threshold=-1.0)
-    result = run(purerl.vpg(everyone, **SMALL), 3, tmp_path, target_return=0.0)
+    result = run(strange(threshold=-1.0), 3, tmp_path, target_return=0.0)
     assert result.failed_seeds == (0, 1, 2)
     summary = result.summary()
     assert np.isnan(summary.episode_return.value)
@@ -252,30 +310,31 @@ def test_a_run_in_which_every_seed_fails_says_so(tmp_path):
 def test_the_evaluation_takes_the_time_limit_that_is_configured(tmp_path):
     params = ProbeParams(max_steps_in_episode=9)
     config = small(env_params=params)
-    result = run(config, 2, tmp_path / "a", evaluation_episodes=3)
+    result = run(config, SEEDS, tmp_path / "a")
     assert result.evaluation is not None
-    np.testing.assert_array_equal(result.evaluation.episode_length, np.full((2, 3), 9))
+    lengths = result.evaluation.episode_length
+    np.testing.assert_array_equal(lengths, np.full((SEEDS, EPISODES), 9))
     assert result.summary().num_unfinished == 0
 
-    endless = purerl.vpg(Probe(length=0), **SMALL)  # its parameters name a limit that it ignores
-    result = run(endless, 2, tmp_path / "b", evaluation_episodes=3)
-    assert result.summary().num_unfinished == 6
-    assert json.loads((tmp_path / "b/summary.json").read_text())["num_unfinished"] == 6
+    endless = strange()  # its parameters name a limit that it ignores
+    result = run(endless, SEEDS, tmp_path / "b")
+    unfinished = SEEDS * EPISODES
+    assert result.summary().num_unfinished == unfinished
+    assert json.loads((tmp_path / "b/summary.json").read_text())["num_unfinished"] == unfinished
 
 
 def test_a_second_run_of_the_same_config_traces_nothing_anew(tmp_path):
     import jax._src.test_util as jtu
 
-    run(small(), 2, tmp_path / "a")
+    run(small(), SEEDS, tmp_path / "a")
     with jtu.count_jit_and_pmap_lowerings() as lowerings:
-        run(small(), 2, tmp_path / "b")
+        run(small(), SEEDS, tmp_path / "b")
     assert lowerings() == 0
 
 
-def test_plot_of_one_seed_and_of_seeds_without_an_episode(tmp_path):
-    alone = run(small(), 1, tmp_path / "a")
+def test_plot_of_one_seed_and_of_seeds_without_an_episode(alone, tmp_path):
     alone.plot(tmp_path / "alone.png")
-    never = run(purerl.vpg(Probe(length=0), **SMALL), 2, tmp_path / "b")
+    never = run(strange(), SEEDS, tmp_path / "never")
     assert np.isnan(never.metrics.episode_return).all()
     assert np.isfinite(never.metrics.policy_loss).all()
     never.plot(tmp_path / "never.png")
@@ -296,38 +355,9 @@ def test_bad_chunk_is_refused_before_compiling(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@dataclasses.dataclass(frozen=True)
-class Ageing(Probe):
-    """A probe whose episodes begin at any age up to their length."""
-
-    def reset(self, key, params):
-        obs, state = super().reset(key, params)
-        return obs, state._replace(time=jax.random.randint(key, (), 0, self.length))
-
-
-class WithEmpty(NamedTuple):
-    probe: Any
-    nothing: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Empty(Probe):
-    """A probe that carries an array without entries."""
-
-    def reset(self, key, params):
-        obs, state = Probe("match", limit=True, length=0).reset(key, params)
-        return obs, WithEmpty(state, jnp.zeros((0, 3)))
-
-    def step(self, key, state, action, params):
-        obs, probe, *rest = Probe("match", limit=True, length=0).step(
-            key, state.probe, action, params
-        )
-        return obs, WithEmpty(probe, state.nothing), *rest
-
-
 def test_what_jax_is_set_to_in_a_with_reaches_the_run(tmp_path):
     with jax.default_prng_impl("rbg"):
-        result = run(small(total_steps=4 * 8), 1, tmp_path)
+        result = run(small(total_steps=4 * 8), 1, tmp_path, updates_per_chunk=1)
     assert jax.random.key_impl(result.states.key) == "rbg"
     flags = json.loads((tmp_path / "config.json").read_text())["flags"]
     assert flags["jax_default_prng_impl"] == "rbg"

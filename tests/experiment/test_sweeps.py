@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax._src.test_util as jtu
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import Probe
+from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
@@ -22,8 +22,9 @@ from purerl.experiment.report.sweep_ranking import Sweep
 from purerl.experiment.store.records import Records
 from purerl.types import Metrics
 
-SMALL = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
+SMALL = SIZES | {"total_steps": 4 * 8 * 6}
 RATES = [1e-5, 3e-2]
+HOW: dict[str, Any] = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
 
 
 def small(**settings):
@@ -74,10 +75,10 @@ def test_one_setting_is_the_config_with_its_values():
 
 
 def test_settings_of_one_seed_are_spread_over_the_devices():
-    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
+    configs, axes = purerl.sweep(small(), policy_learning_rate=[*RATES, *RATES])
     keys = purerl.seed_keys(0, 1)
     found = compile_programs(keys, configs, axes, chunk_updates=2, episodes=0)
-    assert (found.num_agents, found.mesh.size) == (2, len(jax.devices()))
+    assert (found.num_agents, found.mesh.size) == (4, len(jax.devices()))
 
 
 def test_a_sweep_over_seeds_and_settings_is_one_compile():
@@ -90,31 +91,56 @@ def test_a_sweep_over_seeds_and_settings_is_one_compile():
     assert states.step.shape == (4, 3)
 
 
-def test_train_sweep_traces_training_once(monkeypatch):
-    chex.clear_trace_counter()
-    monkeypatch.setattr("purerl.agents.train", chex.assert_max_traces(purerl.train, n=1))
-    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES, entropy_coef=[0.0, 0.1])
-    for root in range(2):
-        states, _ = purerl.train_sweep(purerl.seed_keys(root, 3), configs, axes)
+class Trained(NamedTuple):
+    """A sweep of 2 × 2 settings with 3 seeds, trained from two roots."""
+
+    configs: purerl.Config
+    axes: purerl.Config
+    states: list[Any]
+    metrics: list[Any]
+    num_traces: int
+
+
+@pytest.fixture(scope="module")
+def trained():
+    traces, train = [], purerl.train
+
+    def counted(*args):
+        traces.append(args)
+        return train(*args)
+
+    configs, axes = purerl.sweep(small(), entropy_coef=[0.0, 0.1], policy_learning_rate=RATES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purerl.agents.train", counted)
+        keys = [purerl.seed_keys(root, 3) for root in range(2)]
+        found = [purerl.train_sweep(each, configs, axes) for each in keys]
+    states, metrics = map(list, zip(*found, strict=True))
+    return Trained(configs, axes, states, metrics, len(traces))
+
+
+def test_train_sweep_traces_training_once(trained):
+    assert trained.num_traces == 1
+    for states in trained.states:
         assert states.step.shape == (4, 3)
+    first, second = (jax.random.key_data(states.key) for states in trained.states)
+    assert np.any(np.asarray(first) != np.asarray(second))
 
 
 @pytest.mark.parametrize("setting", [0, 1])
-def test_a_setting_of_a_sweep_trains_as_it_does_alone(setting):
-    keys = purerl.seed_keys(0, 3)
-    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
-    states, metrics = purerl.train_sweep(keys, configs, axes)
-    alone_states, alone = purerl.train_seeds(keys, setting_at(configs, axes, setting))
-    assert_bitwise_equal(states.key[setting], alone_states.key)
+def test_a_setting_of_a_sweep_trains_as_it_does_alone(setting, trained):
+    config = setting_at(trained.configs, trained.axes, setting)
+    assert config.hyper.policy_learning_rate == np.float32(RATES[setting])
+    alone_states, alone = purerl.train_seeds(purerl.seed_keys(0, 3), config)
+    assert_bitwise_equal(trained.states[0].key[setting], alone_states.key)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[setting], b, rtol=1e-3, atol=1e-4), metrics, alone
+        lambda a, b: np.testing.assert_allclose(a[setting], b, rtol=1e-3, atol=1e-4),
+        trained.metrics[0],
+        alone,
     )
 
 
-def test_the_settings_of_a_sweep_differ_in_what_they_learn():
-    configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
-    _, metrics = purerl.train_sweep(purerl.seed_keys(0, 4), configs, axes)
-    slow, fast = metrics.entropy[:, :, -1].mean(axis=1)
+def test_the_settings_of_a_sweep_differ_in_what_they_learn(trained):
+    slow, fast = trained.metrics[0].entropy[:2, :, -1].mean(axis=1)
     assert fast < slow - 0.02
 
 
@@ -123,7 +149,7 @@ def test_the_settings_of_a_sweep_differ_in_what_they_learn():
 
 def test_run_sweep_ranks_the_settings_and_leaves_files(tmp_path):
     sweep = purerl.sweep(small(total_steps=4 * 8 * 24), policy_learning_rate=RATES)
-    options: dict[str, Any] = {"evaluation_episodes": 0, "progress": False}
+    options = HOW | {"evaluation_episodes": 0, "seed_batch": 4}
     result = purerl.run_sweep(sweep, 4, tmp_path / "a", target_return=3.9, **options)
     ranking = result.ranking()
     assert [each.setting for each in ranking] == [1, 0]
@@ -146,23 +172,22 @@ def test_run_sweep_ranks_the_settings_and_leaves_files(tmp_path):
 def test_a_sweep_that_is_finished_is_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = purerl.sweep(small(log_every=2), policy_learning_rate=RATES)
-    how: Any = {"updates_per_chunk": 6, "progress": False}
-    kept = []
+    how, kept = HOW | {"evaluation_episodes": 0}, []
     monkeypatch.setattr(sweeps, "Records", lambda: kept.append(Records()) or kept[-1])
-    result = purerl.run_sweep(sweep, 2, **how)
+    result = purerl.run_sweep(sweep, 2, **HOW)
     np.testing.assert_array_equal(kept[0].updates(), [2, 4, 6])
     before = {path: path.read_bytes() for path in result.directory.iterdir()}
     with pytest.raises(ValueError, match=r"the sweep in .* is finished; name another directory"):
-        purerl.run_sweep(sweep, 2, result.directory, evaluation_episodes=2, **how)
+        purerl.run_sweep(sweep, 2, result.directory, **how)
     assert {path: path.read_bytes() for path in result.directory.iterdir()} == before
-    again = purerl.run_sweep(sweep, 2, evaluation_episodes=2, **how)
+    again = purerl.run_sweep(sweep, 2, **how)
     assert again.directory.name == f"{result.directory.name}-2"
 
 
 def test_run_sweep_trains_the_agents_of_run(tmp_path):
     configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
-    together = purerl.run_sweep((configs, axes), [4, 7], tmp_path / "a", progress=False)
-    alone = purerl.run(setting_at(configs, axes, 1), [4, 7], tmp_path / "b", progress=False)
+    together = purerl.run_sweep((configs, axes), [4, 7], tmp_path / "a", **HOW)
+    alone = purerl.run(setting_at(configs, axes, 1), [4, 7], tmp_path / "b", **HOW)
     np.testing.assert_allclose(
         together.metrics.entropy[1], alone.metrics.entropy, rtol=1e-3, atol=1e-4
     )
@@ -181,7 +206,7 @@ class Scaled(Probe):
 def test_a_setting_whose_seeds_fail_is_ranked_last_and_says_so(tmp_path):
     config = purerl.vpg(Scaled(length=4), **SMALL)
     sweep = purerl.sweep(config, **{"env_params.reward_scale": [9.0, 1.0, 3.0]})  # pyright: ignore[reportArgumentType]
-    result = purerl.run_sweep(sweep, 2, tmp_path, progress=False)
+    result = purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     ranking = result.ranking()
     assert [each.setting for each in ranking] == [2, 1, 0]
     assert [each.num_failed for each in ranking] == [0, 0, 2]

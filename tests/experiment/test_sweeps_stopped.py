@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from commands import command
 from probes import Probe
+from small import EPISODES, SIZES
 
 import purerl
 from purerl.experiment import session
 from purerl.experiment.hosts.stopping import RunError, Signals, Stopped
 from purerl.experiment.store import files
 
-SIZES: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 6, "hidden": (8,)}
+HOW: dict[str, Any] = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
 
 
-def small():
-    config = purerl.ppo(Probe("match", length=4), **SIZES)
+def small():  # of the sizes in `test_sweeps`
+    config = purerl.ppo(Probe("match", length=4), **(SIZES | {"total_steps": 4 * 8 * 6}))
     return purerl.sweep(config, policy_learning_rate=[1e-5, 3e-2])
 
 
@@ -43,9 +44,9 @@ class Told(Signals):
 
 def test_a_sweep_that_a_signal_stops_leaves_what_it_has_come_to(tmp_path, monkeypatch):
     sweep = small()
-    monkeypatch.setattr(session, "Signals", lambda: Told(15, reads=4))  # once while it compiles
+    monkeypatch.setattr(session, "Signals", lambda: Told(15, reads=2))  # once while it compiles
     with pytest.raises(Stopped, match=r"stopped at update 4 of 6; .*sweep\.json.*anew") as stopped:
-        purerl.run_sweep(sweep, 2, tmp_path, updates_per_chunk=1, progress=False)
+        purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     assert stopped.value.signal_number == 15
     written = json.loads((tmp_path / "sweep.json").read_text())
     assert written["updates"] == 4
@@ -56,7 +57,7 @@ def test_a_sweep_that_a_signal_stops_leaves_what_it_has_come_to(tmp_path, monkey
         assert np.all(np.isfinite(saved["entropy"]))
     assert (tmp_path / "sweep.png").exists()
     monkeypatch.undo()
-    again = purerl.run_sweep(sweep, 2, tmp_path, updates_per_chunk=1, progress=False)
+    again = purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     assert again.updates == 6
 
 
@@ -64,7 +65,7 @@ def test_a_sweep_that_is_stopped_while_it_compiles_leaves_nothing(tmp_path, monk
     sweep = small()
     monkeypatch.setattr(session, "Signals", lambda: Told(2, reads=0))
     with pytest.raises(Stopped, match="stopped before training") as stopped:
-        purerl.run_sweep(sweep, 2, tmp_path, progress=False)
+        purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     assert stopped.value.signal_number == 2
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
@@ -76,7 +77,7 @@ def test_a_full_disk_ends_a_sweep_with_a_line(tmp_path, monkeypatch):
     sweep = small()
     monkeypatch.setattr(files, "write_arrays", full)
     with pytest.raises(RunError, match=r"could not be written: the disk is full") as error:
-        purerl.run_sweep(sweep, 2, tmp_path, progress=False)
+        purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     assert "\n" not in str(error.value)
 
 
@@ -92,7 +93,7 @@ def test_a_full_disk_ends_a_sweep_with_a_line(tmp_path, monkeypatch):
 def test_bad_counts_of_a_sweep_are_refused_in_one_line(how, line, tmp_path):
     sweep = small()
     with pytest.raises(ValueError, match=line):
-        purerl.run_sweep(sweep, 2, tmp_path / "sweep", progress=False, **how)
+        purerl.run_sweep(sweep, 2, tmp_path / "sweep", **(HOW | how))
     assert not (tmp_path / "sweep").exists()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from commands import ROOT, has_compilers
 from probes import Probe
+from small import SIZES
 
 import purerl
 from purerl.cli import main as cli
@@ -30,15 +31,15 @@ from purerl.planning.flops import count_flops
 from purerl.seeds import seed_keys
 
 SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
+CHUNK = 4
 
 
-def config():
-    env = Probe("match", limit=True, length=0)
-    return purerl.vpg(env, total_steps=32 * 6, **SMALL)
+def config(**settings: Any):
+    return purerl.vpg(Probe("match", limit=True, length=0), **(SIZES | settings))
 
 
 def planned(num_seeds, mesh=None):
-    return planning.PlannedRun(config(), num_seeds, mesh or seed_mesh(), chunk_updates=2)
+    return planning.PlannedRun(config(), num_seeds, mesh or seed_mesh(), CHUNK)
 
 
 needs_compilers = pytest.mark.skipif(
@@ -105,7 +106,7 @@ def test_a_compiler_for_another_jax_is_refused(monkeypatch):
 def test_memory_is_what_a_run_of_the_same_program_needs():
     found = planning.read_compiled(planned(4))
     run = programs.compile_programs(
-        seed_keys(0, 4), config(), None, chunk_updates=2, episodes=planning.EPISODES
+        seed_keys(0, 4), config(), None, chunk_updates=CHUNK, episodes=planning.EPISODES
     )
     assert found.memory == run.memory >= program_bytes(run.chunk)
     assert found.temporaries == run.chunk.memory_analysis().temp_size_in_bytes
@@ -163,8 +164,7 @@ def test_operations_are_counted_by_what_is_asked_for():
 
 def test_operations_of_an_update_grow_with_the_rollout():
     once = planning.update_flops(config())
-    env = Probe("match", limit=True, length=0)
-    longer = purerl.vpg(env, total_steps=64 * 6, **(SMALL | {"rollout_length": 16}))
+    longer = config(rollout_length=16)
     assert 1.8 < planning.update_flops(longer) / once < 2.0
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from probes import Probe
+from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
@@ -21,12 +22,12 @@ from purerl.experiment.hosts.memory import (
 from purerl.experiment.hosts.stopping import RunError
 from purerl.seeds import seed_keys
 
-SMALL: Any = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
+HOW: Any = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
 
 
-def config(num_updates=6, **settings):
+def config(num_updates=6):
     env = Probe("match", limit=True, length=0)
-    return purerl.vpg(env, total_steps=32 * num_updates, **(SMALL | settings))
+    return purerl.vpg(env, **(SIZES | {"total_steps": 32 * num_updates}))
 
 
 def compiled(num_seeds, limit=None, batch=None, num_updates=6, episodes=0):
@@ -43,12 +44,12 @@ def compiled(num_seeds, limit=None, batch=None, num_updates=6, episodes=0):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    return purerl.run(config(), 64, tmp_path_factory.mktemp("together"), progress=False)
+    return purerl.run(config(), 64, tmp_path_factory.mktemp("together"), **HOW)
 
 
 @pytest.mark.parametrize("batch", [64, 16, 7])
 def test_seed_batches_train_the_same_seeds(batch, together, tmp_path):
-    apart = purerl.run(config(), 64, tmp_path, seed_batch=batch, progress=False)
+    apart = purerl.run(config(), 64, tmp_path, seed_batch=batch, **HOW)
     ours, theirs = apart.states, together.states
     np.testing.assert_array_equal(jax.random.key_data(ours.key), jax.random.key_data(theirs.key))
     for x, y in zip(jax.tree.leaves(apart.metrics), jax.tree.leaves(together.metrics), strict=True):
@@ -60,12 +61,12 @@ def test_seed_batches_train_the_same_seeds(batch, together, tmp_path):
 def test_seed_batches_resume_bitwise(tmp_path, monkeypatch):
     from interruptions import Interrupted, interrupt_after
 
-    how: Any = {"seed_batch": 3, "updates_per_chunk": 2, "checkpoint_every": 2, "progress": False}
-    whole = purerl.run(config(), 8, tmp_path / "whole", **how)
+    how: Any = HOW | {"seed_batch": 7, "checkpoint_every": 2}
+    whole = purerl.run(config(), 20, tmp_path / "whole", **how)
     with monkeypatch.context() as patch:
         interrupt_after(4, patch)
         with pytest.raises(Interrupted):
-            purerl.run(config(), 8, tmp_path / "part", **how)
+            purerl.run(config(), 20, tmp_path / "part", **how)
     again = purerl.resume(tmp_path / "part", config(), progress=False)
     assert again.resumed_at == 4
     assert_bitwise_equal(again.states, whole.states)
@@ -73,7 +74,7 @@ def test_seed_batches_resume_bitwise(tmp_path, monkeypatch):
 
 
 def test_batches_advance_one_chunk_each_in_turn():
-    prepared = compiled(6, batch=2)
+    prepared = compiled(21, batch=7)
     calls = []
     chunk = prepared.chunk
 
@@ -101,13 +102,13 @@ def test_seeds_that_do_not_fit_are_trained_in_batches():
 
 
 def test_memory_that_is_not_enough_is_told_before_training():
-    needs = compiled(64).memory
-    with pytest.raises(ValueError, match=r"seed_batch = 64 needs .* use (\d+) or fewer") as error:
-        compiled(64, limit=needs - 1, batch=64)
+    needs = compiled(16).memory
+    with pytest.raises(ValueError, match=r"seed_batch = 16 needs .* use (\d+) or fewer") as error:
+        compiled(16, limit=needs - 1, batch=16)
     fits = int(str(error.value).split("use ")[1].split()[0])
-    assert compiled(64, limit=needs - 1, batch=fits).seed_batch == fits
+    assert compiled(16, limit=needs - 1, batch=fits).seed_batch == fits
     with pytest.raises(ValueError, match=r"memory_limit = 1 kB .* use fewer num_envs"):
-        compiled(64, limit=1000)
+        compiled(16, limit=1000)
 
 
 def test_the_devices_of_a_run_alone_share_the_free_memory(monkeypatch):
@@ -160,7 +161,7 @@ def test_out_of_memory_is_told_wherever_it_happens():
     def starved(*args):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    prepared = compiled(64, episodes=2)
+    prepared = compiled(64, episodes=EPISODES)
     begun = next(chunks.SeedBatches(prepared).train())
     with pytest.raises(RunError, match="--seed-batch 32"):
         chunks.SeedBatches(prepared._replace(evaluate=starved)).evaluate(begun.states, 2)

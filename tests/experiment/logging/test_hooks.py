@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from probes import Probe, Sick
+from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
@@ -21,13 +22,11 @@ from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import list_checkpoints
 from purerl.experiment.store.directory import Lock
 
-SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12, "hidden": (8,)}
-
 
 def run(directory, hooks, env=None, seeds=3, **options):
-    config = purerl.vpg(env or Probe("match", limit=True, length=0), log_every=2, **SMALL)
-    how: Any = {"updates_per_chunk": 4, "progress": False, **options}
-    return purerl.run(config, seeds, directory, hooks=hooks, **how)
+    config = purerl.vpg(env or Probe("match", limit=True, length=0), log_every=2, **SIZES)
+    how: Any = {"updates_per_chunk": 4, "evaluation_episodes": EPISODES, "progress": False}
+    return purerl.run(config, seeds, directory, hooks=hooks, **(how | options))
 
 
 def test_a_hook_that_raises_is_told_once_and_stops_nothing(tmp_path):
@@ -121,7 +120,7 @@ def test_a_logger_serves_a_second_run(tmp_path):
 
 def test_a_chunk_holds_copies_and_says_when(tmp_path):
     chunks = []
-    result = run(tmp_path, [chunks.append], evaluate_every=8, evaluation_episodes=2)
+    result = run(tmp_path, [chunks.append], evaluate_every=8)
     for place, chunk in enumerate(chunks):  # nothing that came later has changed them
         records = slice(2 * place, 2 * place + 2)
         np.testing.assert_array_equal(chunk.metrics.entropy, result.metrics.entropy[:, records])
@@ -260,7 +259,7 @@ def test_json_lines_after_a_kill_and_a_resume_are_those_of_a_run_that_went_throu
 
     env = Sick(limit=True)  # seeds fail on the way
     how: Any = {"updates_per_chunk": 2, "checkpoint_every": 4, "evaluate_every": 4}
-    how |= {"evaluation_episodes": 2, "env": env, "seeds": 24}
+    how |= {"env": env, "seeds": 24}
     result = run(tmp_path / "straight", [purerl.JsonLines(per_seed=True)], **how)
     assert len({*np.asarray(result.states.failed_at).tolist()}) > 2
     with monkeypatch.context() as patch:
@@ -322,7 +321,7 @@ def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, mon
         warnings.simplefilter("ignore")
         run(tmp_path / "a", [purerl.WeightsAndBiases(mode="offline")])
         time.sleep(1.1)  # a folder is named by its second
-        config = purerl.vpg(Probe("match", limit=True, length=0), log_every=2, **SMALL)
+        config = purerl.vpg(Probe("match", limit=True, length=0), log_every=2, **SIZES)
         longer = dataclasses.replace(config, num_updates=16)
         hooks = [purerl.WeightsAndBiases(mode="offline")]
         purerl.resume(tmp_path / "a", longer, hooks=hooks, force=True, progress=False)

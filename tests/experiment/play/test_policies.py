@@ -1,5 +1,6 @@
 """Policies that leave a run: a file without pickle, and another program that plays them."""
 
+import functools
 import shutil
 from typing import Any
 
@@ -8,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from finished import SMALL
 from probes import Probe
+from small import EPISODES, SEEDS, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment.play import policies
 from purerl.experiment.store.directory import Lock
-
-SMALL: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4}
 
 
 class Line(eqx.Module):
@@ -29,36 +30,49 @@ def line(key, obs_space, action_space):
     return Line(jax.random.normal(key, (obs_space.shape[0], action_space.n)))
 
 
-def train(directory, env: Any = "CartPole-v1", **settings: Any):
-    config = purerl.ppo(env, **(SMALL | settings))
-    return purerl.run(config, [4, 9], directory, evaluation_episodes=0, progress=False), config
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Trains the seeds 4 and 9 with some settings, once; tests leave the run as it is."""
+    sizes: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 4}
+
+    @functools.cache
+    def train(env, **settings: Any):
+        config = purerl.ppo(env, **(sizes | settings))
+        directory = tmp_path_factory.mktemp("trained")
+        return purerl.run(config, [4, 9], directory, evaluation_episodes=0, progress=False)
+
+    return train
+
+
+NORMALIZED: Any = {"normalize_obs": True, "hidden": (16, 8)}
 
 
 @pytest.mark.parametrize(
     ("env", "settings"),
     [
-        ("CartPole-v1", {"normalize_obs": True, "hidden": (16, 8)}),
+        ("CartPole-v1", NORMALIZED),
         ("Pendulum-v1", {"squash": True, "std_from_obs": True}),
         pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow),
         ("FourRooms-misc", {"hidden": ()}),
     ],
 )
-def test_a_policy_comes_back_as_it_was(env, settings, tmp_path):
-    result, config = train(tmp_path / "run", env, **settings)
+def test_a_policy_comes_back_as_it_was(env, settings, trained, tmp_path):
+    result = trained(env, **settings)
+    config = result.config
     purerl.save_policy(tmp_path / "policy.npz", result.policy(9), config)
     loaded = purerl.load_policy(tmp_path / "policy.npz")
     assert_bitwise_equal(loaded, result.policy(9))
     assert jax.tree.structure(loaded) == jax.tree.structure(result.policy(9))
-    assert_bitwise_equal(purerl.load_policy(tmp_path / "run", 9), result.policy(9))
+    assert_bitwise_equal(purerl.load_policy(result.directory, 9), result.policy(9))
     obs = jnp.ones(config.env_spec.obs_space.shape)
     np.testing.assert_array_equal(loaded(obs).mode(), result.policy(9)(obs).mode())
 
 
-def test_the_normaliser_travels_with_the_policy(tmp_path):
-    result, config = train(tmp_path / "run", normalize_obs=True)
+def test_the_normaliser_travels_with_the_policy(trained, tmp_path):
+    result = trained("CartPole-v1", **NORMALIZED)
     policy = result.policy(4)
     assert policy.stats is not None
-    purerl.save_policy(tmp_path / "policy.npz", policy, config)
+    purerl.save_policy(tmp_path / "policy.npz", policy, result.config)
     loaded = purerl.load_policy(tmp_path / "policy.npz")
     obs = jnp.array([1.0, -2.0, 0.1, 3.0])
     np.testing.assert_array_equal(loaded(obs).logits, policy(obs).logits)
@@ -66,10 +80,11 @@ def test_the_normaliser_travels_with_the_policy(tmp_path):
     assert np.any(np.asarray(plain(obs).logits) != np.asarray(loaded(obs).logits))
 
 
-def test_a_network_of_ones_own_needs_the_config(tmp_path):
-    result, config = train(tmp_path / "run", policy=line, hidden=(8,))
+def test_a_network_of_ones_own_needs_the_config(trained, tmp_path):
+    result = trained("CartPole-v1", policy=line, hidden=(8,))
+    config = result.config
     purerl.save_policy(tmp_path / "policy.npz", result.policy(4), config)
-    for path, seed in ((tmp_path / "policy.npz", None), (tmp_path / "run", 4)):
+    for path, seed in ((tmp_path / "policy.npz", None), (result.directory, 4)):
         with pytest.raises(ValueError, match="not purerl's"):
             purerl.load_policy(path, seed)
         assert_bitwise_equal(purerl.load_policy(path, seed, config), result.policy(4))
@@ -79,17 +94,20 @@ def test_a_network_of_ones_own_needs_the_config(tmp_path):
 
 
 def test_an_environment_of_ones_own_is_not_needed_to_load_a_file(tmp_path):
-    result, config = train(tmp_path / "run", Probe("match", limit=True, length=0))
-    purerl.save_policy(tmp_path / "policy.npz", result.policy(4), config)
-    assert_bitwise_equal(purerl.load_policy(tmp_path / "policy.npz"), result.policy(4))
+    config = purerl.vpg(Probe("match", limit=True, length=0), **SIZES)
+    how: Any = {"updates_per_chunk": 4, "evaluation_episodes": EPISODES, "progress": False}
+    result = purerl.run(config, SEEDS, tmp_path / "run", **how)
+    purerl.save_policy(tmp_path / "policy.npz", result.policy(3), config)
+    assert_bitwise_equal(purerl.load_policy(tmp_path / "policy.npz"), result.policy(3))
 
 
-def test_what_is_no_policy_is_refused_in_one_line(tmp_path):
-    result, config = train(tmp_path / "run")
+def test_what_is_no_policy_is_refused_in_one_line(finished, tmp_path):
+    config = purerl.preset("CartPole-v1", "vpg", **SMALL)
     path = tmp_path / "policy.npz"
     with pytest.raises(ValueError, match="is not there"):
         purerl.load_policy(path)
-    purerl.save_policy(path, result.policy(4), config)
+    purerl.save_policy(path, purerl.load_policy(finished, 1), config)
+    purerl.load_policy(path)
     sound = path.read_bytes()
     flipped = bytearray(sound)
     flipped[len(sound) // 2] ^= 1
@@ -98,8 +116,8 @@ def test_what_is_no_policy_is_refused_in_one_line(tmp_path):
         with pytest.raises(ValueError, match="is no policy, or damaged") as error:
             purerl.load_policy(path)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"seed = 5 is not in this run; use one of \(4, 9\)"):
-        purerl.load_policy(tmp_path / "run", 5)
+    with pytest.raises(ValueError, match=r"seed = 5 is not in this run; use one of \(0, 1, 2, 3\)"):
+        purerl.load_policy(finished, 5)
     with pytest.raises(ValueError, match="holds no checkpoint"):
         purerl.load_policy(tmp_path, 5)
 

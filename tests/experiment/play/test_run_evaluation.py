@@ -1,10 +1,11 @@
 """Policies of a run at play, and the states that are read while a run goes on."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from finished import train
 from probes import Probe, ProbeParams
 from rich.console import Console
+from small import EPISODES, SEEDS, SIZES
 
 import purerl
 from purerl import agents
@@ -35,7 +37,8 @@ def test_evaluation_of_a_saved_run(finished):
     policy = purerl.load_policy(finished, 2)
     number = jax.random.fold_in(purerl.seed_keys(0, [2])[0], 7)
     greedy_key, _ = jax.random.split(number)
-    alone = purerl.evaluate(greedy_key, policy, played.spec.config, num_episodes=150)
+    play_alone = jax.jit(functools.partial(purerl.evaluate, num_episodes=150))
+    alone = play_alone(greedy_key, policy, played.spec.config)
     np.testing.assert_array_equal(returns[0, :150], alone.episode_return)
     assert np.any(returns[:, :150] != returns[:, 150:])
     with pytest.raises(ValueError, match=r"seed = 9 is not in this run; use one of \(0, 1, 2, 3"):
@@ -107,7 +110,9 @@ READERS = {
 def own(tmp_path_factory):
     """The directory of a finished run of an environment of one's own, and its config."""
     directory = tmp_path_factory.mktemp("own")
-    return directory, train(directory, env=Probe("match", limit=True, length=0), seeds=1).config
+    config = purerl.vpg(Probe("match", limit=True, length=0), **SIZES)
+    how: Any = {"updates_per_chunk": 4, "evaluation_episodes": EPISODES, "progress": False}
+    return directory, purerl.run(config, SEEDS, directory, **how).config
 
 
 @pytest.mark.parametrize("reader", ["evaluate", "render"])
@@ -158,8 +163,8 @@ def test_few_seeds_are_played_on_no_more_devices(finished, monkeypatch):
         return program_over_seeds(function, mesh, **how)
 
     monkeypatch.setattr(play, "program_over_seeds", seen)
-    evaluate_run(finished, episodes=3, seeds=[1])
-    evaluate_run(finished, episodes=3, seeds=[0, 1])
+    evaluate_run(finished, episodes=1, seeds=[1], max_steps=1)
+    evaluate_run(finished, episodes=150, seeds=[0, 1])  # the program of another test
     assert meshes == [1, 2]
 
 
@@ -176,22 +181,25 @@ def test_only_the_episodes_that_are_asked_for_are_played(sampled, finished, monk
     assert set(played) == {not sampled}
     policy = purerl.load_policy(finished, 1)
     keys = jax.random.split(jax.random.fold_in(purerl.seed_keys(0, [1])[0], 7))
-    alone = evaluate(
-        keys[int(sampled)], policy, result.spec.config, num_episodes=11, greedy=not sampled
-    )
+    play_alone = jax.jit(functools.partial(evaluate, num_episodes=11, greedy=not sampled))
+    alone = play_alone(keys[int(sampled)], policy, result.spec.config)
     np.testing.assert_array_equal(
         np.asarray(result.evaluation.episode_return)[0], np.asarray(alone.episode_return)
     )
 
 
 def test_failed_seeds_are_named_in_the_file_and_the_table(finished, tmp_path):
-    played = evaluate_run(finished, episodes=2)
-    played = played._replace(failed=np.array([False, True, False, True]))
+    played = evaluate_run(finished, episodes=10, sampled=True, max_steps=3)
+    returns = np.arange(40.0, dtype=np.float32).reshape(4, 10) ** 2
+    played = played._replace(
+        failed=np.array([False, True, False, True]),
+        evaluation=dataclasses.replace(played.evaluation, episode_return=returns),
+    )
     played.write(tmp_path / "evaluation.json")
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["failed_seeds"] == [1, 3]
     assert [seed for seed, mean in written["seeds"].items() if mean is None] == ["1", "3"]
-    assert written["mean"]["value"] == pytest.approx(np.mean(played.returns[[0, 2]]))
+    assert written["mean"]["value"] == pytest.approx(np.mean(returns[[0, 2]]))
     console = Console(width=100)
     with console.capture() as shown:
         console.print(evaluation_table(played))

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from purerl.experiment.hosts import processes
-from purerl.experiment.hosts.stopping import LostProcessError
+from purerl.experiment.hosts.stopping import LostProcessError, RunError
 from purerl.experiment.store import checkpoint_writer, orbax
 
 
@@ -96,6 +96,8 @@ def test_writes_that_fail_with_nobody_to_tell_are_not_logged_after_a_failure(cap
 )
 def test_a_write_that_fails_is_no_death_of_another_process(error, says, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_multi_process", lambda: True)
-    failed = checkpoint_writer.CheckpointWriter(tmp_path, {}, 0)._failed(4, error)
-    assert says in str(failed)
-    assert isinstance(failed, LostProcessError) == (says == "another process has")
+    writer = checkpoint_writer.CheckpointWriter(tmp_path, {}, 0)
+    with pytest.raises(RunError) as failed, writer._explaining_failure():
+        raise error
+    assert says in str(failed.value)
+    assert isinstance(failed.value, LostProcessError) == (says == "another process has")

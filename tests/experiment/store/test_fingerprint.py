@@ -202,8 +202,8 @@ def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
         return done.stdout.strip()
 
     first = printed(source)
-    assert printed(source, hash_seed="1") == first  # another process, the same fingerprint
-    assert printed("# a comment\n\n" + source) == first
+    # Another process with other hashes, and a comment: the same fingerprint.
+    assert printed("# a comment\n\n" + source, hash_seed="1") == first
     assert printed(source.replace("jnp.float32(1)", "jnp.float32(2)")) != first
 
 

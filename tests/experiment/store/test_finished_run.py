@@ -9,6 +9,7 @@ import pytest
 from finished import SMALL, altered
 from interruptions import Interrupted, interrupt_after
 from probes import Sick
+from small import EPISODES
 
 import purerl
 from purerl.experiment.report.comparison import shortest_names
@@ -188,8 +189,9 @@ def test_scores_that_are_missing_are_warned_of(finished, tmp_path):
 
 def test_stop_on_nan_ends_the_run_and_names_the_seeds(tmp_path):
     config = purerl.vpg(Sick(), **SMALL)
+    how: Any = {"stop_on_nan": True, "evaluation_episodes": EPISODES, "progress": False}
     with pytest.raises(purerl.RunError, match=r"that stopped being finite: [0-9, ]+; saved"):
-        purerl.run(config, 8, tmp_path, stop_on_nan=True, progress=False)
+        purerl.run(config, 8, tmp_path, **how)
     assert "is not finished" in refused(tmp_path)
     again = purerl.resume(tmp_path, config, progress=False)
     assert again.resumed_at > 0
