@@ -17,7 +17,6 @@ from purerl.algorithms import VPG, monte_carlo_estimate
 from purerl.fit import mean_gradient
 from purerl.networks.network import parameters
 from purerl.rollout import collect, reset_envs
-from purerl.training import init, train_step
 from purerl.types import Estimate
 from purerl.update import (
     Batch,
@@ -34,6 +33,8 @@ from purerl.update import (
 ENTROPY_COEF = 0.125
 ROWS = 12
 
+init = jax.jit(purerl.init)
+
 
 def small_config(**settings):
     probe = Probe(reward="match", length=3)
@@ -41,6 +42,7 @@ def small_config(**settings):
     return jax.tree.map(jnp.asarray, config)  # arrays, as a jitted function sees them
 
 
+@jax.jit
 def float64_learner_and_batch(config):
     """Networks away from their start, and rows of which some have weight 0. Call within x64."""
     keys = jax.random.split(jax.random.key(1), 6)
@@ -62,6 +64,7 @@ def float64_learner_and_batch(config):
     return Learner(policy, learner.baseline, None, None), batch
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def gradient_of(objective, network, batch, config):
     of_config = functools.partial(objective, config=config)
     return ravel_pytree(mean_gradient(parameters(network), network, batch, of_config)[0])[0]
@@ -100,7 +103,7 @@ def test_policy_gradient_is_the_slope_of_the_loss_less_the_entropy_bonus():
 
 
 def test_baseline_gradient_is_the_slope_of_the_mean_squared_error():
-    config = small_config()
+    config = small_config(normalize_advantage=False)  # the same program as that of the policy
     with jax.enable_x64(True):
         learner, batch = float64_learner_and_batch(config)
         value_of = jax.jit(lambda baseline: jax.vmap(baseline)(batch.obs))
@@ -118,22 +121,36 @@ def test_baseline_gradient_is_the_slope_of_the_mean_squared_error():
 UPDATE_KEY = jax.random.key(3)
 
 
-def collected(config):
-    state = jax.jit(init)(jax.random.key(0), config)
-    _, rollout, _ = collect(jax.random.key(1), state.learner.policy, state.envs, config)
-    return state.learner, rollout
+@pytest.fixture(scope="module")
+def collected():
+    """A learner and its first rollout, for configs that differ in what they make of it alone."""
+
+    @jax.jit
+    def collect_first(config):
+        state = init(jax.random.key(0), config)
+        _, rollout, _ = collect(jax.random.key(1), state.learner.policy, state.envs, config)
+        return state.learner, rollout
+
+    return collect_first(small_config())
 
 
-def tangents_of_update(learner, rollout, config, name):
-    """How the updated learner moves, to first order, as one of its two networks does."""
+@jax.jit
+def update_and_tangents(learner, rollout, config):
+    """The updated learner, and how it moves, to first order, as each of its two networks does."""
 
-    def updated(network):
-        start = eqx.tree_at(lambda learner: getattr(learner, name), learner, network)
-        return eqx.filter(update(UPDATE_KEY, start, rollout, config)[0], eqx.is_inexact_array)
+    def tangents(name):
+        def updated(network):
+            start = eqx.tree_at(lambda learner: getattr(learner, name), learner, network)
+            after = update(UPDATE_KEY, start, rollout, config)[0]
+            return eqx.filter(after, eqx.is_inexact_array), after
 
-    network = getattr(learner, name)
-    _, tangents = jax.jvp(jax.jit(updated), (network,), (jax.tree.map(jnp.ones_like, network),))
-    return tangents
+        network = getattr(learner, name)
+        ones = jax.tree.map(jnp.ones_like, network)
+        _, moves, after = jax.jvp(updated, (network,), (ones,), has_aux=True)
+        return after, moves
+
+    (after, by_policy), (_, by_baseline) = tangents("policy"), tangents("baseline")
+    return after, {"policy": by_policy, "baseline": by_baseline}
 
 
 def all_zero(tree):
@@ -143,24 +160,24 @@ def all_zero(tree):
 
 
 @pytest.mark.parametrize("normalize_advantage", [False, True])
-def test_no_gradient_flows_from_the_policys_update_into_the_baseline(normalize_advantage):
+def test_no_gradient_flows_from_the_policys_update_into_the_baseline(
+    normalize_advantage, collected
+):
     config = small_config(normalize_advantage=normalize_advantage)
-    learner, rollout = collected(config)
-    tangents = tangents_of_update(learner, rollout, config, "baseline")
+    learner, rollout = collected
+    after, tangents = update_and_tangents(learner, rollout, config)
+    tangents = tangents["baseline"]
     assert all_zero((tangents.policy, tangents.policy_opt_state))
     assert not all_zero(tangents.baseline)
     # The advantage does depend on the baseline's value: it is a constant, not absent.
     other = eqx.tree_at(lambda x: x.baseline, learner, jax.tree.map(jnp.sin, learner.baseline))
-    policies = [
-        jax.jit(update)(UPDATE_KEY, each, rollout, config)[0].policy for each in (learner, other)
-    ]
-    assert not eqx.tree_equal(*policies)
+    after_other, _ = update_and_tangents(other, rollout, config)
+    assert not eqx.tree_equal(after_other.policy, after.policy)
 
 
-def test_no_gradient_flows_from_the_baselines_update_into_the_policy():
-    config = small_config()
-    learner, rollout = collected(config)
-    tangents = tangents_of_update(learner, rollout, config, "policy")
+def test_no_gradient_flows_from_the_baselines_update_into_the_policy(collected):
+    _, tangents = update_and_tangents(*collected, small_config())
+    tangents = tangents["policy"]
     assert all_zero((tangents.baseline, tangents.baseline_opt_state))
     assert not all_zero(tangents.policy)
 
@@ -214,7 +231,7 @@ def variance_ratio(key, config, num_fits=10, num_rollouts=24):
 def test_a_baseline_fitted_on_other_rollouts_lowers_the_variance_of_the_policy_gradient():
     settings = {"num_envs": 4, "rollout_length": 128, "hidden": (16,), "baseline_epochs": 20}
     config = purerl.vpg("CartPole-v1", normalize_advantage=False, **settings)
-    keys = purerl.seed_keys(0, 16)
+    keys = purerl.seed_keys(0, 8)
     ratios, truncated = jax.jit(jax.vmap(variance_ratio, (0, None)))(keys, config)
     assert not jnp.any(truncated)
     interval = scipy.stats.bootstrap((ratios,), np.mean, rng=0).confidence_interval
@@ -226,27 +243,42 @@ def nothing_counts(rollout, value, next_value, hyper):
     return Estimate(advantage=zero + 1, value_target=zero + 1, weight=zero)
 
 
-def with_momentum(learner):
+def with_momentum(learner, momentum):
     """Optimiser states with which even a gradient of 0 would move the parameters."""
     moved = jax.tree.map(
-        lambda x: x + 0.5 if eqx.is_inexact_array(x) else x,
+        lambda x: x + momentum if eqx.is_inexact_array(x) else x,
         (learner.policy_opt_state, learner.baseline_opt_state),
     )
     return Learner(learner.policy, learner.baseline, *moved)
 
 
+@jax.jit
+def first_step(config, momentum):
+    before = init(jax.random.key(0), config)
+    learner = with_momentum(before.learner, momentum)
+    before = eqx.tree_at(lambda state: state.learner, before, learner)
+    return before, *purerl.train_step(before, config)
+
+
+SIZES = {"num_envs": 2, "rollout_length": 16, "hidden": (5,)}
+
+
+def reinforce_config(length, **settings):
+    env = Probe(reward="match", length=0, limit=True)
+    params = env.default_params._replace(max_steps_in_episode=length)
+    return purerl.reinforce(env, env_params=params, **SIZES, **settings)
+
+
+@pytest.mark.filterwarnings("ignore:rollout_length")  # too short for REINFORCE
 @pytest.mark.parametrize("algorithm", ["reinforce", "vpg"])
 def test_where_every_weight_is_0_nothing_is_updated(algorithm):
-    settings = {"num_envs": 2, "rollout_length": 16, "hidden": (5,), "entropy_coef": ENTROPY_COEF}
     if algorithm == "reinforce":
         # No episode ends, so all of them are an unfinished tail.
-        config = purerl.reinforce(Probe(length=0), **settings)
+        config = reinforce_config(10**6, entropy_coef=ENTROPY_COEF)
     else:
         nothing = VPG._replace(estimate=nothing_counts)
-        config = purerl.vpg(Probe(length=3), algorithm=nothing, **settings)
-    before = jax.jit(init)(jax.random.key(0), config)
-    before = eqx.tree_at(lambda state: state.learner, before, with_momentum(before.learner))
-    after, metrics = jax.jit(train_step)(before, config)
+        config = purerl.vpg(Probe(length=3), algorithm=nothing, entropy_coef=ENTROPY_COEF, **SIZES)
+    before, after, metrics = first_step(config, 0.5)
     assert eqx.tree_equal(after.learner, before.learner)
     assert after.step == before.step + 1
     assert after.failed_at == -1
@@ -256,9 +288,11 @@ def test_where_every_weight_is_0_nothing_is_updated(algorithm):
 
 @pytest.mark.parametrize("algorithm", [purerl.reinforce, purerl.vpg])
 def test_where_a_weight_is_not_0_the_networks_and_their_optimisers_are_updated(algorithm):
-    config = algorithm(Probe(reward="match", length=2), num_envs=2, rollout_length=16, hidden=(5,))
-    before = jax.jit(init)(jax.random.key(0), config)
-    after, _ = jax.jit(train_step)(before, config)
+    if algorithm is purerl.reinforce:
+        config = reinforce_config(2)
+    else:
+        config = purerl.vpg(Probe(reward="match", length=2), **SIZES)
+    before, after, _ = first_step(config, 0.0)
     names = ("policy", "policy_opt_state") + (
         ("baseline", "baseline_opt_state") if before.learner.baseline else ()
     )

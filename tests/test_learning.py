@@ -7,33 +7,50 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import CutShort, Probe
+from small import Choice, OneOf
 
 import purerl
 from purerl.algorithms import monte_carlo_estimate
 from purerl.rollout import collect
 
 NUM_SEEDS = 3
+PROBES = (
+    Probe(reward="constant"),
+    Probe(reward="obs"),
+    Probe(reward="action"),
+    Probe(reward="match"),
+    Probe(reward="last", length=2, clock=True),
+    Probe(length=0, limit=True),
+    CutShort(),
+)
+# An odd rollout also ends in the middle of an episode of two steps.
+SIZES = {"num_envs": 8, "rollout_length": 15, "total_steps": 8 * 15 * 200, "hidden": (16,)}
+
+train_seeds = jax.jit(jax.vmap(purerl.train, (0, None)))
 
 
-def trained(algorithm, env, **settings):
-    """A few seeds, trained for 200 updates by default."""
-    defaults = {"num_envs": 8, "rollout_length": 16, "total_steps": 8 * 16 * 200, "hidden": (16,)}
-    config = algorithm(env, **defaults | settings)
-    train = jax.jit(jax.vmap(purerl.train, (0, None)))
-    return train(purerl.seed_keys(0, NUM_SEEDS), config)
+def trained(algorithm, probe, **settings):
+    """A few seeds, trained for 200 updates; an algorithm's are one program for all probes."""
+    params = Choice(PROBES.index(probe))
+    config = algorithm(OneOf(PROBES), env_params=params, **SIZES | settings)
+    return train_seeds(purerl.seed_keys(0, NUM_SEEDS), config)
+
+
+@jax.jit
+def of_each_seed(network, observations):
+    """What each seed's network makes of each observation, [seeds, observations]."""
+    obs = jnp.asarray(observations, jnp.float32)[:, None]
+    return jax.vmap(lambda network: jax.vmap(network)(obs))(network)
 
 
 def learnt_values(state, observations):
     """V of each observation by each seed, [seeds, observations]."""
-    obs = jnp.array(observations, jnp.float32)[:, None]
-    return jax.vmap(lambda baseline: jax.vmap(baseline)(obs))(state.learner.baseline)
+    return of_each_seed(state.learner.baseline, observations)
 
 
 def learnt_probabilities(state, observations):
     """The probability of action 1 at each observation by each seed, [seeds, observations]."""
-    obs = jnp.array(observations, jnp.float32)[:, None]
-    logits = jax.vmap(lambda policy: jax.vmap(policy)(obs).logits)(state.learner.policy)
-    return jax.nn.softmax(logits)[..., 1]
+    return jax.nn.softmax(of_each_seed(state.learner.policy, observations).logits)[..., 1]
 
 
 def test_the_baseline_learns_a_constant():
@@ -47,9 +64,7 @@ def test_the_baseline_learns_a_function_of_the_observation():
 
 
 def test_the_baseline_discounts_a_later_reward():
-    # An odd rollout also ends in the middle of an episode.
-    probe = Probe(reward="last", length=2, clock=True)
-    state, _ = trained(purerl.vpg, probe, rollout_length=15, discount=0.6)
+    state, _ = trained(purerl.vpg, Probe(reward="last", length=2, clock=True), discount=0.6)
     np.testing.assert_allclose(learnt_values(state, [0, 1]), [[0.6, 1]] * NUM_SEEDS, atol=0.05)
 
 
@@ -127,19 +142,18 @@ def test_a_setting_of_a_sweep_is_the_setting_alone():
         purerl.vpg, Probe(reward="match", length=2), num_envs=4, rollout_length=8, hidden=(5,)
     )
     rates, discounts = [1e-3, 1e-2], [0.5, 0.9]
-    config = make(total_steps=4 * 8 * 3)
+    train, config = jax.jit(purerl.train), make(total_steps=4 * 8 * 3)
     states, metrics = swept(config, policy_learning_rate=rates, discount=discounts)
     settings = [(rate, discount) for rate in rates for discount in discounts]
     for i, (rate, discount) in enumerate(settings):
         alone = make(total_steps=4 * 8 * 3, policy_learning_rate=rate, discount=discount)
-        expected = jax.jit(purerl.train)(jax.random.key(0), alone)
-        got = jax.tree.map(lambda leaf, i=i: leaf[i], (states, metrics))
+        expected = comparable(*train(jax.random.key(0), alone))
+        got = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], comparable(states, metrics))
         close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
-        jax.tree.map(close, *[comparable(each) for each in (got, expected)])
+        jax.tree.map(close, got, expected)
     policies = jax.tree.leaves(states.learner.policy)
     assert all(len(np.unique(np.asarray(leaf), axis=0)) == len(settings) for leaf in policies)
 
 
-def comparable(state_and_metrics):
-    state, metrics = state_and_metrics
+def comparable(state, metrics):
     return state.learner, state.envs, metrics

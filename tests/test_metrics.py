@@ -12,16 +12,19 @@ import purerl
 from purerl.compute.trees import pack, unpack
 from purerl.training import summarize_updates
 
+train = jax.jit(purerl.train)
+SIZES: dict[str, Any] = {"num_envs": 3, "rollout_length": 10, "total_steps": 60}  # 2 updates
+
+
+@jax.jit
+def one_step(policy, config, key, obs, env_state):
+    action_key, env_key = jax.random.split(key)
+    action = policy(obs).sample(action_key)
+    return config.env.step(env_key, env_state, action, config.env_params)[:5]
+
 
 def play_by_hand(state, config, totals, lengths):
     """One rollout step by step in Python, with training's keys: the episodes that end in it."""
-
-    @jax.jit
-    def one(key, obs, env_state):
-        action_key, env_key = jax.random.split(key)
-        action = state.learner.policy(obs).sample(action_key)
-        return config.env.step(env_key, env_state, action, config.env_params)[:5]
-
     shape = (config.rollout_length, config.num_envs)
     rollout_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
     keys = jax.random.split(rollout_key, shape)
@@ -29,8 +32,8 @@ def play_by_hand(state, config, totals, lengths):
     returns, ended_lengths = [], []
     for t in range(config.rollout_length):
         for n in range(config.num_envs):
-            obs[n], env_states[n], reward, terminated, truncated = one(
-                keys[t, n], obs[n], env_states[n]
+            obs[n], env_states[n], reward, terminated, truncated = one_step(
+                state.learner.policy, config, keys[t, n], obs[n], env_states[n]
             )
             totals[n] += float(reward)
             lengths[n] += 1
@@ -67,29 +70,29 @@ def test_episode_returns_and_lengths_equal_a_hand_run_across_rollouts():
 def test_the_episode_return_is_the_envs_own_sum_whatever_learning_makes_of_it(algorithm):
     config = algorithm(
         Probe(length=0, limit=True),
-        num_envs=3,
-        rollout_length=10,
-        total_steps=30,
         discount=0.5,
         normalize_advantage=True,
         env_params=ProbeParams(reward_scale=10.0),
+        **SIZES,
     )
-    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
-    assert (float(metrics.episode_return[0]), float(metrics.episode_length[0])) == (50, 5)
-    assert int(metrics.num_episodes[0]) == 6
+    _, metrics = train(jax.random.key(0), config)
+    np.testing.assert_array_equal(metrics.episode_return, [50, 50])
+    np.testing.assert_array_equal(metrics.episode_length, [5, 5])
+    np.testing.assert_array_equal(metrics.num_episodes, [6, 6])
 
 
 def test_episode_means_are_nan_not_0_before_the_first_episode_ends():
-    config = purerl.vpg(Probe(length=6), num_envs=3, rollout_length=4, total_steps=24)
-    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    params = ProbeParams(max_steps_in_episode=15)
+    config = purerl.vpg(Probe(length=0, limit=True), env_params=params, **SIZES)
+    _, metrics = train(jax.random.key(0), config)
     np.testing.assert_array_equal(metrics.num_episodes, [0, 3])
-    np.testing.assert_array_equal(metrics.episode_return, [np.nan, 6])
-    np.testing.assert_array_equal(metrics.episode_length, [np.nan, 6])
+    np.testing.assert_array_equal(metrics.episode_return, [np.nan, 15])
+    np.testing.assert_array_equal(metrics.episode_length, [np.nan, 15])
 
 
 def test_without_a_baseline_its_metrics_are_nan_and_the_policys_are_not():
-    config = purerl.reinforce(Probe(length=2), num_envs=2, total_steps=20)
-    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    config = purerl.reinforce(Probe(length=0, limit=True), **SIZES)
+    _, metrics = train(jax.random.key(0), config)
     for name in ("value_loss", "explained_variance", "baseline_grad_norm"):
         assert np.isnan(getattr(metrics, name)).all()
     for name in ("policy_loss", "entropy", "approx_kl", "clip_fraction", "policy_grad_norm"):
@@ -97,8 +100,8 @@ def test_without_a_baseline_its_metrics_are_nan_and_the_policys_are_not():
 
 
 def test_entropy_and_kl_start_where_an_almost_uniform_policy_has_them():
-    config = purerl.vpg(Probe(), num_envs=4, rollout_length=4, total_steps=16)
-    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    config = purerl.vpg(Probe(length=0, limit=True), **SIZES)
+    _, metrics = train(jax.random.key(0), config)
     np.testing.assert_allclose(metrics.entropy[0], np.log(2), rtol=1e-3)
     np.testing.assert_allclose(metrics.approx_kl[0], 0, atol=1e-6)
     assert float(metrics.clip_fraction[0]) == 0
@@ -124,6 +127,7 @@ def some_metrics(**given):
     return purerl.Metrics(**{name: jnp.asarray(given.get(name, [0.0] * 3)) for name in names})
 
 
+@jax.jit
 def summarized(metrics):
     return unpack(summarize_updates(pack(metrics)))
 

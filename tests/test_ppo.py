@@ -11,13 +11,15 @@ import numpy as np
 import optax
 import pytest
 from probes import CutShort, Probe
+from small import Choice, OneOf
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl import rollout as rollouts
+from purerl import update as updates
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.networks.network import parameters
-from purerl.rollout import collect
 from purerl.training import hyper_at
 from purerl.types import Estimate
 from purerl.update import (
@@ -25,40 +27,46 @@ from purerl.update import (
     minibatch_rows,
     policy_objective,
     rollout_values,
-    update,
     with_normalized_advantage,
 )
 
 SMALL: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 3}
 HYPER = purerl.ppo(Probe()).hyper
+ENV = Probe("match", length=3)
+
+update = jax.jit(updates.update)
+collect = jax.jit(rollouts.collect)
 
 
-def first_rollout(config):
+@pytest.fixture(scope="module")
+def start():
+    """A state before its first update, and its rollout: the same for every algorithm."""
+    config = purerl.ppo(ENV, **SMALL)
     state = jax.jit(purerl.init)(jax.random.key(0), config)
-    rollout = collect(jax.random.key(1), state.learner.policy, state.envs, config)[1]
-    return state.learner, rollout
+    return state, collect(jax.random.key(1), state.learner.policy, state.envs, config)[1]
 
 
 # Losses
+
+
+@jax.jit
+def surrogate_of(ratio, advantage):
+    return clipped_surrogate(jnp.log(ratio), jnp.zeros(4), advantage, HYPER)
 
 
 def test_the_surrogate_of_a_hand_worked_case():
     ratio = jnp.array([1.5, 0.5, 1.5, 0.5])
     advantage = jnp.array([1.0, 1.0, -1.0, -1.0])
     # ε 0.2: min(1.5, 1.2), min(0.5, 0.8), min(−1.5, −1.2), min(−0.5, −0.8).
-    found = clipped_surrogate(jnp.log(ratio), jnp.zeros(4), advantage, HYPER)
+    found = surrogate_of(ratio, advantage)
     want = [-1.2, -0.5, 1.5, 0.8]
     np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
 def test_the_surrogate_has_no_slope_where_it_is_clipped():
+    ratio = jnp.array([1.5, 0.5, 1.5, 0.5])
     advantage = jnp.array([1.0, 1.0, -1.0, -1.0])
-    log_ratio = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
-
-    def total(log_ratio):
-        return jnp.sum(clipped_surrogate(log_ratio, jnp.zeros(4), advantage, HYPER))
-
-    slope = jax.grad(total)(log_ratio)
+    slope = jax.jit(jax.grad(lambda ratio: jnp.sum(surrogate_of(ratio, advantage))))(ratio)
     np.testing.assert_array_equal(slope == 0, [True, False, False, True])
 
 
@@ -75,16 +83,19 @@ def test_the_setting_clip_value_chooses_that_loss():
     assert purerl.ppo(Probe(), clip_value=True).algorithm.value_loss is clipped_squared_error
 
 
-def test_ppo_without_clipping_takes_the_first_step_of_a2c():
-    rates: dict[str, Any] = {"policy_learning_rate": 1e-3, "baseline_learning_rate": 1e-3}
-    same: dict[str, Any] = SMALL | rates | {"rollout_length": 32, "baseline_epochs": 1}
-    env = Probe("match", length=3)
-    a2c = purerl.a2c(env, **same)
-    ppo = purerl.ppo(env, **same, epochs=1, num_minibatches=1, clip_eps=np.inf, schedule={})
-    learner, rollout = first_rollout(a2c)
-    key = jax.random.key(2)
-    after_a2c, report_a2c = jax.jit(update)(key, learner, rollout, a2c)
-    after_ppo, report_ppo = jax.jit(update)(key, learner, rollout, ppo)
+def one_step_of_ppo(**settings: Any):
+    """Settings of one epoch of one minibatch."""
+    return purerl.ppo(ENV, epochs=1, num_minibatches=1, schedule={}, **SMALL, **settings)
+
+
+def test_ppo_without_clipping_takes_the_first_step_of_a2c(start):
+    same: dict[str, Any] = {"policy_learning_rate": 1e-3, "baseline_learning_rate": 1e-3}
+    a2c = purerl.a2c(ENV, baseline_epochs=1, **SMALL, **same)
+    ppo = one_step_of_ppo(clip_eps=np.inf, **same)
+    (state, rollout), key = start, jax.random.key(2)
+    learner = state.learner
+    after_a2c, report_a2c = update(key, learner, rollout, a2c)
+    after_ppo, report_ppo = update(key, learner, rollout, ppo)
     assert not eqx.tree_equal(after_a2c.policy, learner.policy)
     for name in ("policy", "baseline"):
         jax.tree.map(
@@ -100,8 +111,11 @@ def test_ppo_without_clipping_takes_the_first_step_of_a2c():
 # Minibatches
 
 
+shuffled = jax.jit(minibatch_rows)
+
+
 def orders(key, config):
-    rows = minibatch_rows(key, config)
+    rows = shuffled(key, config)
     return np.asarray(rows).reshape(config.epochs, config.env_steps_per_update)
 
 
@@ -129,37 +143,44 @@ def test_a_full_batch_is_not_shuffled():
 
 def by_hand(learner, rollout, config, key):
     """The policy's minibatches in a Python loop that breaks where the KL is too large."""
-    value, next_value = rollout_values(learner.baseline, rollout)
-    estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
-    batch = make_batch(rollout, value, estimate)
-    optimizer = config.optimizer(config.hyper.policy_learning_rate, config.hyper.max_grad_norm)
+    batch = batch_of(learner, rollout, config)
     current, opt_state = parameters(learner.policy), learner.policy_opt_state
-
-    def slope(current, rows):
-        minibatch = with_normalized_advantage(jax.tree.map(lambda x: x[rows], batch))
-        objective = functools.partial(policy_objective, config=config)
-        return mean_gradient(current, learner.policy, minibatch, objective)
-
-    slope, names = jax.jit(slope), ["approx_kl", "clip_fraction", "entropy", "policy_loss"]
+    names = ["approx_kl", "clip_fraction", "entropy", "policy_loss"]
     steps = 0
     for rows in orders(key, config).reshape(config.epochs * config.num_minibatches, -1):
-        gradient, report = slope(current, rows)
+        moved, report = gradient_step(current, opt_state, learner.policy, batch, rows, config)
         if float(report[names.index("approx_kl")]) > float(config.hyper.target_kl):
             break
-        change, opt_state = optimizer.update(gradient, opt_state, current)
-        current = eqx.apply_updates(current, change)
+        current, opt_state = moved
         steps += 1
     return current, steps
 
 
+@jax.jit
+def batch_of(learner, rollout, config):
+    value, next_value = rollout_values(learner.baseline, rollout)
+    estimate = config.algorithm.estimate(rollout, value, next_value, config.hyper)
+    return make_batch(rollout, value, estimate)
+
+
+@jax.jit
+def gradient_step(current, opt_state, policy, batch, rows, config):
+    minibatch = with_normalized_advantage(jax.tree.map(lambda x: x[rows], batch))
+    objective = functools.partial(policy_objective, config=config)
+    gradient, report = mean_gradient(current, policy, minibatch, objective)
+    optimizer = config.optimizer(config.hyper.policy_learning_rate, config.hyper.max_grad_norm)
+    change, opt_state = optimizer.update(gradient, opt_state, current)
+    return (eqx.apply_updates(current, change), opt_state), report
+
+
 @pytest.mark.parametrize(("target_kl", "stops"), [(0.02, True), (np.inf, False)])
-def test_the_policy_stops_where_a_loop_that_breaks_does_and_the_baseline_goes_on(target_kl, stops):
-    config = purerl.ppo(
-        Probe("match", length=3), target_kl=target_kl, policy_learning_rate=2e-3, **SMALL
-    )
-    learner, rollout = first_rollout(config)
-    key = jax.random.key(2)
-    after, _ = jax.jit(update)(key, learner, rollout, config)
+def test_the_policy_stops_where_a_loop_that_breaks_does_and_the_baseline_goes_on(
+    target_kl, stops, start
+):
+    config = purerl.ppo(ENV, target_kl=target_kl, policy_learning_rate=2e-3, **SMALL)
+    (state, rollout), key = start, jax.random.key(2)
+    learner = state.learner
+    after, _ = update(key, learner, rollout, config)
     want, steps = by_hand(learner, rollout, config, key)
     assert (1 < steps < 16) if stops else steps == 16
     jax.tree.map(
@@ -176,37 +197,43 @@ def half_counts(rollout, value, next_value, hyper):
     return Estimate(advantage=rollout.reward - 0.5, value_target=rollout.reward, weight=weight)
 
 
-def test_a_minibatch_without_weight_moves_nothing():
+def test_a_minibatch_without_weight_moves_nothing(start):
     # The first of 8 steps in 4 environments counts: 4 rows, in minibatches of one row each.
     algorithm = purerl.PPO._replace(estimate=half_counts)
-    config = purerl.ppo(Probe("match"), algorithm=algorithm, epochs=1, num_minibatches=32, **SMALL)
-    learner, rollout = first_rollout(config)
-    after, report = jax.jit(update)(jax.random.key(0), learner, rollout, config)
+    config = purerl.ppo(ENV, algorithm=algorithm, epochs=1, num_minibatches=32, **SMALL)
+    state, rollout = start
+    after, report = update(jax.random.key(0), state.learner, rollout, config)
     counts = [leaf for leaf in jax.tree.leaves(after.policy_opt_state) if leaf.dtype == jnp.int32]
     assert [int(count) for count in counts] == [4]
     assert np.isfinite(report["policy_loss"])
 
 
-def test_the_first_minibatch_of_a_rollout_has_no_kl():
-    config = purerl.ppo(Probe("match"), epochs=1, num_minibatches=1, **SMALL)
-    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
-    assert np.all(np.abs(metrics.approx_kl) < 1e-6)
-    assert np.all(metrics.clip_fraction == 0)
+def test_the_first_minibatch_of_a_rollout_has_no_kl(start):
+    (state, _), config = start, purerl.ppo(ENV, **SMALL)
+    learner, envs = state.learner, state.envs
+    for key in jax.random.split(jax.random.key(0), 3):
+        envs, rollout, _ = collect(key, learner.policy, envs, config)
+        before = learner.policy
+        learner, report = update(key, learner, rollout, one_step_of_ppo())
+        assert abs(float(report["approx_kl"])) < 1e-6
+        assert float(report["clip_fraction"]) == 0
+        assert not eqx.tree_equal(learner.policy, before)
 
 
-def test_later_epochs_have_a_kl_and_clip():
-    config = purerl.ppo(Probe("match"), policy_learning_rate=3e-2, **SMALL)
-    _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
-    assert float(metrics.approx_kl[0]) > 1e-4
-    assert float(metrics.clip_fraction[0]) > 0
+def test_later_epochs_have_a_kl_and_clip(start):
+    config = purerl.ppo(ENV, policy_learning_rate=3e-2, **SMALL)
+    state, rollout = start
+    _, report = update(jax.random.key(0), state.learner, rollout, config)
+    assert float(report["approx_kl"]) > 1e-4
+    assert float(report["clip_fraction"]) > 0
 
 
 # Schedules
 
 
 def hyper_after(config, step):
-    state = jax.jit(purerl.init)(jax.random.key(0), config)
-    return hyper_at(config, dataclasses.replace(state, step=jnp.int32(step)))
+    state = jax.eval_shape(purerl.init, jax.random.key(0), config)
+    return hyper_at(config, eqx.tree_at(lambda state: state.step, state, jnp.int32(step)))
 
 
 def test_a_linear_schedule_falls_from_the_value_to_a_share_of_it():
@@ -228,20 +255,23 @@ def sgd(learning_rate, max_grad_norm):
 
 def test_each_update_takes_a_step_of_the_scheduled_rate():
     config = purerl.a2c(
-        Probe("match"),
+        ENV,
         optimizer=sgd,
         policy_learning_rate=0.1,
         schedule={"policy_learning_rate": "linear"},
         **SMALL,
     )
     state = jax.jit(purerl.init)(jax.random.key(0), config)
+
+    @jax.jit
+    def step(before, config):
+        after, metrics = purerl.train_step(before, config)
+        networks = [parameters(state.learner.policy) for state in (after, before)]
+        return after, metrics, optax.tree.norm(optax.tree.sub(*networks))
+
     for rate in (0.1, 0.1 * 2 / 3, 0.1 / 3):
-        before = parameters(state.learner.policy)
-        state, metrics = jax.jit(purerl.train_step)(state, config)
-        change = optax.tree.sub(parameters(state.learner.policy), before)
-        np.testing.assert_allclose(
-            optax.tree.norm(change), rate * metrics.policy_grad_norm, rtol=1e-2
-        )
+        state, metrics, change = step(state, config)
+        np.testing.assert_allclose(change, rate * metrics.policy_grad_norm, rtol=1e-2)
 
 
 def test_without_a_schedule_hyperparameters_are_left_as_they_are():
@@ -264,10 +294,16 @@ def test_schedules_in_any_order_are_one_config():
 # What they learn
 
 
-def trained(algorithm, env, **settings):
-    defaults = {"num_envs": 8, "rollout_length": 16, "total_steps": 8 * 16 * 200, "hidden": (16,)}
-    config = algorithm(env, **defaults | settings)
-    return jax.jit(jax.vmap(purerl.train, (0, None)))(purerl.seed_keys(0, 3), config)
+PROBES = (Probe("match", length=2), CutShort())
+train_seeds = jax.jit(jax.vmap(purerl.train, (0, None)))
+
+
+def trained(algorithm, probe, **settings):
+    """Three seeds, trained for 200 updates; an algorithm's are one program for both probes."""
+    sizes = {"num_envs": 8, "rollout_length": 16, "total_steps": 8 * 16 * 200, "hidden": (16,)}
+    params = Choice(PROBES.index(probe))
+    config = algorithm(OneOf(PROBES), env_params=params, **sizes, **settings)
+    return train_seeds(purerl.seed_keys(0, 3), config)
 
 
 @pytest.mark.parametrize("algorithm", [purerl.a2c, purerl.ppo])
@@ -281,5 +317,6 @@ def test_the_policy_learns_the_action_that_the_observation_asks_for(algorithm):
 def test_a_truncated_episode_is_bootstrapped_from_its_final_observation(algorithm):
     state, _ = trained(algorithm, CutShort(), discount=0.5, baseline_learning_rate=1e-2)
     obs = jnp.array([[0.0], [1.0]])
-    value = jax.vmap(lambda baseline: jax.vmap(baseline)(obs))(state.learner.baseline)
+    values_of = jax.jit(jax.vmap(lambda baseline: jax.vmap(baseline)(obs)))
+    value = values_of(state.learner.baseline)
     np.testing.assert_allclose(value, [[0.5, 1]] * 3, atol=0.06)

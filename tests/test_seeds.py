@@ -14,13 +14,15 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.compute.mapping import map_seeds, program_over_seeds
+from purerl.agents import state_shardings
+from purerl.compute.mapping import block_size, map_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.rollout import collect
 from purerl.seeds import EVALUATE, FIRST_STREAM, INIT, TRAIN, stream_key
 from purerl.update import update
 
 EIGHT = tuple(range(8))
+NUM_SEEDS = 6  # also what five seeds on two devices are padded to: one program
 SIXTY_FOUR = tuple(int(i) for i in np.random.default_rng(0).permutation(64))
 
 
@@ -75,6 +77,16 @@ def config():
 @pytest.fixture(scope="module")
 def seed_5(config):
     return alone(config)
+
+
+@pytest.fixture(scope="module")
+def eight_starts(config):
+    return jax.jit(jax.vmap(purerl.init, (0, None)))(purerl.seed_keys(0, EIGHT), config)
+
+
+@pytest.fixture(scope="module")
+def vmapped_training(config):
+    return jax.jit(jax.vmap(purerl.train, (0, None)))(purerl.seed_keys(0, NUM_SEEDS), config)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS.values(), ids=list(LAYOUTS))
@@ -132,20 +144,19 @@ def test_seed_5_makes_the_same_first_update(seed_5, seed_5_among_others):
     )
 
 
-def test_seeds_are_not_all_alike(config):
-    states = jax.jit(jax.vmap(purerl.init, (0, None)))(purerl.seed_keys(0, 2), config)
-    weights = states.learner.policy.arrays.network.mlp.layers[0].weight
+def test_seeds_are_not_all_alike(eight_starts):
+    weights = eight_starts.learner.policy.arrays.network.mlp.layers[0].weight
     assert not np.array_equal(weights[0], weights[1])
-    assert not np.array_equal(states.envs.obs[0], states.envs.obs[1])
+    assert not np.array_equal(eight_starts.envs.obs[0], eight_starts.envs.obs[1])
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_train_seeds_trains_the_agents_of_a_vmapped_train(num_devices, config):
-    keys = purerl.seed_keys(0, 8)
-    states, metrics = purerl.train_seeds(keys, config, mesh=seed_mesh(jax.devices()[:num_devices]))
-    expected_states, expected = jax.jit(jax.vmap(purerl.train, (0, None)))(keys, config)
+def test_train_seeds_trains_the_agents_of_a_vmapped_train(num_devices, config, vmapped_training):
+    keys, mesh = purerl.seed_keys(0, NUM_SEEDS), seed_mesh(jax.devices()[:num_devices])
+    states, metrics = purerl.train_seeds(keys, config, mesh=mesh)
+    expected_states, expected = vmapped_training
     assert_bitwise_equal(states.key, expected_states.key)
-    assert metrics.episode_return.shape == (8, config.num_updates)
+    assert metrics.episode_return.shape == (NUM_SEEDS, config.num_updates)
     first, first_expected = (jax.tree.map(lambda x: x[:, 0], m) for m in (metrics, expected))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), first, first_expected
@@ -186,24 +197,21 @@ def test_a_root_that_cannot_be_is_refused_in_one_line(root, without_type_checks)
     assert "\n" not in str(refusal.value)
 
 
-def test_train_seeds_spreads_seeds_over_all_devices():
-    config = purerl.vpg(Probe(reward="obs"), num_envs=2, rollout_length=4, total_steps=16)
-    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 6), config)
+def test_train_seeds_spreads_seeds_over_all_devices(config):
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, NUM_SEEDS), config)
     for leaf in (states.step, states.learner.policy.arrays, metrics.entropy):
         for array in jax.tree.leaves(leaf):
             assert len(array.sharding.device_set) == len(jax.devices()) == 2
 
 
-def test_five_seeds_on_two_devices_are_five():
-    config = purerl.vpg(Probe(reward="obs"), num_envs=2, rollout_length=4, total_steps=16)
-    keys = purerl.seed_keys(0, 5)
-    states, metrics = purerl.train_seeds(keys, config)
+def test_five_seeds_on_two_devices_are_five(config, eight_starts):
+    states, metrics = purerl.train_seeds(purerl.seed_keys(0, 5), config)
     assert {leaf.shape[0] for leaf in jax.tree.leaves((states, metrics))} == {5}
-    assert_bitwise_equal(states.key, jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config).key)
+    assert_bitwise_equal(states.key, eight_starts.key[:5])
 
 
 def test_train_seeds_can_be_a_part_of_a_compiled_function(config):
-    keys = purerl.seed_keys(0, 3)
+    keys = purerl.seed_keys(0, 5)
     expected = purerl.train_seeds(keys, config)
     shapes = jax.eval_shape(purerl.train_seeds, keys, config)
     traced = {
@@ -250,12 +258,16 @@ def test_blocks_are_of_one_size_and_as_few_as_can_be(share, block, expected):
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
-def compiled_text(function, keys, *broadcast):
-    return program_over_seeds(function, seed_mesh()).lower(keys, *broadcast).compile().as_text()
+def compiled_text(function, keys, *broadcast, **how):
+    program = program_over_seeds(function, seed_mesh(), **how)
+    return program.lower(keys, *broadcast).compile().as_text()
 
 
 def test_seeds_on_two_devices_never_talk_to_each_other(config):
-    assert not re.findall(COLLECTIVES, compiled_text(purerl.train, purerl.seed_keys(0, 8), config))
+    # The program of `train_seeds` itself.
+    how = {"block": block_size(config.num_envs), "nested": False, "shardings": state_shardings}
+    text = compiled_text(purerl.train, purerl.seed_keys(0, NUM_SEEDS), config, **how)
+    assert not re.findall(COLLECTIVES, text)
 
 
 def test_evaluation_of_seeds_on_two_devices_never_talks_either(config):
@@ -276,7 +288,10 @@ def test_the_search_for_collectives_finds_one():
 def test_64_seeds_initialise_and_train_without_hanging():
     # In a process of its own: a dead-lock inside a LAPACK call cannot be interrupted.
     code = """
-import jax, purerl
+import os, jax, purerl
+from purerl.compute.mapping import CPU_OPTIONS
+if "optimization_level=0" in os.environ.get("XLA_FLAGS", ""):  # as in `conftest.py`
+    CPU_OPTIONS.clear()
 config = purerl.vpg("CartPole-v1", num_envs=4, rollout_length=16, total_steps=128)
 keys = purerl.seed_keys(0, 64)
 states, _ = jax.jit(jax.vmap(purerl.train, (0, None)))(keys, config)
@@ -343,11 +358,10 @@ def test_equal_functions_are_one_program():
     assert program_over_seeds(Add(1), seed_mesh()) is not program_over_seeds(Add(2), seed_mesh())
 
 
-def test_a_state_of_a_seed_is_one_slice_of_the_batch(config):
-    keys = purerl.seed_keys(0, EIGHT)
-    states = jax.jit(jax.vmap(purerl.init, (0, None)))(keys, config)
-    state = jax.tree.map(lambda leaf: leaf[5], states)
-    assert_bitwise_equal(eqx.filter(state, eqx.is_array), jax.jit(purerl.init)(keys[5], config))
+def test_a_state_of_a_seed_is_one_slice_of_the_batch(config, eight_starts):
+    state = seed_5_of(EIGHT, eight_starts)
+    key = purerl.seed_keys(0, [5])[0]
+    assert_bitwise_equal(eqx.filter(state, eqx.is_array), jax.jit(purerl.init)(key, config))
 
 
 def test_an_environment_without_floats_in_its_state_trains_on_two_devices():

@@ -16,6 +16,10 @@ from trees import assert_bitwise_equal
 import purerl
 
 SMALL = {"num_envs": 3, "rollout_length": 5, "total_steps": 60, "hidden": (8,)}  # 4 updates
+ENV = Probe(reward="action", length=2)
+
+init, train, train_step = (jax.jit(each) for each in (purerl.init, purerl.train, purerl.train_step))
+advance = jax.jit(purerl.advance, static_argnums=2)
 
 
 @pytest.fixture(autouse=True)
@@ -25,16 +29,19 @@ def fresh_trace_counts():
 
 @pytest.fixture(scope="module")
 def config():
-    return purerl.vpg(Probe(reward="obs", length=2), **SMALL)
+    return purerl.vpg(ENV, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def trained(config):
-    return jax.jit(purerl.train)(jax.random.key(0), config)
+    return train(jax.random.key(0), config)
 
 
-def advanced(state, config, num_updates):
-    return jax.jit(purerl.advance, static_argnums=2)(state, config, num_updates)
+def in_two_chunks(state, config):
+    """Four updates."""
+    state, first = advance(state, config, 2)
+    state, second = advance(state, config, 2)
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second)
 
 
 def assert_close(actual, expected):
@@ -56,7 +63,7 @@ def assert_same_training(state, expected):
 
 
 def test_a_state_is_arrays_only_before_and_after_training(config, trained):
-    for state in (jax.jit(purerl.init)(jax.random.key(0), config), trained[0]):
+    for state in (init(jax.random.key(0), config), trained[0]):
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
@@ -84,33 +91,33 @@ def test_a_trained_policy_is_callable_on_one_observation(trained):
 # What is drawn
 
 
-def test_train_is_init_and_advance(config, trained):
-    def by_hand(key, config):
+def test_train_is_init_and_advance(config):
+    def train(key, config):
         return purerl.advance(purerl.init(key, config), config, config.num_updates)
 
-    assert_bitwise_equal(jax.jit(by_hand)(jax.random.key(0), config), trained)
+    # One program, so that neither need be compiled.
+    by_hand, ours = (
+        jax.jit(each).lower(jax.random.key(0), config).as_text() for each in (train, purerl.train)
+    )
+    assert by_hand == ours
 
 
 def test_training_in_chunks_draws_what_training_at_once_does(config, trained):
-    state = jax.jit(purerl.init)(jax.random.key(0), config)
-    state, first = advanced(state, config, 2)
-    state, second = advanced(state, config, 2)
+    state, metrics = in_two_chunks(init(jax.random.key(0), config), config)
     assert_same_training(state, trained[0])
-    metrics = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second)
     assert_close(metrics, trained[1])
 
 
 def test_a_single_step_at_a_time_trains_the_same(config, trained):
-    state = jax.jit(purerl.init)(jax.random.key(0), config)
-    step = jax.jit(purerl.train_step)
+    state = init(jax.random.key(0), config)
     for _ in range(config.num_updates):
-        state, _ = step(state, config)
+        state, _ = train_step(state, config)
     assert_same_training(state, trained[0])
 
 
 def test_how_often_it_logs_draws_nothing(config, trained):
     seldom = dataclasses.replace(config, log_every=4)
-    state, metrics = jax.jit(purerl.train)(jax.random.key(0), seldom)
+    state, metrics = train(jax.random.key(0), seldom)
     assert_same_training(state, trained[0])
     assert metrics.num_episodes.shape == (1,)
     assert int(metrics.num_episodes[0]) == int(trained[1].num_episodes.sum())
@@ -187,8 +194,12 @@ def test_a_sweep_is_one_trace():
 # What is frozen
 
 
+WHAT = ("reward", "observation", "one observation")
+
+
 class FailingParams(NamedTuple):
     fails_at: int = 10**6
+    what: int = 0  # of `WHAT`
 
 
 class Aged(NamedTuple):
@@ -199,8 +210,6 @@ class Aged(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Failing:
     """A probe that gives NaN, as reward or as observation, from its step `fails_at` on, or once."""
-
-    what: str
 
     default_params = FailingParams()
     probe = Probe(reward="obs", length=2)
@@ -219,24 +228,34 @@ class Failing:
         obs, probe, reward, terminated, truncated, info = self.probe.step(
             key, state.probe, action, self.probe.default_params
         )
-        fails = state.age >= params.fails_at
-        if self.what == "one observation":
-            fails = state.age == params.fails_at
-        if self.what == "reward":
-            reward = jnp.where(fails, jnp.nan, reward)
-        else:
-            obs = jnp.where(fails, jnp.nan, obs)
+        what = {name: params.what == i for i, name in enumerate(WHAT)}
+        has_failed = state.age >= params.fails_at
+        fails = jnp.where(what["one observation"], state.age == params.fails_at, has_failed)
+        reward = jnp.where(fails & what["reward"], jnp.nan, reward)
+        obs = jnp.where(fails & ~what["reward"], jnp.nan, obs)
         return obs, Aged(probe, state.age + 1), reward, terminated, truncated, info
 
 
+NEVER = FailingParams().fails_at
+
+
+@pytest.fixture(scope="module")
+def failing_programs():
+    """To start and to step seeds of which each fails at a step of its own."""
+    config = purerl.vpg(Failing(), **SMALL)
+    _, axes = purerl.sweep(config, **{"env_params.fails_at": [NEVER]})  # pyright: ignore[reportArgumentType]
+    return [jax.jit(jax.vmap(each, (0, axes))) for each in (purerl.init, purerl.train_step)]
+
+
 @pytest.fixture(scope="module", params=["reward", "observation"])
-def four_seeds(request):
+def four_seeds(request, failing_programs):
     """Four seeds, of which seed 1 fails in update 2, and the same program without the failure.
 
     Of each: the states after 0, 1, … 4 updates, and the metrics of the updates.
     """
-    config = purerl.vpg(Failing(request.param), **SMALL)
-    never = FailingParams().fails_at
+    params = FailingParams(what=WHAT.index(request.param))
+    config = purerl.vpg(Failing(), env_params=params, **SMALL)
+    start, step = failing_programs
 
     def history(fails_at):
         configs, _ = purerl.sweep(config, **{"env_params.fails_at": fails_at})
@@ -247,12 +266,10 @@ def four_seeds(request):
             records.append(metrics)
         return states, records
 
-    _, axes = purerl.sweep(config, **{"env_params.fails_at": [never]})  # pyright: ignore[reportArgumentType]
-    start = jax.jit(jax.vmap(purerl.init, (0, axes)))
-    step = jax.jit(jax.vmap(purerl.train_step, (0, axes)))
-    return history([never, 12, never, never]), history([never] * 4)
+    return history([NEVER, 12, NEVER, NEVER]), history([NEVER] * 4)
 
 
+@jax.jit
 def seeds(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
@@ -271,10 +288,9 @@ def test_a_seed_that_fails_is_frozen_at_its_last_finite_state(four_seeds):
 
 def test_a_nan_observation_within_a_rollout_is_seen_without_a_baseline_too():
     settings: dict[str, Any] = SMALL | {"num_envs": 1}
-    config = purerl.reinforce(Failing("one observation"), **settings)
-    config, _ = purerl.sweep(config, **{"env_params.fails_at": [7]})  # pyright: ignore[reportArgumentType]
-    config = jax.tree.map(lambda leaf: leaf[0] if leaf.ndim else leaf, config)
-    state, _ = jax.jit(purerl.train)(jax.random.key(0), config)
+    params = FailingParams(fails_at=7, what=WHAT.index("one observation"))
+    config = purerl.reinforce(Failing(), env_params=params, **settings)
+    state, _ = train(jax.random.key(0), config)
     assert int(state.failed_at) == 1
 
 
@@ -319,9 +335,10 @@ def no_policy_loss(log_prob, old_log_prob, advantage, hyper):
     return 0 * log_prob
 
 
+@jax.jit
 def one_update(config):
-    before = jax.jit(purerl.init)(jax.random.key(0), config)
-    after, metrics = advanced(before, config, 1)
+    before = init(jax.random.key(0), config)
+    after, metrics = train_step(before, config)
     return before.learner, after.learner, metrics
 
 
@@ -334,7 +351,7 @@ def test_a_policy_of_the_users_own_learns_under_jit():
         rollout_length=8,
         total_steps=10_000,
     )
-    state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    state, metrics = train(jax.random.key(0), config)
     assert float(metrics.episode_return[0]) < 0.8
     assert float(metrics.episode_return[-5:].mean()) > 0.95
     assert isinstance(state.learner.policy.module, OwnPolicy)
@@ -346,33 +363,32 @@ def test_a_policy_factory_of_the_users_own_never_retraces():
         jitted(jax.random.key(seed), a_config(policy=own_policy))
 
 
-def test_training_starts_from_given_parameters():
+def test_training_starts_from_given_parameters(config):
     # A policy sure of action 1 earns 1 a step at once; the default one starts at chance.
-    config = purerl.vpg(Probe(reward="action"), **SMALL)
-    state = jax.jit(purerl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     module = state.learner.policy.module
     sure = eqx.tree_at(
         lambda m: m.network.mlp.layers[-1].bias, module, jnp.array([-20.0, 20.0], jnp.float32)
     )
     state = eqx.tree_at(lambda s: s.learner.policy, state, purerl.as_network(sure))
-    state, metrics = advanced(state, config, 4)
-    np.testing.assert_array_equal(metrics.episode_return, np.ones(4))
+    state, metrics = in_two_chunks(state, config)
+    np.testing.assert_array_equal(metrics.episode_return, np.full(4, ENV.length))
     assert int(state.step) == 4
 
 
 def test_an_optimizer_of_the_users_own_takes_the_step():
     # Plain gradient descent moves the parameters by rate * gradient, no more and no less.
     before, after, metrics = one_update(
-        purerl.vpg(Probe(reward="action"), optimizer=sgd, policy_learning_rate=0.1, **SMALL)
+        purerl.vpg(ENV, optimizer=sgd, policy_learning_rate=0.1, **SMALL)
     )
     moved = optax.tree.norm(optax.tree.sub(after.policy.arrays, before.policy.arrays))
-    np.testing.assert_allclose(moved, 0.1 * metrics.policy_grad_norm[0], rtol=1e-3)
+    np.testing.assert_allclose(moved, 0.1 * metrics.policy_grad_norm, rtol=1e-3)
     assert float(moved) > 0
 
 
 def test_one_piece_of_an_algorithm_can_be_replaced():
     algorithm = purerl.VPG._replace(policy_loss=no_policy_loss)
-    before, after, _ = one_update(purerl.vpg(Probe(reward="action"), algorithm=algorithm, **SMALL))
+    before, after, _ = one_update(purerl.vpg(ENV, algorithm=algorithm, **SMALL))
     assert_bitwise_equal(after.policy, before.policy)
     moved = optax.tree.norm(optax.tree.sub(after.baseline.arrays, before.baseline.arrays))
     assert float(moved) > 0

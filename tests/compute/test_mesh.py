@@ -28,16 +28,18 @@ from purerl.experiment.hosts.devices import mesh_from_dict, mesh_to_dict, parse_
 SMALL: Any = {"num_envs": 8, "rollout_length": 8, "hidden": (8,)}
 
 EIGHT = """
-import dataclasses, json, sys
+import dataclasses, json, os, sys
 import jax
 import jax.numpy as jnp
 import numpy as np
 import purerl
 from purerl.planning import hlo
 from purerl.agents import state_shardings
-from purerl.compute.mapping import program_over_seeds
+from purerl.compute.mapping import CPU_OPTIONS, program_over_seeds
 from purerl.compute.mesh import make_mesh
 
+if "optimization_level=0" in os.environ.get("XLA_FLAGS", ""):  # as in `conftest.py`
+    CPU_OPTIONS.clear()
 sizes = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "hidden": (8,)}
 configs = {
     "vpg": purerl.vpg("CartPole-v1", **sizes),

@@ -52,27 +52,35 @@ def square(row):
     return {"sum": jnp.sum(row["x"]) * row["w"], "x": row["x"] ** 2}
 
 
+squared = jax.vmap(square)
+
+
 def total(rows):
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(square)(rows))
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), squared(rows))
 
 
 def test_rows_are_mapped_in_blocks(rows, elsewhere):
     assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.map_rows(square, rows))(rows))
-    found, expected = blocks.map_rows(square, rows), jax.vmap(square)(rows)
+    found, expected = jax.jit(lambda rows: (blocks.map_rows(square, rows), squared(rows)))(rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
 
 
 def test_sums_over_rows_are_added_up_block_by_block(rows, elsewhere):
     assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.sum_rows(total, rows))(rows))
-    found, expected = blocks.sum_rows(total, rows), total(rows)
+    found, expected = jax.jit(lambda rows: (blocks.sum_rows(total, rows), total(rows)))(rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
 
 
 def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
     config = purerl.vpg(Probe("match", length=3), num_envs=32, rollout_length=128, hidden=(8,))
-    learner = jax.jit(purerl.init)(jax.random.key(0), config).learner
-    envs = reset_envs(jax.random.key(1), config)
-    rollout = collect(jax.random.key(2), learner.policy, envs, config)[1]
+
+    @jax.jit
+    def start(config):
+        learner = purerl.init(jax.random.key(0), config).learner
+        envs = reset_envs(jax.random.key(1), config)
+        return learner, collect(jax.random.key(2), learner.policy, envs, config)[1]
+
+    learner, rollout = start(config)
 
     def updated():
         return jax.jit(lambda: update.update(jax.random.key(3), learner, rollout, config))()
@@ -106,9 +114,9 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
         name: jax.random.normal(key, shapes[name]) for name, key in zip(shapes, keys, strict=True)
     }
     monkeypatch.setattr(blocks, "num_seed_devices", lambda: num_devices)
-    for in_blocks, function, expected in (
-        (blocks.map_rows, square, jax.vmap(square)(rows)),
-        (blocks.sum_rows, total, total(rows)),
+    whole = jax.jit(lambda rows: (squared(rows), total(rows)))(rows)
+    for in_blocks, function, expected in zip(
+        (blocks.map_rows, blocks.sum_rows), (square, total), whole, strict=True
     ):
         for path, count in (("cpu", on_cpu), ("default", on_accelerator)):
 
@@ -116,12 +124,11 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
                 return paths[path](*args)
 
             monkeypatch.setattr(blocks, "by_platform", take)
-            jaxpr = jax.make_jaxpr(lambda rows, call=in_blocks, f=function: call(f, rows))(rows)
+            program = jax.jit(lambda rows, call=in_blocks, f=function: call(f, rows))
+            jaxpr = program.trace(rows).jaxpr
             scans = [each for each in jaxpr.jaxpr.eqns if each.primitive.name == "scan"]
             assert [each.params["length"] for each in scans] == [count] * (count > 1)
-            for a, b in zip(
-                jax.tree.leaves(in_blocks(function, rows)), jax.tree.leaves(expected), strict=True
-            ):
+            for a, b in zip(jax.tree.leaves(program(rows)), jax.tree.leaves(expected), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -173,9 +180,10 @@ def test_a_row_may_be_a_sequence_which_nothing_looks_into(elsewhere):
     def length(row):
         return jnp.sum(row["x"], axis=-1) + row["at"]
 
-    np.testing.assert_array_equal(blocks.map_rows(length, rows), jax.vmap(length)(rows))
+    both = jax.jit(lambda rows: (blocks.map_rows(length, rows), jax.vmap(length)(rows)))(rows)
+    np.testing.assert_array_equal(*both)
     order = jnp.array([7, 0, 4095])
     taken = blocks.take_rows(rows, order)
-    np.testing.assert_array_equal(taken["x"], rows["x"][order])
+    np.testing.assert_array_equal(taken["x"], np.asarray(rows["x"])[order])
     rollout = {"x": rows["x"].reshape(64, 64, 5, 2), "at": rows["at"].reshape(64, 64)}
     jax.tree.map(np.testing.assert_array_equal, blocks.flatten_rows(rollout), rows)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purerl.compute.rows import permutations
+from purerl.compute import rows as blocks
+
+permutations = jax.jit(blocks.permutations, static_argnums=(1, 2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 100, 512, 1000, 8192])

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from purerl.rollout import collect
 
 SMALL: dict[str, Any] = {"num_envs": 2, "rollout_length": 8, "total_steps": 32, "hidden": (8,)}
 ENVS = [name for name in purerl.env_names() if name != "MNISTBandit-bsuite"]  # a download
+train = jax.jit(purerl.train)
 KINDS = ("Acrobot-v1", "Breakout-MinAtar", "Catch-bsuite", "FrozenLake-misc", "Pendulum-v1")
 
 
@@ -31,13 +33,15 @@ def test_there_are_25_environments():
 @pytest.mark.parametrize("name", [slow_unless_one_of_its_kind(name) for name in ENVS])
 def test_two_updates_of_every_environment_are_finite(name, algorithm):
     config = algorithm(name, **SMALL)
-    state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    state, metrics = train(jax.random.key(0), config)
     assert int(state.failed_at) == -1
     for value in (metrics.policy_loss, metrics.value_loss, metrics.entropy):
         assert value.shape == (2,)
         assert np.isfinite(value).all()
     spec = config.env_spec
-    _, rollout, _ = collect(jax.random.key(1), state.learner.policy, state.envs, config)
+    _, rollout, _ = jax.eval_shape(
+        collect, jax.random.key(1), state.learner.policy, state.envs, config
+    )
     assert rollout.obs.shape == (8, 2, *spec.obs_space.shape)
     assert rollout.obs.dtype == np.float32
     assert rollout.action.shape == (8, 2, *spec.action_space.shape)
@@ -63,8 +67,14 @@ def test_the_convolution_is_xlas(stride):
     np.testing.assert_allclose(layer(image), want + layer.dense.bias, rtol=1e-4, atol=1e-5)
 
 
+@eqx.filter_jit
 def encoder(space):
     return Encoder(space, channels=4, key=jax.random.key(0))
+
+
+def encoded(made, obs):
+    """The shape that an encoder, or one of shapes, makes of an observation."""
+    return eqx.filter_eval_shape(lambda made, obs: made(obs), made, obs)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +89,9 @@ def encoder(space):
     ],
 )
 def test_an_encoder_makes_a_vector_of_each_shape(shape, size, strides):
-    made = encoder(purerl.Box(0.0, 1.0, shape))
+    made = eqx.filter_eval_shape(encoder, purerl.Box(0.0, 1.0, shape))
     assert [each.stride for each in made.convolutions] == strides
-    assert made(jnp.ones(shape)).shape == (size,) == (made.size,)
+    assert encoded(made, jnp.ones(shape)).shape == (size,) == (made.size,)
 
 
 def test_a_discrete_observation_is_one_hot():
@@ -89,7 +99,7 @@ def test_a_discrete_observation_is_one_hot():
 
 
 def test_an_image_policy_sees_its_image():
-    policy: Any = purerl.DefaultPolicy()(
+    policy: Any = eqx.filter_jit(purerl.DefaultPolicy())(
         jax.random.key(0), purerl.Box(0.0, 1.0, (10, 10, 4)), purerl.Discrete(3)
     )
     left, right = jnp.zeros((10, 10, 4)).at[2, 2, 0].set(1), jnp.zeros((10, 10, 4))
@@ -118,15 +128,21 @@ class Echo:
 
 
 def test_an_action_beyond_the_bounds_is_stored_as_sampled_and_clipped_for_the_environment_alone():
-    config = purerl.ppo(Echo(), num_envs=8, rollout_length=32, total_steps=256)
-    state = jax.jit(purerl.init)(jax.random.key(0), config)
-    policy = state.learner.policy
-    _, rollout, _ = collect(jax.random.key(1), policy, state.envs, config)
-    action = rollout.action[..., 0]
+    config = purerl.ppo(Echo(), num_envs=8, rollout_length=32, total_steps=256, hidden=(8,))
+
+    @jax.jit
+    def play(config):
+        state = purerl.init(jax.random.key(0), config)
+        policy = state.learner.policy
+        _, rollout, _ = collect(jax.random.key(1), policy, state.envs, config)
+        log_prob = jax.vmap(jax.vmap(lambda obs, a: policy(obs).log_prob(a)))
+        return rollout, log_prob(rollout.obs, rollout.action)
+
+    rollout, log_prob = play(config)
+    action = np.asarray(rollout.action)[..., 0]
     assert np.any(np.abs(action) > 0.5), "the test should see actions beyond the bounds"
     np.testing.assert_allclose(rollout.reward, np.clip(action, -0.5, 0.5), rtol=1e-6)
-    log_prob = jax.vmap(jax.vmap(lambda obs, a: policy(obs).log_prob(a)))
-    np.testing.assert_allclose(rollout.log_prob, log_prob(rollout.obs, rollout.action), rtol=1e-4)
+    np.testing.assert_allclose(rollout.log_prob, log_prob, rtol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"squash": True}, {"std_from_obs": True}])
@@ -134,14 +150,14 @@ def test_a_gaussian_policy_learns_to_push_to_the_bound(settings):
     config = purerl.ppo(
         Echo(), num_envs=16, rollout_length=16, total_steps=256 * 40, hidden=(8,), **settings
     )
-    state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    state, metrics = train(jax.random.key(0), config)
     assert float(metrics.episode_return[0]) < 0.2
     assert float(metrics.episode_return[-1]) > 0.35
     assert int(state.failed_at) == -1
 
 
 def policy_of(space, **settings) -> Any:
-    factory = purerl.DefaultPolicy(**settings)
+    factory = eqx.filter_jit(purerl.DefaultPolicy(**settings))
     return factory(jax.random.key(0), purerl.Box(-1.0, 1.0, (3,)), space)
 
 
@@ -184,4 +200,5 @@ def test_a_policy_over_a_box_never_retraces():
 
 
 def test_an_image_of_one_row_has_an_encoder():
-    assert encoder(purerl.Box(0.0, 1.0, (1, 20, 2)))(jnp.ones((1, 20, 2))).ndim == 1
+    made = eqx.filter_eval_shape(encoder, purerl.Box(0.0, 1.0, (1, 20, 2)))
+    assert encoded(made, jnp.ones((1, 20, 2))).ndim == 1

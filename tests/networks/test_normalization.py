@@ -9,18 +9,22 @@ import pytest
 from probes import Probe, ProbeParams
 
 import purerl
+from purerl.networks import normalization
 from purerl.networks.network import parameters
 from purerl.networks.normalization import (
     RewardNormalizer,
     initial_reward_normalizer,
     initial_stats,
-    normalize_rewards,
-    update_stats,
 )
 from purerl.rollout import collect
 from purerl.types import Transition
 
 SMALL: dict[str, Any] = {"num_envs": 3, "rollout_length": 7, "total_steps": 21 * 4, "hidden": (8,)}
+
+
+train = jax.jit(purerl.train)
+update_stats = jax.jit(normalization.update_stats)
+normalize_rewards = jax.jit(normalization.normalize_rewards)
 
 
 def batches(seed=0):
@@ -130,7 +134,7 @@ def test_logged_returns_are_the_environments_own_where_rewards_are_scaled():
         env_params=ProbeParams(reward_scale=50.0),
         **SMALL,
     )
-    state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
+    state, metrics = train(jax.random.key(0), config)
     np.testing.assert_array_equal(metrics.episode_return, np.full(4, 150))
     assert float(metrics.value_loss[-1]) < 10  # of rewards of 50 it would be in the thousands
     assert float(state.reward_normalizer.stats.count) == 21 * 4
@@ -139,54 +143,69 @@ def test_logged_returns_are_the_environments_own_where_rewards_are_scaled():
 # Observations
 
 
-def trained(algorithm=purerl.a2c, **settings):
-    config = algorithm("CartPole-v1", normalize_obs=True, **(SMALL | settings))
-    return config, jax.jit(purerl.train)(jax.random.key(0), config)
+@pytest.fixture(scope="module")
+def config():
+    return purerl.a2c("CartPole-v1", normalize_obs=True, **SMALL)
 
 
-def test_the_statistics_are_those_of_all_observations_of_the_rollouts():
-    config, (end, _) = trained()
+@pytest.fixture(scope="module")
+def trained(config):
+    return train(jax.random.key(0), config)
+
+
+@jax.jit
+def observed_step(state, config):
+    """A training step, and the observations of its rollout."""
+    rollout_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+    rollout = collect(rollout_key, state.learner.policy, state.envs, config)[1]
+    return purerl.train_step(state, config)[0], rollout.obs
+
+
+def test_the_statistics_are_those_of_all_observations_of_the_rollouts(config, trained):
+    end, _ = trained
     state, seen = jax.jit(purerl.init)(jax.random.key(0), config), []
     for _ in range(config.num_updates):
-        rollout_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
-        rollout = collect(rollout_key, state.learner.policy, state.envs, config)[1]
-        seen.append(np.asarray(rollout.obs).reshape(-1, 4))
-        state, _ = jax.jit(purerl.train_step)(state, config)
+        state, obs = observed_step(state, config)
+        seen.append(np.asarray(obs).reshape(-1, 4))
     everything = np.concatenate(seen)
     for network in (end.learner.policy, end.learner.baseline):
         np.testing.assert_allclose(network.stats.mean, everything.mean(axis=0), atol=1e-4)
         np.testing.assert_allclose(network.stats.std, everything.std(axis=0), rtol=1e-3, atol=1e-4)
 
 
-def test_the_policy_that_acts_is_the_policy_that_learns():
-    _, (_, metrics) = trained()
+def test_the_policy_that_acts_is_the_policy_that_learns(trained):
+    _, metrics = trained
     assert np.all(np.abs(metrics.approx_kl) < 1e-6)
 
 
-def test_a_network_normalises_the_observation_that_it_is_called_on():
-    _, (state, _) = trained()
-    policy = state.learner.policy
-    obs = policy.stats.mean + policy.stats.std * jnp.array([0.5, -1.0, 0.1, 2.0])
-    by_hand = (obs - policy.stats.mean) / policy.stats.std
-    np.testing.assert_allclose(policy(obs).logits, policy.module(by_hand).logits, rtol=1e-4)
-    assert not np.allclose(policy(obs).logits, policy.module(obs).logits)
+def test_a_network_normalises_the_observation_that_it_is_called_on(trained):
+    @jax.jit
+    def all_logits(policy):
+        obs = policy.stats.mean + policy.stats.std * jnp.array([0.5, -1.0, 0.1, 2.0])
+        by_hand = (obs - policy.stats.mean) / policy.stats.std
+        return policy(obs).logits, policy.module(by_hand).logits, policy.module(obs).logits
+
+    found, expected, of_raw = all_logits(trained[0].learner.policy)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert not np.allclose(found, of_raw)
 
 
-def test_evaluation_normalises_too():
-    config, (state, _) = trained()
-    policy = state.learner.policy
-
-    def by_hand(obs):
-        return policy.module((obs - policy.stats.mean) / policy.stats.std)
-
+def test_evaluation_normalises_too(config, trained):
     settings: dict[str, Any] = {"num_episodes": 4, "max_steps": 40, "greedy": False}
-    ours = purerl.evaluate(jax.random.key(5), policy, config, **settings)
-    theirs = purerl.evaluate(jax.random.key(5), by_hand, config, **settings)
+
+    @jax.jit
+    def both(key, policy):
+        def by_hand(obs):
+            return policy.module((obs - policy.stats.mean) / policy.stats.std)
+
+        return [purerl.evaluate(key, each, config, **settings) for each in (policy, by_hand)]
+
+    ours, theirs = both(jax.random.key(5), trained[0].learner.policy)
     np.testing.assert_array_equal(ours.episode_return, theirs.episode_return)
 
 
-def test_statistics_are_no_parameters():
-    _, (state, _) = trained()
+def test_statistics_are_no_parameters(trained):
+    state, _ = trained
     policy = state.learner.policy
     sizes = [leaf.size for leaf in jax.tree.leaves(parameters(policy))]
     assert sorted(sizes) == sorted([4 * 8, 8, 8 * 2, 2])
@@ -200,7 +219,7 @@ def test_statistics_are_no_parameters():
 
 def test_each_seed_has_statistics_of_its_own_and_they_travel_with_its_policy(tmp_path):
     config = purerl.ppo("CartPole-v1", normalize_obs=True, num_minibatches=3, **SMALL)
-    result = purerl.run(config, 2, tmp_path, progress=False)
+    result = purerl.run(config, 2, tmp_path, evaluation_episodes=0, progress=False)
     first, second = result.policy(0), result.policy(1)
     assert first.stats is not None
     assert second.stats is not None
