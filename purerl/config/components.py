@@ -35,11 +35,8 @@ def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
     """
 
     def call_methods(distribution):
-        missing = [
-            method
-            for method in ("sample", "log_prob", "entropy", "mode")
-            if not callable(getattr(distribution, method, None))
-        ]
+        needed = ("sample", "log_prob", "entropy", "mode")
+        missing = [name for name in needed if not callable(getattr(distribution, name, None))]
         if missing:
             raise ValueError(
                 f"called on one observation it gave a {type(distribution).__name__} without "
@@ -84,13 +81,10 @@ def _build_and_call(
             raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
         return read(module(obs))
 
-    try:
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(build, key, Shape(spec.obs_space.shape, np.float32))
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
-        raise ValueError(reason if is_default else f"{field}= does not fit: {reason}") from error
+    is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs = Shape(spec.obs_space.shape, np.float32)
+    return _eval_shape("" if is_default else f"{field}= does not fit: ", build, key, obs)
 
 
 def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams) -> None:
@@ -103,7 +97,7 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
         value = number if algorithm.has_baseline else None
         return algorithm.estimate(rollout, value, value, hyper)
 
-    estimate = _shape_of("estimate", estimate_of_rollout)
+    estimate = _eval_shape("algorithm= does not fit: estimate: ", estimate_of_rollout)
     shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(estimate)]
     if not isinstance(estimate, Estimate) or shapes != [(2, 2)] * 3:
         raise ValueError(
@@ -114,7 +108,8 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
         function = getattr(algorithm, name)
         if function is None:
             continue
-        loss = _shape_of(name, lambda f=function: f(*[jnp.zeros(4)] * 3, hyper))
+        problem = f"algorithm= does not fit: {name}: "
+        loss = _eval_shape(problem, lambda f=function: f(*[jnp.zeros(4)] * 3, hyper))
         if getattr(loss, "shape", None) != (4,):
             raise ValueError(
                 f"algorithm= does not fit: {name} gave {short_repr(loss)} for 4 transitions; give "
@@ -122,9 +117,10 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
             )
 
 
-def _shape_of(name: str, call: Callable[[], Any]) -> Any:
+def _eval_shape(problem: str, function: Callable[..., Any], *args: Any) -> Any:
+    """The shapes of a result; an error is one line that begins with `problem`."""
     try:
-        return jax.eval_shape(call)
+        return jax.eval_shape(function, *args)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"algorithm= does not fit: {name}: {reason}") from error
+        raise ValueError(f"{problem}{reason}") from error

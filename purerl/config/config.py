@@ -103,13 +103,12 @@ def warn_of_short_rollout(config: Config) -> None:
 
 def require_unbatched(config: Config) -> None:
     """Refuse a sweep's config that is not mapped: its values would broadcast over environments."""
-    default = (config.hyper, getattr(config.env, "default_params", None))
-    actual = (config.hyper, config.env_params)
-    is_alike = jax.tree.structure(default) == jax.tree.structure(actual)
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(default if is_alike else config.hyper)]
-    num_hyper = len(jax.tree.leaves(config.hyper))
-    shapes[:num_hyper] = [()] * num_hyper
-    for (path, leaf), shape in zip(jax.tree.leaves_with_path(actual), shapes, strict=False):
+    default_params = getattr(config.env, "default_params", None)
+    shapes = [()] * len(jax.tree.leaves(config.hyper))
+    if jax.tree.structure(default_params) == jax.tree.structure(config.env_params):
+        shapes += map(np.shape, jax.tree.leaves(default_params))
+    leaves = jax.tree.leaves_with_path((config.hyper, config.env_params))
+    for (path, leaf), shape in zip(leaves, shapes, strict=False):
         if np.shape(leaf) != shape:
             name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
             raise ValueError(
@@ -185,12 +184,8 @@ def _check_sizes(config: Config) -> None:
             f"purerl.REINFORCE, or one made of them with _replace."
         )
     require_divisor("log_every", config.log_every, "num_updates", config.num_updates)
-    require_divisor(
-        "num_minibatches",
-        config.num_minibatches,
-        "num_envs * rollout_length",
-        config.env_steps_per_update,
-    )
+    steps = config.env_steps_per_update
+    require_divisor("num_minibatches", config.num_minibatches, "num_envs * rollout_length", steps)
 
 
 def _check_static(config: Config) -> None:

@@ -79,6 +79,8 @@ STATIC_DEFAULTS: dict[str, Any] = {
     "optimizer": clipped_adam,
 }
 
+BOTH_RATES = {"policy_learning_rate": "linear", "baseline_learning_rate": "linear"}
+
 
 def reinforce(env: str | Env, **settings: Unpack[Settings]) -> Config:
     """Settings for REINFORCE: Monte-Carlo returns of whole episodes, no baseline.
@@ -123,7 +125,7 @@ def ppo(env: str | Env, **settings: Unpack[Settings]) -> Config:
         "epochs": 4,
         "baseline_epochs": settings.get("epochs", 4),
         "num_minibatches": 4,
-        "schedule": {"policy_learning_rate": "linear", "baseline_learning_rate": "linear"},
+        "schedule": BOTH_RATES,
     }
     return _make_config(env, PPO, defaults, settings)
 
@@ -147,9 +149,8 @@ def _make_config(
     env_steps_per_update = merged["num_envs"] * merged["rollout_length"]
     policy, baseline = _networks(merged)
     merged["schedule"] = sorted_schedule(merged["schedule"])
-    hyper = {name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS}
     config = Config(
-        hyper=Hyperparams(**hyper),
+        hyper=Hyperparams(**{name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS}),
         env_params=env_params,
         env=env_object,
         algorithm=merged["algorithm"],
@@ -195,16 +196,16 @@ def _networks(merged: dict[str, Any]) -> tuple[Callable, Callable | None]:
     for name, own in (("hidden", own_both), ("std_from_obs", own_policy), ("squash", own_policy)):
         if own and name in merged:
             raise ValueError(f"{name} has no effect where the networks are given; leave it out.")
-    for name in ("std_from_obs", "squash"):
-        require_bool(name, merged.get(name, False))
+    flags = {name: merged.get(name, False) for name in ("std_from_obs", "squash")}
+    for name, flag in flags.items():
+        require_bool(name, flag)
     hidden = merged.get("hidden", (64, 64))
     if not isinstance(hidden, list | tuple):
         raise ValueError(f"hidden = {short_repr(hidden)} must be widths, such as (64, 64).")
     for size in hidden:
         require_positive_int("hidden", size)
     hidden = tuple(int(size) for size in hidden)
-    std_from_obs, squash = merged.get("std_from_obs", False), merged.get("squash", False)
-    policy = DefaultPolicy(hidden=hidden, std_from_obs=std_from_obs, squash=squash)
+    policy = DefaultPolicy(hidden=hidden, **flags)
     baseline = merged.get("baseline", DefaultBaseline(hidden=hidden)) if has_baseline else None
     return merged.get("policy", policy), baseline
 

@@ -2,12 +2,9 @@
 
 from typing import Any, Unpack
 
-from purerl.config import factories
 from purerl.config.config import Config
-from purerl.config.factories import Settings
+from purerl.config.factories import BOTH_RATES, Settings, a2c, ppo, reinforce, vpg
 from purerl.types import Env
-
-BOTH_RATES = {"policy_learning_rate": "linear", "baseline_learning_rate": "linear"}
 
 # Found with `purerl sweep` over random settings, root key 0.
 PRESETS: dict[tuple[str, str], Settings] = {
@@ -145,12 +142,7 @@ TARGETS: dict[str, float] = {
 """The greedy return that counts as solving an environment: what gymnax publishes for its own
 agents, or the most that is possible; for CartPole, gym's 475."""
 
-FACTORIES: dict[str, Any] = {
-    "reinforce": factories.reinforce,
-    "vpg": factories.vpg,
-    "a2c": factories.a2c,
-    "ppo": factories.ppo,
-}
+FACTORIES: dict[str, Any] = {"reinforce": reinforce, "vpg": vpg, "a2c": a2c, "ppo": ppo}
 
 
 def preset(env: str | Env, algo: str, **settings: Unpack[Settings]) -> Config:

@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 from purerl.envs.interface import traced_reset, traced_step
 from purerl.envs.spaces import Box, Discrete, Space, as_space
 
+STEP_OUTPUTS = ("obs", "state", "reward", "terminated", "truncated", "info")
+
 
 class EnvSpec(NamedTuple):
     """What the rest of the library needs to know about an environment."""
@@ -29,22 +31,6 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     **Raises:** `ValueError`, in one line, where the environment breaks the contract.
     """
     name = type(env).__name__
-    _check_methods(name, env)
-    declared = _declared_spec(name, env)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs, state = _trace(name, "reset", traced_reset, RESET_OUTPUTS, key, env, params)
-    action = _traced_action(declared.action_space)
-    after_step = _trace(name, "step", traced_step, STEP_OUTPUTS, key, env, state, action, params)
-    _check_obs(name, "reset", obs)
-    _check_step(name, obs, state, after_step)
-    return declared._replace(obs_space=_returned_space(declared.obs_space, obs))
-
-
-RESET_OUTPUTS = ("obs", "state")
-STEP_OUTPUTS = ("obs", "state", "reward", "terminated", "truncated", "info")
-
-
-def _check_methods(name: str, env: Any) -> None:
     for method in ("reset", "step", "action_space", "observation_space"):
         if not callable(getattr(env, method, None)):
             raise ValueError(f"{name} has no method {method}; see purerl.Env for what it needs.")
@@ -54,6 +40,19 @@ def _check_methods(name: str, env: Any) -> None:
         raise ValueError(
             f"{name} is not hashable; make it a frozen dataclass or an object without __eq__."
         ) from None
+    declared = _declared_spec(name, env)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs, state = _trace(name, "reset", traced_reset, ("obs", "state"), key, env, params)
+    dtype = np.int32 if isinstance(declared.action_space, Discrete) else np.float32
+    action = jax.ShapeDtypeStruct(declared.action_space.shape, dtype)
+    at_step = _trace(name, "step", traced_step, STEP_OUTPUTS, key, env, state, action, params)
+    _check_outputs(name, obs, state, at_step)
+    space = declared.obs_space
+    if isinstance(space, Box):
+        space = Box(space.low, space.high, obs.shape)
+    elif obs.shape != ():  # declared discrete, but it returns an array
+        space = Box(-np.inf, np.inf, obs.shape)
+    return declared._replace(obs_space=space)
 
 
 def _declared_spec(name: str, env: Any) -> EnvSpec:
@@ -62,55 +61,46 @@ def _declared_spec(name: str, env: Any) -> EnvSpec:
     They are those of the default parameters: parameters of a sweep are traced.
     """
     with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
-        default_params = getattr(env, "default_params", None)
-        max_steps = time_limit(default_params)
-        obs_space = _space(name, "observation_space", env, default_params)
-        action_space = _space(name, "action_space", env, default_params)
-    return EnvSpec(obs_space, action_space, max_steps)
+        params = getattr(env, "default_params", None)
+        max_steps = time_limit(params)
+        obs_space = _space(name, "observation_space", env, params)
+        return EnvSpec(obs_space, _space(name, "action_space", env, params), max_steps)
 
 
 def _space(name: str, method: str, env: Any, default_params: PyTree) -> Space:
     try:
         return as_space(getattr(env, method)(default_params))
     except Exception as error:
-        raise ValueError(f"{name}.{method} does not give a space: {_reason(error)}") from error
+        raise ValueError(f"{name}.{method} does not give a space: {one_line(error)}") from error
 
 
 def _trace(name: str, method: str, function: Any, expected: tuple[str, ...], *args: Any) -> tuple:
     try:
         out = function.eval_shape(*args)
     except Exception as error:
-        raise ValueError(f"{name}.{method} could not be traced: {_reason(error)}") from error
-    if not isinstance(out, tuple | list) or len(out) != len(expected):
-        count = len(out) if isinstance(out, tuple | list) else 1
+        raise ValueError(f"{name}.{method} could not be traced: {one_line(error)}") from error
+    values = tuple(out) if isinstance(out, tuple | list) else (out,)
+    if len(values) != len(expected):
         raise ValueError(
-            f"{name}.{method} returned {count} values; return {len(expected)}: "
+            f"{name}.{method} returned {len(values)} values; return {len(expected)}: "
             f"{', '.join(expected)}."
         )
-    return tuple(out)
+    return values
 
 
-def _traced_action(space: Space) -> jax.ShapeDtypeStruct:
-    dtype = np.int32 if isinstance(space, Discrete) else np.float32
-    return jax.ShapeDtypeStruct(space.shape, dtype)
-
-
-def _check_obs(name: str, method: str, obs: Any) -> None:
+def _check_outputs(name: str, obs: Any, state: PyTree, after_step: tuple) -> None:
+    """Check the observation that `reset` returns, and what `step` returns against it."""
     if not isinstance(obs, jax.ShapeDtypeStruct) or not (
         jnp.issubdtype(obs.dtype, jnp.number) or obs.dtype == bool
     ):
-        raise ValueError(f"{name}.{method}: obs is {_show(obs)}; return one array of numbers.")
-
-
-def _check_step(name: str, obs: Any, state: PyTree, after_step: tuple) -> None:
-    """Check what `step` returns against what `reset` does."""
+        raise ValueError(f"{name}.reset: obs is {_show(obs)}; return one array of numbers.")
     next_obs, next_state, reward, terminated, truncated, info = after_step
     _require_same_structure(name, "the observation", obs, next_obs)
     _require_same_structure(name, "the state", state, next_state)
-    if _shape(reward) != () or not jnp.issubdtype(reward.dtype, jnp.number):
+    if getattr(reward, "shape", None) != () or not jnp.issubdtype(reward.dtype, jnp.number):
         raise ValueError(f"{name}.step: reward is {_show(reward)}; return one number.")
     for flag, value in (("terminated", terminated), ("truncated", truncated)):
-        if _shape(value) != () or value.dtype != bool:
+        if getattr(value, "shape", None) != () or value.dtype != bool:
             raise ValueError(f"{name}.step: {flag} is {_show(value)}; return one boolean.")
     if not isinstance(info, dict) or "final_observation" not in info:
         raise ValueError(
@@ -136,15 +126,6 @@ def _require_same_structure(name: str, part: str, at_reset: PyTree, at_step: PyT
             )
 
 
-def _returned_space(declared: Space, obs: jax.ShapeDtypeStruct) -> Space:
-    """The space of observations, with the shape that `reset` returns."""
-    if isinstance(declared, Box):
-        return Box(declared.low, declared.high, tuple(obs.shape))
-    if obs.shape != ():  # declared discrete, but it returns an array
-        return Box(-np.inf, np.inf, tuple(obs.shape))
-    return declared
-
-
 def time_limit(params: PyTree) -> int | None:
     """The steps after which parameters truncate an episode; the most of them in a sweep.
 
@@ -156,12 +137,7 @@ def time_limit(params: PyTree) -> int | None:
     return int(np.max(limit))
 
 
-def _shape(x: Any) -> tuple[int, ...] | None:
-    """The shape of one array; None for anything else, such as a dict or None."""
-    return getattr(x, "shape", None)
-
-
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The type of an error, and the first line of its message."""
     line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {line}"

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from purerl.envs import gymnax
+from purerl.envs.contract import one_line
 
 
 def env_names() -> tuple[str, ...]:
@@ -56,9 +57,8 @@ def _import(path: str, kwargs: dict[str, Any]) -> Any:
     try:
         imported = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # whatever the user's module raises
-        reason = (str(error).strip() or "no message").splitlines()[0]
         raise ValueError(
-            f"env = {path!r} cannot be imported: {type(error).__name__}: {reason}; name it "
+            f"env = {path!r} cannot be imported: {one_line(error)}; name it "
             f"package.module:Name, with the package on the Python path."
         ) from error
     is_factory = isinstance(imported, type) or not hasattr(imported, "reset")

@@ -1,4 +1,1 @@
-"""Drives compiled chunks, and decides what happens between them.
-
-It traces nothing of its own, and leaves files to `store/`.
-"""
+"""Drives compiled chunks, decides what happens between them; traces nothing, writes no files."""

@@ -133,7 +133,8 @@ def compile_programs(
         size = min(size, num_agents)
         return _compile(agents, shared, config, chunk_updates, evaluate, size, mesh)
 
-    limit = _smallest_limit(mesh, memory_limit)
+    own_limit = available_bytes(mesh.local_devices) if memory_limit is None else memory_limit
+    limit = min((each for each in all_gather(own_limit) if each is not None), default=None)
     programs = compiled(num_agents if seed_batch is None else seed_batch)
     if limit is not None and programs.memory > limit:
         one_a_device = compiled(num_devices)
@@ -147,12 +148,6 @@ def compile_programs(
             )
         programs = fitted
     return programs._replace(seconds=time.perf_counter() - start)
-
-
-def _smallest_limit(mesh: Mesh, memory_limit: int | None) -> int | None:
-    """Bytes that may be used on each device of every process; None where nothing says."""
-    own = available_bytes(mesh.local_devices) if memory_limit is None else memory_limit
-    return min((limit for (limit,) in all_gather([own]) if limit is not None), default=None)
 
 
 def _largest_seed_batch(

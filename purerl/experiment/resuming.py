@@ -24,7 +24,6 @@ from purerl.experiment.report.run_result import Run, Times
 from purerl.experiment.runner import make_run, train_to_end, write_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
-    Snapshot,
     has_checkpoints,
     latest_resumable,
     restore_snapshot,
@@ -92,14 +91,15 @@ def resume(
         if mesh is None and not trained:  # a finished run needs none of its devices
             mesh = mesh_from_dict(spec.mesh)
         mesh = None if mesh is None else require_mesh(mesh, spec.config.num_envs)
-        spec = _with_changes(
-            spec,
-            seed_batch=seed_batch,
-            checkpoint_every=checkpoint_every,
-            keep_checkpoints=keep_checkpoints,
-            hooks=None if hooks is None else describe_hooks(hooks := tuple(hooks)),
-            mesh=mesh_to_dict(mesh),
-        )
+        changes: dict[str, Any] = {
+            "seed_batch": seed_batch,
+            "checkpoint_every": checkpoint_every,
+            "keep_checkpoints": keep_checkpoints,
+            "hooks": None if hooks is None else describe_hooks(hooks := tuple(hooks)),
+            "mesh": mesh_to_dict(mesh),
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        spec = dataclasses.replace(spec, **given)
         summary = on_main_process(read_summary, directory, spec.config) if trained else None
         if hooks is None:
             # With a summary, the hooks of before have received everything.
@@ -111,12 +111,6 @@ def resume(
         if start and not trained:
             warn_if_nondeterministic(header)
         return _continue(header, spec, execution, directory, start, summary)
-
-
-def _with_changes(spec: RunSpec, **changes: Any) -> RunSpec:
-    """Replace fields of a run; those that are None stay as before."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(spec, **given)
 
 
 def _rebuilt_loggers(spec: RunSpec) -> list[Any]:
@@ -134,18 +128,33 @@ def _continue(
     start: int,
     summary: dict[str, Any] | None,
 ) -> Run:
-    """Train what is left, and play the last episodes; where both are done, load the run."""
+    """Train what is left, and play the last episodes; where both are done, load the run.
+
+    Hooks get all records of such a run: they may have missed its end. It is written if it has no
+    summary.
+    """
     if not start:
         return train_to_end(spec, execution, directory)
-    trained = start == spec.config.num_updates
     snapshot = restore_snapshot(directory, start, spec.state_shapes())
-    is_evaluated = on_main_process(snapshot.records.is_evaluated, start)
-    if trained and (is_evaluated or not spec.evaluates_at(start)):
-        _replay_to_hooks(spec, execution, directory, snapshot)
-        return _finished_run(header, spec, directory, snapshot, summary)
-    if execution.mesh is None:  # trained, but not evaluated
-        execution = dataclasses.replace(execution, mesh=mesh_from_dict(spec.mesh))
-    return train_to_end(spec, execution, directory, snapshot)
+    _, states, records = snapshot
+    is_evaluated = on_main_process(records.is_evaluated, start)
+    if start != spec.config.num_updates or (spec.evaluates_at(start) and not is_evaluated):
+        if execution.mesh is None:  # trained, but not evaluated
+            execution = dataclasses.replace(execution, mesh=mesh_from_dict(spec.mesh))
+        return train_to_end(spec, execution, directory, snapshot)
+    with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
+        if hooks:
+            failed_at = np.asarray(states.failed_at)
+            for chunk in replay_chunks(spec, directory, start, records, failed_at):
+                hooks.send(chunk)
+    if summary is not None:
+        times = Times(**summary["times"])
+        return make_run(spec, directory, states, records, times, summary["resumed_at"])
+    result = make_run(spec, directory, states, records, Times(0.0, 0.0, 0.0), start)
+    if header["config"]["num_updates"] != start:  # a budget cut to what is trained
+        on_main_process(write_header, spec, directory)
+    write_run(result, records)
+    return result
 
 
 def _require_run(directory: Path) -> None:
@@ -153,37 +162,6 @@ def _require_run(directory: Path) -> None:
         raise ValueError(
             f"directory = {str(directory)!r} holds no run; start one with purerl train."
         )
-
-
-def _replay_to_hooks(
-    spec: RunSpec, execution: ExecutionOptions, directory: Path, snapshot: Snapshot
-) -> None:
-    """Send the hooks all records of a finished run: they may have missed its end."""
-    updates, states, records = snapshot
-    with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
-        if hooks:
-            failed_at = np.asarray(states.failed_at)
-            for chunk in replay_chunks(spec, directory, updates, records, failed_at):
-                hooks.send(chunk)
-
-
-def _finished_run(
-    header: dict[str, Any],
-    spec: RunSpec,
-    directory: Path,
-    snapshot: Snapshot,
-    summary: dict[str, Any] | None,
-) -> Run:
-    """Make the run, which is trained and evaluated; write its result if it has no summary."""
-    updates, states, records = snapshot
-    if summary is not None:
-        times = Times(**summary["times"])
-        return make_run(spec, directory, states, records, times, summary["resumed_at"])
-    result = make_run(spec, directory, states, records, Times(0.0, 0.0, 0.0), updates)
-    if header["config"]["num_updates"] != updates:  # a budget cut to what is trained
-        on_main_process(write_header, spec, directory)
-    write_run(result, records)
-    return result
 
 
 def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:

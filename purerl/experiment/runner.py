@@ -16,9 +16,7 @@ from purerl.experiment.hosts.processes import (
     explaining_lost_processes,
     is_main_process,
     on_main_process,
-    raised_by_all,
 )
-from purerl.experiment.hosts.stopping import Stopped
 from purerl.experiment.logging.hooks import Chunk, HookRunner
 from purerl.experiment.logging.loggers import describe_hooks
 from purerl.experiment.loop import TrainingLoop
@@ -108,7 +106,7 @@ def run(
     )
     execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
     spec.check(execution)
-    directory = Path(on_main_process(choose_directory, spec, directory))
+    directory = Path(on_main_process(lambda: choose_directory(config, spec.header(), directory)))
     with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
         return train_to_end(spec, execution, directory)
@@ -121,31 +119,22 @@ def train_to_end(
 
     The header is written before anything is compiled: a run that dies there can be resumed.
     """
-    start = 0 if snapshot is None else snapshot.updates
+    start, states, records = (0, None, Records()) if snapshot is None else snapshot
     with open_session(spec, execution, directory) as session:
         # Leaving it waits for the hooks.
         with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
             with provisional_header(spec, directory):
                 programs = session.compile()
             spec = dataclasses.replace(spec, seed_batch=programs.seed_batch)
-            signal = session.received_signal()
-            if signal is not None:
-                advice = f"to go on: purerl resume {directory}"
-                raise raised_by_all(Stopped(f"stopped before training; {advice}", signal))
+            session = dataclasses.replace(session, spec=spec)
+            session.stop_on_signal(f"stopped before training; to go on: purerl resume {directory}")
             on_main_process(prepare_directory, spec, directory, start)
             writer = CheckpointWriter(directory, spec.header(), start, keep=spec.keep_checkpoints)
-            loop = TrainingLoop(
-                session=dataclasses.replace(session, spec=spec),
-                batches=SeedBatches(programs),
-                checkpoints=writer,
-                hooks=hooks,
-                start=start,
-                records=Records() if snapshot is None else snapshot.records,
-            )
-            states = loop.train(None if snapshot is None else snapshot.states)
+            loop = TrainingLoop(session, SeedBatches(programs), writer, hooks, start, records)
+            states = loop.train(states)
         times = Times(programs.seconds, loop.seconds, loop.evaluation_seconds)
-        result = make_run(spec, directory, states, loop.records, times, start)
-        write_run(result, loop.records)
+        result = make_run(spec, directory, states, records, times, start)
+        write_run(result, records)
     return result
 
 
@@ -172,9 +161,5 @@ def write_run(result: Run, records: Records) -> None:
     """
     again = f"Make room and write it again: purerl resume {result.directory}"
     advice = f"; the last checkpoint stands. {again}"
-
-    def write() -> None:
-        with explaining_write_errors("the result could not be written", advice):
-            write_result(result, records)
-
-    on_main_process(write)
+    explain = explaining_write_errors("the result could not be written", advice)
+    on_main_process(explain(write_result), result, records)

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purerl.config.config import Config
-from purerl.experiment.hosts.processes import all_gather, is_main_process, is_multi_process
+from purerl.experiment.hosts.processes import (
+    all_gather,
+    is_main_process,
+    is_multi_process,
+    raised_by_all,
+)
 from purerl.experiment.hosts.startup import use_compilation_cache
-from purerl.experiment.hosts.stopping import Signals, call_interruptibly
+from purerl.experiment.hosts.stopping import Signals, Stopped, call_interruptibly
 from purerl.experiment.programs import CompiledPrograms, compile_programs
 from purerl.experiment.progress import ProgressDisplay
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec
@@ -46,6 +51,12 @@ class Session:
     def received_signal(self) -> int | None:
         """A signal that any process has received; all must call it."""
         return next((signal for signal in all_gather(self.signals.received) if signal), None)
+
+    def stop_on_signal(self, message: str) -> None:
+        """Raise `Stopped` where any process has received a signal; all must call it."""
+        signal = self.received_signal()
+        if signal is not None:
+            raise raised_by_all(Stopped(message, signal))
 
 
 @contextlib.contextmanager

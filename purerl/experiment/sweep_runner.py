@@ -17,14 +17,13 @@ from purerl.config.sweeps import setting_at, swept_values
 from purerl.experiment.batches import SeedBatches
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
-from purerl.experiment.hosts.stopping import Stopped
 from purerl.experiment.programs import CompiledPrograms
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
 from purerl.experiment.session import Session, open_session
 from purerl.experiment.store import files
-from purerl.experiment.store.directory import Lock, default_directory, is_finished, require_same_run
+from purerl.experiment.store.directory import Lock, choose_directory, is_finished
 from purerl.experiment.store.files import explaining_write_errors, write_checked_json
 from purerl.experiment.store.header import make_header
 from purerl.experiment.store.records import Records
@@ -64,7 +63,6 @@ def run_sweep(
         updates_per_chunk=choose_chunk_length(configs, updates_per_chunk),
         seed_batch=seed_batch,
         evaluation_episodes=evaluation_episodes,
-        evaluate_every=None,
         target_return=target_return,
         mesh=mesh_to_dict(mesh),
     )
@@ -74,29 +72,22 @@ def run_sweep(
     decisions = {name: getattr(spec, name) for name in names}
     setting = setting_at(configs, axes)
     header = make_header("sweep", configs, root, spec.seed_ids, setting, **decisions)
-    if directory is None:
-        directory = default_directory(configs, header, "-sweep")
-    directory = Path(directory)
-    require_same_run(directory, header)
+    directory = Path(choose_directory(configs, header, directory))
     with Lock(directory), open_session(spec, execution, directory) as session:
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"
             raise ValueError(f"the sweep in {directory} is finished; {advice}.")
         programs = session.compile(axes)
-        signal = session.received_signal()
-        if signal is not None:
-            raise Stopped("stopped before training; nothing was trained", signal)
+        session.stop_on_signal("stopped before training; nothing was trained")
         with explaining_write_errors(f"{directory} cannot be written"):
             write_checked_json(directory / files.HEADER, header)
         result = _train(session, axes, programs)
         with explaining_write_errors("the result of the sweep could not be written"):
             write_sweep(result)
-        signal = session.received_signal()
-        if result.updates < configs.num_updates and signal is not None:
-            raise Stopped(
+        if result.updates < configs.num_updates:
+            session.stop_on_signal(
                 f"stopped at update {result.updates} of {configs.num_updates}; what it has come to "
-                f"is ranked in {directory / files.SWEEP}. A sweep does not go on: it begins anew",
-                signal,
+                f"is ranked in {directory / files.SWEEP}. A sweep does not go on: it begins anew"
             )
     return result
 

@@ -1,4 +1,1 @@
-"""Networks of one observation, and the form in which training carries them.
-
-There is no loss here and no batch.
-"""
+"""Networks of one observation, without loss or batch, and the form that training carries."""

@@ -70,6 +70,26 @@ class EncoderMLP(eqx.Module):
     encoder: Encoder
     mlp: MLP
 
+    def __init__(
+        self,
+        factory: "DefaultPolicy | DefaultBaseline",
+        obs_space: Space,
+        out_size: int,
+        *,
+        out_scale: float,
+        key: Key[Array, ""],
+    ):
+        encoder_key, mlp_key = jax.random.split(key)
+        self.encoder = Encoder(obs_space, channels=factory.channels, key=encoder_key)
+        self.mlp = MLP(
+            self.encoder.size,
+            factory.hidden,
+            out_size,
+            activation=factory.activation,
+            out_scale=out_scale,
+            key=mlp_key,
+        )
+
     def __call__(self, obs: Float[Array, "*obs"]) -> Float[Array, " out"]:
         return self.mlp(self.encoder(obs))
 
@@ -97,24 +117,18 @@ class GaussianPolicy(eqx.Module):
     squash: bool = eqx.field(static=True)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> DiagonalGaussian | SquashedGaussian:
-        shape = self.action_space.shape
-        out = self.network(obs)
-        if self.log_std is None:
+        space, shape = self.action_space, self.action_space.shape
+        out, log_std = self.network(obs), self.log_std
+        if log_std is None:
             out, log_std = jnp.split(out, 2)
             log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(shape)
-        else:
-            log_std = self.log_std
         loc, scale = out.reshape(shape), jnp.exp(log_std)
-        low, high = self._bounds()
+        bounds = (space.low, space.high) if space.is_bounded else (-1, 1)
+        low, high = (jnp.full(shape, bound, jnp.float32) for bound in bounds)
         if self.squash:
             return SquashedGaussian(loc, scale, low, high)
         half_range = (high - low) / 2
         return DiagonalGaussian((low + high) / 2 + half_range * loc, half_range * scale)
-
-    def _bounds(self) -> tuple[Float[Array, "*action"], Float[Array, "*action"]]:
-        space = self.action_space
-        low, high = (space.low, space.high) if space.is_bounded else (-1, 1)
-        return jnp.full(space.shape, low, jnp.float32), jnp.full(space.shape, high, jnp.float32)
 
 
 class ValueBaseline(eqx.Module):
@@ -149,7 +163,7 @@ class DefaultPolicy:
         self._check(action_space)
 
         def network(out_size):
-            return _network(self, key, obs_space, out_size, out_scale=0.01)
+            return EncoderMLP(self, obs_space, out_size, out_scale=0.01, key=key)
 
         if isinstance(action_space, Discrete):
             return CategoricalPolicy(network(action_space.n))
@@ -186,25 +200,4 @@ class DefaultBaseline:
 
     def __call__(self, key: Key[Array, ""], obs_space: Space, action_space: Space) -> ValueBaseline:
         del action_space
-        return ValueBaseline(_network(self, key, obs_space, 1, out_scale=1.0))
-
-
-def _network(
-    factory: DefaultPolicy | DefaultBaseline,
-    key: Key[Array, ""],
-    obs_space: Space,
-    out_size: int,
-    *,
-    out_scale: float,
-) -> EncoderMLP:
-    encoder_key, mlp_key = jax.random.split(key)
-    encoder = Encoder(obs_space, channels=factory.channels, key=encoder_key)
-    mlp = MLP(
-        encoder.size,
-        factory.hidden,
-        out_size,
-        activation=factory.activation,
-        out_scale=out_scale,
-        key=mlp_key,
-    )
-    return EncoderMLP(encoder, mlp)
+        return ValueBaseline(EncoderMLP(self, obs_space, 1, out_scale=1.0, key=key))

@@ -55,9 +55,8 @@ def mesh_to_dict(mesh: Mesh | None) -> dict[str, int] | None:
     """The shape of a mesh, as a run's header stores it; None without a mesh."""
     if mesh is None:
         return None
-    return {SEEDS: mesh.shape[SEEDS]} | (
-        {ENVS: num_env_devices(mesh)} if num_env_devices(mesh) > 1 else {}
-    )
+    envs = num_env_devices(mesh)
+    return {SEEDS: mesh.shape[SEEDS]} | ({ENVS: envs} if envs > 1 else {})
 
 
 def mesh_from_dict(shape: dict[str, int] | None) -> Mesh | None:

@@ -26,11 +26,7 @@ def initialize(
     """
     if heartbeat_timeout < 1:
         raise ValueError(f"heartbeat_timeout = {heartbeat_timeout} must be at least 1 second.")
-    given = {
-        "coordinator": coordinator,
-        "num_processes": num_processes,
-        "process_id": process_id,
-    }
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         one = next(name for name in given if name not in missing)

@@ -1,4 +1,1 @@
-"""The files of a run directory: written whole, and checked when they are read.
-
-It imports and executes nothing that a file names, and prints nothing.
-"""
+"""The files of a run directory: written whole, checked when read; nothing they name is run."""

@@ -4,6 +4,7 @@ Each process writes its share of the states with orbax. The main process writes 
 """
 
 import contextlib
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,8 @@ class CheckpointWriter:
         states, records = to_saveable(snapshot.states), snapshot.records.take_unsaved()
         self.last_updates = updates
         if is_multi_process():  # copy the states before training changes them on the devices
-            try:
+            with self._explaining_failure():
                 self._begin_states(updates, states)
-            except Exception as error:
-                raise self._failed(updates, error) from error
         self._writing = self._writer.submit(self._write, updates, states, name, records)
 
     def add(self, records: Records) -> None:
@@ -80,26 +79,21 @@ class CheckpointWriter:
 
     def _add(self, records: Records) -> None:
         name = f"{RECORDS}/{self.last_updates:09d}-{self.last_updates:09d}.npz"
-        try:
+        with self._explaining_failure():
             segments = self._write_records(name, records.take_unsaved())
             manifest = read_manifest(self.directory, self.last_updates)
             manifest |= {"records": segments, "header": self.header}
             folder = self.directory / CHECKPOINTS / str(self.last_updates)
             write_checked_json(folder / MANIFEST, manifest)
-        except Exception as error:
-            raise self._failed(self.last_updates, error) from error
 
     def wait(self) -> None:
         """Wait for the checkpoint that is being written.
 
         **Raises:** `RunError` where it could not be written.
         """
-        if self._writing is None:
-            return
-        try:
-            self._writing.result()
-        except Exception as error:
-            raise self._failed(self.last_updates, error) from error
+        if self._writing is not None:
+            with self._explaining_failure():
+                self._writing.result()
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written, and end the writer."""
@@ -159,15 +153,21 @@ class CheckpointWriter:
         processes = ocp.options.MultiprocessingOptions(active_processes=active)
         return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=processes)
 
-    def _failed(self, updates: int, error: Exception) -> RunError:
-        is_full = files.is_disk_full(error)
-        if not is_full and is_lost_process(error):
-            return LostProcessError("another process has died")
-        reason = "the disk is full" if is_full else (str(error).splitlines() or [repr(error)])[0]
-        last = latest(self.directory, warn=False)
-        kept = "there is none before it" if last is None else f"that of update {last} stands"
-        action = "make room and go on" if is_full else "go on"
-        return RunError(
-            f"the checkpoint of update {updates} could not be written: {reason}; {kept}. "
-            f"To {action}: purerl resume {self.directory}"
-        )
+    @contextlib.contextmanager
+    def _explaining_failure(self) -> Iterator[None]:
+        """Raise `RunError` where the last checkpoint cannot be written."""
+        try:
+            yield
+        except Exception as error:
+            is_full = files.is_disk_full(error)
+            if not is_full and is_lost_process(error):
+                raise LostProcessError("another process has died") from error
+            line = (str(error).splitlines() or [repr(error)])[0]
+            reason = "the disk is full" if is_full else line
+            last = latest(self.directory, warn=False)
+            kept = "there is none before it" if last is None else f"that of update {last} stands"
+            action = "make room and go on" if is_full else "go on"
+            raise RunError(
+                f"the checkpoint of update {self.last_updates} could not be written: {reason}; "
+                f"{kept}. To {action}: purerl resume {self.directory}"
+            ) from error

@@ -134,8 +134,7 @@ def restore_snapshot(directory: Path, updates: int, like: TrainState) -> Snapsho
 
     **Arguments:** `like` has the structure, shapes and dtypes of the states.
     """
-    records = restore_records(directory, updates)
-    return Snapshot(updates, restore(directory, updates, like), records)
+    return Snapshot(updates, restore(directory, updates, like), restore_records(directory, updates))
 
 
 def restore(directory: Path, updates: int, like: PyTree) -> PyTree:

@@ -39,16 +39,16 @@ LOCK = ".lock"
 LOCK_TIMEOUT = 0.1  # seconds, by which `is_in_use` has released a lock
 
 
-def choose_directory(spec: RunSpec, directory: str | Path | None) -> str:
+def choose_directory(config: Config, header: dict[str, Any], directory: str | Path | None) -> str:
     """The directory of a run, `default_directory` if none is given; refuse that of another run."""
-    header = spec.header()
-    chosen = default_directory(spec.config, header) if directory is None else Path(directory)
+    chosen = default_directory(config, header) if directory is None else Path(directory)
     require_same_run(chosen, header)
     return str(chosen)
 
 
-def default_directory(config: Config, header: dict[str, Any], suffix: str = "") -> Path:
+def default_directory(config: Config, header: dict[str, Any]) -> Path:
     """`runs/ENV-ALGORITHM`, numbered from 2 on where another or a finished run is there."""
+    suffix = "-sweep" if header["kind"] == "sweep" else ""
     name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
     directory, number = Path("runs") / name, 1
     while True:
@@ -172,25 +172,23 @@ class Lock:
         self._file = -1
 
     def __enter__(self) -> "Lock":
+        problem = f"directory = {str(self.directory)!r} cannot be"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ValueError(
-                f"directory = {str(self.directory)!r} cannot be written: {error.strerror}; "
-                f"name another."
-            ) from error
+            raise ValueError(f"{problem} written: {error.strerror}; name another.") from error
         try:
             self._lock()
+        except BlockingIOError:
+            os.close(self._file)
+            raise ValueError(
+                f"directory = {str(self.directory)!r} is in use by another run; wait for it, or "
+                f"name another directory."
+            ) from None
         except OSError as error:
             os.close(self._file)
-            name = f"directory = {str(self.directory)!r}"
-            if isinstance(error, BlockingIOError):
-                raise ValueError(
-                    f"{name} is in use by another run; wait for it, or name another directory."
-                ) from None
-            message = f"{name} cannot be locked: {error.strerror}; name another."
-            raise ValueError(message) from error
+            raise ValueError(f"{problem} locked: {error.strerror}; name another.") from error
         return self
 
     def _lock(self) -> None:

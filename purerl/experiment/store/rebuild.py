@@ -4,6 +4,7 @@ Names are looked up among purerl's own: nothing that a header names is imported 
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
+from purerl.algorithms import A2C, PPO, REINFORCE, VPG
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
 from purerl.envs import env_names, make_env
@@ -47,7 +48,9 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
     default_params = getattr(env, "default_params", None)
     fields["env_params"] = _parameters(default_params, described["env_params"])
     fields["env"] = env
-    fields["algorithm"] = _algorithm(described["algorithm"])
+    known = (REINFORCE, VPG, A2C, PPO)
+    clipped = (algorithm._replace(value_loss=clipped_squared_error) for algorithm in known)
+    fields["algorithm"] = _find("algorithm", (*known, *clipped), described["algorithm"])
     for name in ("policy", "baseline", "optimizer"):
         fields[name] = rebuild_component(name, described[name])
     fields["schedule"] = tuple((name, shape) for name, shape in described["schedule"])
@@ -64,26 +67,17 @@ def rebuild_component(name: str, described: Any) -> Any:
         if isinstance(described, dict) and described.get("type") == describe(kind):
             values = {field.name: described[field.name] for field in dataclasses.fields(kind)}
             values["hidden"] = tuple(values["hidden"])
-            values["activation"] = _activation(values["activation"])
+            activations = (jnp.tanh, *(getattr(jax.nn, name) for name in ACTIVATIONS))
+            values["activation"] = _find("activation", activations, values["activation"])
             return kind(**values)
     raise NotRebuildableError(name)
 
 
-def _activation(described: Any) -> Any:
-    known = (jnp.tanh, *(getattr(jax.nn, name) for name in ACTIVATIONS))
-    for activation in known:
-        if describe(activation) == described:
-            return activation
-    raise NotRebuildableError("activation")
-
-
-def _algorithm(described: Any) -> Algorithm:
-    known = (REINFORCE, VPG, A2C, PPO)
-    clipped = (algorithm._replace(value_loss=clipped_squared_error) for algorithm in known)
-    for algorithm in (*known, *clipped):
-        if describe(algorithm) == described:
-            return algorithm
-    raise NotRebuildableError("algorithm")
+def _find(field: str, known: Iterable[Any], described: Any) -> Any:
+    for value in known:
+        if describe(value) == described:
+            return value
+    raise NotRebuildableError(field)
 
 
 def _parameters(default: PyTree, described: Any) -> PyTree:

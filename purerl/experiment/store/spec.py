@@ -34,8 +34,8 @@ class RunSpec:
     updates_per_chunk: int
     seed_batch: int | None
     evaluation_episodes: int
-    evaluate_every: int | None
-    target_return: float | None
+    evaluate_every: int | None = None
+    target_return: float | None = None
     mesh: dict[str, int] | None = None  # axes of the devices; None: seeds over all of them
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
@@ -82,12 +82,8 @@ class RunSpec:
 
     def state_shapes(self) -> TrainState:
         """Shapes and dtypes of the states of all agents."""
-
-        def states() -> TrainState:
-            keys = seed_keys(self.root, self.seed_ids)
-            return jax.vmap(init, (0, None))(keys, self.config)
-
-        return jax.eval_shape(states)
+        keys = jax.eval_shape(lambda: seed_keys(self.root, self.seed_ids))
+        return jax.eval_shape(jax.vmap(lambda key: init(key, self.config)), keys)
 
     def check(self, execution: "ExecutionOptions") -> None:
         """Refuse bad counts, intervals that end within a chunk, and options without effect."""
