@@ -97,9 +97,11 @@ def _traced_action(space: Space) -> jax.ShapeDtypeStruct:
 
 def _check_obs(name: str, method: str, obs: Any) -> None:
     if not isinstance(obs, jax.ShapeDtypeStruct) or not (
-        jnp.issubdtype(obs.dtype, jnp.number) or obs.dtype == bool
+        jnp.issubdtype(obs.dtype, jnp.integer)
+        or jnp.issubdtype(obs.dtype, jnp.floating)
+        or obs.dtype == bool
     ):
-        raise ValueError(f"{name}.{method}: obs is {_show(obs)}; return one array of numbers.")
+        raise ValueError(f"{name}.{method}: obs is {_show(obs)}; return one array of real numbers.")
 
 
 def _check_step(name: str, obs: Any, state: PyTree, after_step: tuple) -> None:
