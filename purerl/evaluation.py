@@ -59,16 +59,17 @@ def evaluate(
     Any key will do, also that of a seed or of a training state: evaluation derives its own stream.
 
     **Arguments:** `greedy` takes the distribution's mode, else actions are sampled. `max_steps`
-    is by default the time limit of the environment's default parameters; without one, give it.
+    is by default the time limit of `config`, the largest of a sweep's; where it has none, or a
+    traced one, give it.
 
     **Raises:** `ValueError` where `max_steps` is needed and missing.
     """
     require_positive_int("num_episodes", num_episodes)
-    max_steps = config.env_spec.max_steps if max_steps is None else max_steps
+    max_steps = config.time_limit if max_steps is None else max_steps
     if max_steps is None:
         raise ValueError(
-            f"max_steps is required: the default parameters of {type(config.env).__name__} have "
-            f"no max_steps_in_episode; give the number of steps after which to stop."
+            f"max_steps is required: the parameters of {type(config.env).__name__} have no "
+            f"max_steps_in_episode, or a traced one; give the number of steps after which to stop."
         )
     require_positive_int("max_steps", max_steps)
 

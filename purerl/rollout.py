@@ -74,6 +74,9 @@ def collect(
     (state, obs), raw = scan_hoisting_draws(step, (carry.state, carry.obs), keys)
     # Outside the loop, as no step needs it: here it is a few large operations.
     log_prob = jax.vmap(jax.vmap(lambda raw: raw.distribution.log_prob(raw.action)))(raw)
+    following = jnp.concatenate([raw.obs[1:], obs[None]])
+    episode_ends = jnp.logical_or(raw.step.terminated, raw.step.truncated)
+    is_end = episode_ends.reshape(*episode_ends.shape, *[1] * (raw.obs.ndim - 2))
     rollout = Transition(
         obs=raw.obs,
         action=raw.action,
@@ -81,7 +84,7 @@ def collect(
         reward=raw.step.reward,
         terminated=raw.step.terminated,
         truncated=raw.step.truncated,
-        next_obs=raw.step.next_obs,
+        next_obs=jnp.where(is_end, raw.step.final_obs, following),
     )
     return _track_episodes(carry, state, obs, constrain_envs(rollout, 1))
 

@@ -16,7 +16,15 @@ from jaxtyping import Array, Int, Key
 
 from purerl.checks import require_divisor, require_positive_int
 from purerl.compute.draws import flat_draws
-from purerl.compute.trees import Packed, all_finite, depend_on, pack, tree_where, unpack
+from purerl.compute.trees import (
+    Packed,
+    depend_on,
+    has_no_nan,
+    pack,
+    stays_finite,
+    tree_where,
+    unpack,
+)
 from purerl.config.config import Config, require_unbatched
 from purerl.config.optimizers import build_optimizers
 from purerl.config.schedules import share_at
@@ -91,14 +99,27 @@ def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
 def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     """One rollout and the update on it; the metrics are scalars.
 
-    An agent whose parameters, optimiser states or environments stop being finite keeps the state
-    from before this step. `failed_at` says when, and its metrics are NaN from then on.
+    An agent fails where a number of its networks, normalisers, observations or returns becomes NaN,
+    or infinite where it was not, or one of its optimisers or environments becomes NaN. It keeps the
+    state from before that step. `failed_at` says when; its metrics are NaN from then on.
     """
     state, metrics = _packed_step(state, config)
     return state, unpack(metrics)
 
 
+def _require_stats(learner: Learner, config: Config) -> None:
+    """Refuse a network that was put into a state without the statistics that it needs."""
+    networks = {"policy": learner.policy, "baseline": learner.baseline}
+    for name, network in networks.items():
+        if config.normalize_obs and network is not None and network.stats is None:
+            raise ValueError(
+                f"normalize_obs = True, but the state's {name} has no statistics; give it some: "
+                f"purerl.as_network(module, state.learner.{name}.stats)."
+            )
+
+
 def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
+    _require_stats(state.learner, config)
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
     split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
     rollout_key, update_key = split_at(state.key, state.step)
@@ -110,10 +131,20 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
     learner, report = update(update_key, state.learner, rollout, config)
     metrics = pack(Metrics(**episode_metrics(episodes), **report))
 
-    is_finite = all_finite((learner, normalizer, env_carry.obs, env_carry.episode_return))
-    # An environment may hold an infinity on purpose, but no NaN.
-    is_finite &= all_finite(env_carry.state, is_finite=lambda x: ~jnp.isnan(x))
-    alive = is_finite & (state.failed_at < 0)
+    # An environment and an optimiser may hold an infinity on purpose, but no NaN.
+    is_sound = stays_finite(
+        (learner.policy, learner.baseline, normalizer, env_carry.obs, env_carry.episode_return),
+        (
+            state.learner.policy,
+            state.learner.baseline,
+            state.reward_normalizer,
+            state.envs.obs,
+            state.envs.episode_return,
+        ),
+    )
+    opt_states = learner.policy_opt_state, learner.baseline_opt_state
+    is_sound &= has_no_nan((opt_states, env_carry.state))
+    alive = is_sound & (state.failed_at < 0)
     after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry, normalizer)
     failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)

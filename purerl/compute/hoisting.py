@@ -15,6 +15,7 @@ from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import Equation, Program, Var, interpret, outputs_of, trace_program
 from purerl.compute.platforms import by_platform
 
+MOST_DRAWN = 256  # numbers in one draw of one key
 UNROLL = 16  # steps in one turn of an accelerator's loop, whose turns cost kernels; 1 on a CPU
 
 
@@ -25,8 +26,9 @@ def scan_hoisting_draws(
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(body, carry, keys)`, with what is drawn from the keys drawn before the loop.
 
-    Hoisted values wait in memory for their step. So draws are hoisted, and what is computed from
-    them as long as it does not grow: an image made from a drawn position is made in its step.
+    Hoisted values wait in memory for their step. So draws of up to 256 numbers a key are hoisted,
+    and what is computed from them as long as it does not grow: a map that is drawn, or an image
+    made from a drawn position, is made in its step.
     """
     key_shape = jax.eval_shape(lambda keys: keys[0], keys)
     carry_leaves, treedef = jax.tree.flatten(carry)
@@ -36,7 +38,7 @@ def scan_hoisting_draws(
         return jax.tree.leaves(next_carry), out
 
     program = trace_program(flat_body, carry_leaves, key_shape)
-    parts = _partition(program, num_carried=len(carry_leaves))
+    parts = _partition(program, len(carry_leaves), MOST_DRAWN * key_shape.size)
 
     def before_loop(key):
         env = {parts.key: key}
@@ -68,11 +70,11 @@ class Hoisted(NamedTuple):
     """The variables that are computed before the loop and read in it."""
 
 
-def _partition(program: Program, num_carried: int) -> Hoisted:
+def _partition(program: Program, num_carried: int, most_drawn: int) -> Hoisted:
     key = program.inputs[num_carried]
     available, before_loop, in_loop = {key}, [], []
     for equation in program.equations:
-        if _is_hoistable(equation, available):
+        if _is_hoistable(equation, available, most_drawn):
             before_loop.append(equation)
             available.update(equation.outputs)
         else:
@@ -82,13 +84,13 @@ def _partition(program: Program, num_carried: int) -> Hoisted:
     return Hoisted(key, before_loop, in_loop, list(hoisted))
 
 
-def _is_hoistable(equation: Equation, available: set[Var]) -> bool:
-    """Whether an equation reads nothing but `available`, and draws or does not grow."""
+def _is_hoistable(equation: Equation, available: set[Var], most_drawn: int) -> bool:
+    """Whether an equation reads nothing but `available`, and draws little or does not grow."""
     inputs = [atom for atom in equation.inputs if isinstance(atom, Var)]
     if not inputs or not all(var in available for var in inputs) or equation.eqn.effects:
         return False
     is_draw = equation.eqn.primitive.name.startswith("random_")
-    return is_draw or _size(equation.outputs) <= _size(inputs)
+    return _size(equation.outputs) <= max(_size(inputs), most_drawn if is_draw else 0)
 
 
 def _size(variables: Sequence[Var]) -> int:

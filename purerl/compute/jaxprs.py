@@ -91,6 +91,16 @@ def eval_program(program: Program, *args: Any, rule: Rule = bind) -> Any:
     return outputs_of(program, env)
 
 
+def depends_on_input(function: Callable[[Any], Any], arg: Any) -> bool:
+    """Whether anything that a function returns depends on its argument; nothing is computed."""
+    program = trace_program(function, arg)
+    reached = set(program.inputs)
+    for equation in program.equations:
+        if any(isinstance(atom, Var) and atom in reached for atom in equation.inputs):
+            reached.update(equation.outputs)
+    return any(isinstance(atom, Var) and atom in reached for atom in program.outputs)
+
+
 def outputs_of(program: Program, env: dict[Var, Any]) -> Any:
     """What the function of a program returns, read from `env`."""
     out = [lookup(env, atom) for atom in program.outputs]

@@ -28,16 +28,31 @@ def depend_on(key: Key[Array, ""], tree: Any) -> Any:
     return tree_where(always, tree, tree)
 
 
-def all_finite(tree: PyTree, is_finite: Callable[[Array], Array] = jnp.isfinite) -> Bool[Array, ""]:
-    """Whether every floating-point number in a pytree is finite."""
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+def stays_finite(tree: PyTree, before: PyTree) -> Bool[Array, ""]:
+    """Whether no floating-point number in a pytree is NaN, or infinite where it was not before."""
+
+    def is_sound(x: Array, old: Array) -> Array:
+        return jnp.isfinite(x) | (jnp.isinf(x) & jnp.isinf(old))
+
+    return _all(is_sound, tree, before)
+
+
+def has_no_nan(tree: PyTree) -> Bool[Array, ""]:
+    """Whether no floating-point number in a pytree is NaN."""
+    return _all(lambda x: ~jnp.isnan(x), tree)
+
+
+def _all(is_sound: Callable[..., Array], *trees: PyTree) -> Bool[Array, ""]:
+    """Whether all floating-point numbers of pytrees of one structure are sound together."""
+    leaves = [jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in trees]
     if num_env_devices() > 1:  # one array would gather the environments from all devices
-        return jnp.all(jnp.array([jnp.all(is_finite(leaf)) for leaf in leaves]))
+        sound = [jnp.all(is_sound(*each)) for each in zip(*leaves, strict=True)]
+        return jnp.all(jnp.array(sound, bool))
     # In one array: a reduction for each leaf would be as many kernels, and loops to compile.
-    numbers, _ = ravel_pytree(leaves)
-    if not numbers.size:  # jaxlib 0.11.2 crashes on an empty reduction on several CPU devices
+    numbers = [ravel_pytree(each)[0] for each in leaves]
+    if not numbers[0].size:  # jaxlib 0.11.2 crashes on an empty reduction on several CPU devices
         return jnp.array(True)
-    return jnp.all(is_finite(numbers))
+    return jnp.all(is_sound(*numbers))
 
 
 class Packed(eqx.Module):

@@ -1,5 +1,6 @@
 """Checks of what a user brings: an optimiser, networks, an algorithm. By shapes alone."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from purerl.algorithms import Algorithm
 from purerl.checks import short_repr
-from purerl.envs import Box, EnvSpec
+from purerl.compute.jaxprs import depends_on_input
+from purerl.envs import Box, Discrete, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.types import Estimate, Hyperparams, Transition
 
@@ -41,6 +43,11 @@ def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
             raise ValueError(
                 f"called on one observation it gave a {type(distribution).__name__} without "
                 f"{', '.join(missing)}; give a distribution, such as purerl.Categorical(logits)."
+            )
+        logits, space = getattr(distribution, "logits", None), spec.action_space
+        if logits is not None and isinstance(space, Discrete) and logits.shape != (space.n,):
+            raise ValueError(
+                f"it gave logits of shape {logits.shape} for {space.n} actions; give ({space.n},)."
             )
         action = distribution.sample(jax.random.key(0))
         return action, distribution.log_prob(action), distribution.entropy()
@@ -87,17 +94,49 @@ def _build_and_call(
     return _eval_shape("" if is_default else f"{field}= does not fit: ", build, key, obs)
 
 
+def optimizer_reads(optimizer: Callable[..., Any], name: str, methods: tuple[str, ...]) -> bool:
+    """Whether the learning rate, or `max_grad_norm`, reaches what one of these methods gives."""
+
+    def call(value):
+        params = jnp.zeros(2)
+        made = optimizer(1e-3, value) if name == "max_grad_norm" else optimizer(value, 1.0)
+        state = optimizer(1e-3, 1.0).init(params)
+        results = {"init": made.init(params), "update": made.update(params, state, params)}
+        return [results[method] for method in methods]
+
+    return depends_on_input(call, Shape((), np.float32))
+
+
+def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, name: str) -> bool:
+    """Whether a hyperparameter reaches what one of an algorithm's functions gives."""
+
+    def call_all(value):
+        changed = dataclasses.replace(hyper, **{name: value})
+        action = Shape(spec.action_space.shape, np.float32)
+        estimate = _estimate_two_steps(algorithm, spec, action, changed)
+        losses = [loss for loss in (algorithm.policy_loss, algorithm.value_loss) if loss]
+        return estimate, [loss(*[jnp.zeros(4)] * 3, changed) for loss in losses]
+
+    return depends_on_input(call_all, Shape((), np.float32))
+
+
+def _estimate_two_steps(
+    algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams
+) -> Any:
+    """The estimate of a rollout of two steps in two environments."""
+    obs, number = jnp.zeros((2, 2, *spec.obs_space.shape)), jnp.zeros((2, 2))
+    actions, flag = jnp.zeros((2, 2, *action.shape), action.dtype), jnp.zeros((2, 2), bool)
+    rollout = Transition(obs, actions, number, number, flag, flag, obs)
+    value = number if algorithm.has_baseline else None
+    return algorithm.estimate(rollout, value, value, hyper)
+
+
 def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams) -> None:
     """Refuse an algorithm whose functions fail on a rollout of two steps in two environments."""
-
-    def estimate_of_rollout():
-        obs, number = jnp.zeros((2, 2, *spec.obs_space.shape)), jnp.zeros((2, 2))
-        actions, flag = jnp.zeros((2, 2, *action.shape), action.dtype), jnp.zeros((2, 2), bool)
-        rollout = Transition(obs, actions, number, number, flag, flag, obs)
-        value = number if algorithm.has_baseline else None
-        return algorithm.estimate(rollout, value, value, hyper)
-
-    estimate = _eval_shape("algorithm= does not fit: estimate: ", estimate_of_rollout)
+    estimate = _eval_shape(
+        "algorithm= does not fit: estimate: ",
+        lambda: _estimate_two_steps(algorithm, spec, action, hyper),
+    )
     shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(estimate)]
     if not isinstance(estimate, Estimate) or shapes != [(2, 2)] * 3:
         raise ValueError(

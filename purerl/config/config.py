@@ -12,10 +12,16 @@ from jaxtyping import PyTree
 
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import require_bool, require_divisor, require_positive_int, short_repr
-from purerl.config.components import check_algorithm, check_baseline, check_optimizer, check_policy
+from purerl.config.components import (
+    algorithm_reads,
+    check_algorithm,
+    check_baseline,
+    check_optimizer,
+    check_policy,
+    optimizer_reads,
+)
 from purerl.config.schedules import sorted_schedule
 from purerl.envs import Discrete, EnvSpec, check_env, time_limit
-from purerl.losses import score_function_loss, squared_error
 from purerl.types import Env, Hyperparams
 
 COUNTS = (
@@ -117,35 +123,37 @@ def require_unbatched(config: Config) -> None:
             )
 
 
-def unused_settings(config: Config) -> dict[str, str]:
-    """The settings that a config's algorithm never reads, and why."""
+def unused_setting(config: Config, name: str) -> str | None:
+    """Why a config never reads a setting; None where it does."""
     algorithm = config.algorithm
-    reasons: dict[str, str] = {}
-    if not algorithm.has_baseline:
-        names = ("baseline", "baseline_epochs", "baseline_learning_rate")
-        reasons |= dict.fromkeys(names, "has no baseline")
-    if algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
-        reasons["gae_lambda"] = "uses the reward-to-go"
-    unclipped = (None, squared_error, score_function_loss)
-    if algorithm.policy_loss in unclipped and algorithm.value_loss in unclipped:
-        reasons["clip_eps"] = "clips no loss"
-    if config.epochs == 1 and config.num_minibatches == 1:
-        reasons["target_kl"] = "takes one step of the policy a rollout"
-    return reasons
+    if name in ("baseline", "baseline_epochs", "baseline_learning_rate"):
+        return None if algorithm.has_baseline else f"{algorithm.name} has no baseline"
+    if name == "target_kl" and config.epochs == 1 and config.num_minibatches == 1:
+        return f"{algorithm.name} takes one step of the policy a rollout"
+    if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
+        return f"{algorithm.name} uses the reward-to-go"
+    if name in ("gae_lambda", "clip_eps") and not algorithm_reads(
+        algorithm, config.env_spec, config.hyper, name
+    ):
+        return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
+    if name in ("policy_learning_rate", "max_grad_norm") and not optimizer_reads(
+        config.optimizer, name, ("init", "update")
+    ):
+        return "the optimizer never reads it"
+    return None
 
 
 def require_used(config: Config, settings: dict[str, Any]) -> None:
-    """Refuse settings that the config's algorithm never reads."""
-    for name, reason in unused_settings(config).items():
-        if name in settings:
+    """Refuse settings that the config never reads."""
+    schedule = dict(settings.get("schedule", ()))
+    for name in (*settings, *schedule):
+        reason = unused_setting(config, name)
+        if reason is not None and name in settings:
             raise ValueError(
-                f"{name} = {short_repr(settings[name])} has no effect: {config.algorithm.name} "
-                f"{reason}; leave it out."
+                f"{name} = {short_repr(settings[name])} has no effect: {reason}; leave it out."
             )
-        if name in settings.get("schedule", ()):
-            raise ValueError(
-                f"schedule: {name!r} has no effect: {config.algorithm.name} {reason}; leave it out."
-            )
+        if reason is not None:
+            raise ValueError(f"schedule: {name!r} has no effect: {reason}; leave it out.")
 
 
 def check_hyper(hyper: Hyperparams) -> None:
@@ -207,6 +215,12 @@ def _check_plugs(config: Config, spec: EnvSpec) -> None:
             f"names and no quantities; leave it out."
         )
     check_optimizer(config.optimizer)
+    for name, _ in config.schedule:
+        if "learning_rate" in name and not optimizer_reads(config.optimizer, name, ("update",)):
+            raise ValueError(
+                f"schedule: {name!r} has no effect: the optimizer keeps its rate in its state; "
+                f"give one that reads the rate at each step, such as optax.adam(learning_rate)."
+            )
     action = check_policy(config.policy, spec)
     if config.algorithm.has_baseline:
         assert config.baseline is not None

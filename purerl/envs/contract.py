@@ -91,9 +91,11 @@ def _trace(name: str, method: str, function: Any, expected: tuple[str, ...], *ar
 def _check_outputs(name: str, obs: Any, state: PyTree, after_step: tuple) -> None:
     """Check the observation that `reset` returns, and what `step` returns against it."""
     if not isinstance(obs, jax.ShapeDtypeStruct) or not (
-        jnp.issubdtype(obs.dtype, jnp.number) or obs.dtype == bool
+        jnp.issubdtype(obs.dtype, jnp.integer)
+        or jnp.issubdtype(obs.dtype, jnp.floating)
+        or obs.dtype == bool
     ):
-        raise ValueError(f"{name}.reset: obs is {_show(obs)}; return one array of numbers.")
+        raise ValueError(f"{name}.reset: obs is {_show(obs)}; return one array of real numbers.")
     next_obs, next_state, reward, terminated, truncated, info = after_step
     _require_same_structure(name, "the observation", obs, next_obs)
     _require_same_structure(name, "the state", state, next_state)

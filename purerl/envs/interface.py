@@ -12,19 +12,22 @@ from purerl.types import Env
 
 
 class EnvStep(NamedTuple):
-    """The result of one step. `obs` is for the next step; `next_obs` is the true successor.
-
-    They differ where the episode has ended and `obs` comes from the reset.
-    """
+    """The result of one step. `obs` is for the next step, after a reset where an episode ended."""
 
     obs: Float[Array, "..."]
     state: PyTree
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
     truncated: Bool[Array, ""]
-    next_obs: Float[Array, "..."]
+    final_obs: Float[Array, "..."]
+    """Where the episode ended, the observation before the reset; elsewhere it means nothing."""
     info: dict[str, Any] | None
     """As the environment gives it; a rollout does not keep it."""
+
+    @property
+    def next_obs(self) -> Float[Array, "..."]:
+        """The true successor: `obs`, or where the episode ended `final_obs`."""
+        return jnp.where(self.terminated | self.truncated, self.final_obs, self.obs)
 
 
 # A static environment and equal shapes are traced once in a process, by whatever asks first.
@@ -63,7 +66,7 @@ def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTr
         reward=_float(reward),
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
-        next_obs=_float(info["final_observation"]),
+        final_obs=_float(info["final_observation"]),
         info=info,
     )
 

@@ -4,6 +4,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from jax.core import Tracer
+
+from purerl.checks import short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,6 +14,10 @@ class Discrete:
     """The integers 0 … n − 1."""
 
     n: int
+
+    def __post_init__(self):
+        if self.n < 1:
+            raise ValueError(f"{self} has no element; a space has at least one.")
 
     def __str__(self) -> str:
         return f"Discrete({self.n})"
@@ -27,6 +34,17 @@ class Box:
     low: Any
     high: Any
     shape: tuple[int, ...]
+
+    def __post_init__(self):
+        if 0 in self.shape:
+            raise ValueError(f"{self} has no element; a space has at least one.")
+        if isinstance(self.low, Tracer) or isinstance(self.high, Tracer):
+            return
+        if not np.all(np.less_equal(self.low, self.high)):  # NaN is not less either
+            raise ValueError(
+                f"{self} has low = {short_repr(self.low)} and high = {short_repr(self.high)}; low "
+                f"must not be above high, and neither NaN."
+            )
 
     def __str__(self) -> str:
         return f"Box({', '.join(map(str, self.shape))})"

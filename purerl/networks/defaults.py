@@ -53,6 +53,11 @@ def _convolutions(
     shape: tuple[int, ...], channels: int, key: Key[Array, ""]
 ) -> tuple[Convolution, ...]:
     """3 × 3 convolutions: of stride 2 until the image is small, then one of stride 1."""
+    if shape[0] in (1, 3, 4) and shape[1] == shape[2] > 4:
+        raise ValueError(
+            f"observations of shape {shape} look like [channels, height, width]; the default "
+            f"networks take [height, width, channels]."
+        )
     convolutions: list[Convolution] = []
     image = jax.ShapeDtypeStruct(shape, np.float32)
     while not convolutions or convolutions[-1].stride == 2:

@@ -11,14 +11,19 @@ from purerl.networks.normalization import RunningStats, update_stats
 
 
 class Network(eqx.Module):
-    """A module split in two: its arrays, which training carries, and the rest, which is static.
+    """A module split into its arrays, its constants, and the rest, which is static.
 
     Call it like its module, on an observation of the environment. It normalises the observation
     itself where it holds statistics. It passes through `jax.jit`, unlike a module with leaves that
     are no arrays, such as the activation of `eqx.nn.MLP`.
+
+    Training changes the inexact ones of `arrays`, which were JAX arrays in the module; `constants`
+    were NumPy arrays, and stay as they are. Another part is kept from training by
+    `jax.lax.stop_gradient` where the module reads it.
     """
 
     arrays: PyTree
+    constants: PyTree
     stats: RunningStats | None
     static: PyTree = eqx.field(static=True)
 
@@ -28,7 +33,7 @@ class Network(eqx.Module):
     @property
     def module(self) -> Any:
         """The module, with the present arrays."""
-        return eqx.combine(self.arrays, self.static)
+        return eqx.combine(self.arrays, self.constants, self.static)
 
 
 def as_network(module: eqx.Module, stats: RunningStats | None = None) -> Network:
@@ -41,8 +46,9 @@ def as_network(module: eqx.Module, stats: RunningStats | None = None) -> Network
     """
     if isinstance(module, Network):
         return module
-    arrays, static = eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    return Network(arrays, stats, static)
+    arrays, rest = eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array))
+    constants, static = eqx.partition(rest, lambda leaf: isinstance(leaf, np.ndarray))
+    return Network(arrays, constants, stats, static)
 
 
 def parameters(network: Network) -> PyTree:
@@ -52,7 +58,8 @@ def parameters(network: Network) -> PyTree:
 
 def with_parameters(network: Network, parameters: PyTree) -> Network:
     """The network with other parameters."""
-    return Network(eqx.combine(parameters, network.arrays), network.stats, network.static)
+    arrays = eqx.combine(parameters, network.arrays)
+    return Network(arrays, network.constants, network.stats, network.static)
 
 
 def update_obs_stats(networks: PyTree, obs: Float[Array, "..."]) -> PyTree:

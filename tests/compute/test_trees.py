@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import purerl
-from purerl.compute.trees import all_finite, pack, tree_where, unpack
+from purerl.compute.trees import has_no_nan, pack, stays_finite, tree_where, unpack
 
 
 def test_what_is_packed_in_a_loop_comes_out_as_it_was():
@@ -36,8 +36,26 @@ def test_one_of_two_trees_is_chosen_leaf_by_leaf():
         np.testing.assert_array_equal(tree_where(jnp.array(condition), *trees)["x"], [expected] * 2)
 
 
-@pytest.mark.parametrize(("bad", "expected"), [(0.0, True), (np.nan, False), (-np.inf, False)])
-def test_one_number_that_is_not_finite_is_found(bad, expected):
-    tree = {"x": jnp.ones(3).at[1].set(bad), "n": jnp.arange(2), "empty": jnp.zeros((0, 2))}
-    assert bool(all_finite(tree)) is expected
-    assert bool(all_finite({"n": jnp.arange(2)}))
+@pytest.mark.parametrize(
+    ("x", "before", "sound"),
+    [
+        (0.0, 1.0, True),
+        (np.nan, 1.0, False),
+        (np.nan, np.nan, False),
+        (-np.inf, 1.0, False),
+        (-np.inf, -np.inf, True),
+        (np.inf, np.nan, False),
+        (1.0, np.inf, True),
+    ],
+)
+def test_one_number_that_is_not_sound_is_found(x, before, sound):
+    def tree(number):
+        return {"x": jnp.ones(3).at[1].set(number), "n": jnp.arange(2), "empty": jnp.zeros((0, 2))}
+
+    assert bool(stays_finite(tree(x), tree(before))) is sound
+    assert bool(has_no_nan(tree(x))) is not np.isnan(x)
+
+
+def test_where_there_are_no_numbers_all_are_sound():
+    assert bool(stays_finite({"n": jnp.arange(2)}, {"n": jnp.arange(2)}))
+    assert bool(has_no_nan({"n": jnp.arange(2)}))

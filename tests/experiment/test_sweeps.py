@@ -24,7 +24,7 @@ from purerl.types import Metrics
 
 SMALL = SIZES | {"total_steps": 4 * 8 * 6}
 RATES = [1e-5, 3e-2]
-HOW: dict[str, Any] = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
+HOW: Any = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
 
 
 def small(**settings):

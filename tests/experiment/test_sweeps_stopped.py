@@ -16,7 +16,7 @@ from purerl.experiment import session
 from purerl.experiment.hosts.stopping import RunError, Signals, Stopped
 from purerl.experiment.store import files
 
-HOW: dict[str, Any] = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
+HOW: Any = {"updates_per_chunk": 2, "evaluation_episodes": EPISODES, "progress": False}
 
 
 def small():  # of the sizes in `test_sweeps`

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-SIZES: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12}
+SIZES: Any = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 8 * 12}
 SIZES |= {"hidden": (8,)}
 SEEDS = 4
 EPISODES = 2
