@@ -12,7 +12,13 @@ from probes import Probe
 import purerl
 from purerl.seeds import EVALUATE, stream_key
 
-evaluate = jax.jit(purerl.evaluate, static_argnames=("num_episodes", "max_steps", "greedy"))
+compiled = jax.jit(purerl.evaluate, static_argnames=("num_episodes", "max_steps", "greedy"))
+
+
+def evaluate(key, policy, config, *, max_steps=None, **how):
+    """`purerl.evaluate` compiled, where the limit of a config is traced and has to be given."""
+    max_steps = config.time_limit if max_steps is None else max_steps
+    return compiled(key, policy, config, max_steps=max_steps, **how)
 
 
 class Leaning(eqx.Module):
@@ -83,7 +89,7 @@ def test_evaluation_equals_a_hand_run_loop(greedy, max_steps):
 
 def test_max_steps_defaults_to_the_time_limit_and_a_truncated_episode_is_finished():
     config = a_config(Probe(length=0, limit=True))
-    result = evaluate(jax.random.key(0), Leaning(jnp.zeros(())), config, num_episodes=3)
+    result = purerl.evaluate(jax.random.key(0), Leaning(jnp.zeros(())), config, num_episodes=3)
     np.testing.assert_array_equal(result.episode_length, [5, 5, 5])
     assert int(result.num_unfinished) == 0
 

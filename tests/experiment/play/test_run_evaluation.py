@@ -37,8 +37,9 @@ def test_evaluation_of_a_saved_run(finished):
     policy = purerl.load_policy(finished, 2)
     number = jax.random.fold_in(purerl.seed_keys(0, [2])[0], 7)
     greedy_key, _ = jax.random.split(number)
-    play_alone = jax.jit(functools.partial(purerl.evaluate, num_episodes=150))
-    alone = play_alone(greedy_key, policy, played.spec.config)
+    config = played.spec.config
+    how = {"num_episodes": 150, "max_steps": config.time_limit}
+    alone = jax.jit(functools.partial(purerl.evaluate, **how))(greedy_key, policy, config)
     np.testing.assert_array_equal(returns[0, :150], alone.episode_return)
     assert np.any(returns[:, :150] != returns[:, 150:])
     with pytest.raises(ValueError, match=r"seed = 9 is not in this run; use one of \(0, 1, 2, 3"):
@@ -181,8 +182,9 @@ def test_only_the_episodes_that_are_asked_for_are_played(sampled, finished, monk
     assert set(played) == {not sampled}
     policy = purerl.load_policy(finished, 1)
     keys = jax.random.split(jax.random.fold_in(purerl.seed_keys(0, [1])[0], 7))
-    play_alone = jax.jit(functools.partial(evaluate, num_episodes=11, greedy=not sampled))
-    alone = play_alone(keys[int(sampled)], policy, result.spec.config)
+    config = result.spec.config
+    how = {"num_episodes": 11, "max_steps": config.time_limit, "greedy": not sampled}
+    alone = jax.jit(functools.partial(evaluate, **how))(keys[int(sampled)], policy, config)
     np.testing.assert_array_equal(
         np.asarray(result.evaluation.episode_return)[0], np.asarray(alone.episode_return)
     )
