@@ -77,9 +77,9 @@ class Env(Protocol):
     """A pure-JAX environment, as gymnax 1.0 defines it: any hashable object with these methods.
 
     `step` resets by itself where an episode ends, and puts the true successor, from before the
-    reset, into `info["final_observation"]`, which is read nowhere else. Only an environment with parameters needs
-    `default_params`, a pytree of numbers. A NaN in the state freezes the agent; an infinity
-    does not. An environment must not change: for equal ones, each method is traced once.
+    reset, into `info["final_observation"]`, which is read nowhere else. Only an environment with
+    parameters needs `default_params`, a pytree of numbers. A NaN in the state freezes the agent; an
+    infinity does not. An environment must not change: for equal ones, each method is traced once.
     """
 
     def reset(self, key: Key[Array, ""], params: PyTree, /) -> tuple[Array, PyTree]:
