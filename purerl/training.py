@@ -119,6 +119,7 @@ def _require_stats(learner: Learner, config: Config) -> None:
 
 
 def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
+    """`train_step`, with its metrics packed as they leave a loop."""
     _require_stats(state.learner, config)
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
     split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))

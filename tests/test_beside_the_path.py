@@ -238,6 +238,11 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"optimizer": fixed, "policy_learning_rate": 0.1},
         "policy_learning_rate = 0.1 has no effect: the optimizer never reads it",
     ),
+    "a baseline's rate that is never read": (
+        "CartPole-v1",
+        {"optimizer": fixed, "baseline_learning_rate": 0.1},
+        "baseline_learning_rate = 0.1 has no effect: the optimizer never reads it",
+    ),
     "a norm that is never read": (
         "CartPole-v1",
         {"optimizer": unclipped, "max_grad_norm": 0.1},

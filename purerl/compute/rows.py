@@ -17,7 +17,7 @@ from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import eval_program, trace_program
 from purerl.compute.matmul import transpose_matmul
 from purerl.compute.mesh import constrain_envs, num_env_devices, num_seed_devices
-from purerl.compute.platforms import by_platform
+from purerl.compute.platforms import by_platform, linear_recurrence
 
 LONGEST_BLOCK = 1024  # rows
 LARGEST_WHOLE = 2048  # rows that an accelerator leaves whole: each block costs kernel launches
@@ -155,13 +155,15 @@ def _map_chosen(
 def _positions(mask: Bool[Array, " rows"], size: int) -> Int[Array, " size"]:
     """The positions of the chosen rows, in order; behind them the number of rows.
 
-    Counted by products with triangles: `jnp.nonzero` counts by trees of windows, slow to compile.
+    Counted within blocks by a product with a triangle, and over blocks one after another:
+    `jnp.nonzero` counts by trees of windows, which are slow to compile.
     """
     num_rows = len(mask)
     blocks = jnp.pad(mask, (0, -num_rows % CHOSEN_BLOCK)).reshape(-1, CHOSEN_BLOCK)
     blocks = blocks.astype(jnp.float32)
     within = blocks @ jnp.triu(jnp.ones((CHOSEN_BLOCK, CHOSEN_BLOCK)), 1)
-    before = jnp.tril(jnp.ones((len(blocks), len(blocks))), -1) @ jnp.sum(blocks, 1)
+    counts = jnp.sum(blocks, 1)
+    before = linear_recurrence(counts, jnp.ones_like(counts), reverse=False) - counts
     rank = (within + before[:, None]).reshape(-1)[:num_rows].astype(jnp.int32)
     empty = jnp.full(size, num_rows)
     return empty.at[jnp.where(mask, rank, size)].set(jnp.arange(num_rows), mode="drop")

@@ -111,8 +111,11 @@ def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, nam
     """Whether a hyperparameter reaches what one of an algorithm's functions gives."""
 
     def call_all(value):
-        changed = dataclasses.replace(hyper, **{name: value})
-        action = Shape(spec.action_space.shape, np.float32)
+        # One number of each, as `hyper` may hold the values of a sweep.
+        numbers = jax.tree.map(lambda _: jnp.float32(0.5), hyper)
+        changed = dataclasses.replace(numbers, **{name: value})
+        dtype = np.float32 if isinstance(spec.action_space, Box) else np.int32
+        action = Shape(spec.action_space.shape, dtype)
         estimate = _estimate_two_steps(algorithm, spec, action, changed)
         losses = [loss for loss in (algorithm.policy_loss, algorithm.value_loss) if loss]
         return estimate, [loss(*[jnp.zeros(4)] * 3, changed) for loss in losses]

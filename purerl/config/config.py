@@ -126,8 +126,9 @@ def require_unbatched(config: Config) -> None:
 def unused_setting(config: Config, name: str) -> str | None:
     """Why a config never reads a setting; None where it does."""
     algorithm = config.algorithm
-    if name in ("baseline", "baseline_epochs", "baseline_learning_rate"):
-        return None if algorithm.has_baseline else f"{algorithm.name} has no baseline"
+    of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate")
+    if name in of_baseline and not algorithm.has_baseline:
+        return f"{algorithm.name} has no baseline"
     if name == "target_kl" and config.epochs == 1 and config.num_minibatches == 1:
         return f"{algorithm.name} takes one step of the policy a rollout"
     if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
@@ -136,9 +137,8 @@ def unused_setting(config: Config, name: str) -> str | None:
         algorithm, config.env_spec, config.hyper, name
     ):
         return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
-    if name in ("policy_learning_rate", "max_grad_norm") and not optimizer_reads(
-        config.optimizer, name, ("init", "update")
-    ):
+    of_optimizer = ("policy_learning_rate", "baseline_learning_rate", "max_grad_norm")
+    if name in of_optimizer and not optimizer_reads(config.optimizer, name, ("init", "update")):
         return "the optimizer never reads it"
     return None
 
