@@ -1,6 +1,7 @@
 """Distributions over actions: small pytrees with `sample`, `log_prob`, `entropy` and `mode`.
 
-Written for one action; `vmap` maps them over many.
+Written for one action; `vmap` maps them over many. Actions from a box are in units of that box: no
+distribution knows its bounds.
 """
 
 import equinox as eqx
@@ -65,7 +66,7 @@ class DiagonalGaussian(eqx.Module):
     scale: Float[Array, "*action"]
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, "*action"]:
-        """Draw an action. It may lie outside the environment's bounds."""
+        """Draw an action. It may lie beyond ±1, the environment's bounds."""
         return self.loc + self.scale * jax.random.normal(key, self.loc.shape)
 
     def log_prob(self, action: Float[Array, "*action"]) -> Float[Array, ""]:
@@ -82,47 +83,41 @@ class DiagonalGaussian(eqx.Module):
 
 
 class SquashedGaussian(eqx.Module):
-    """A diagonal Gaussian that tanh squeezes between two bounds.
+    """A diagonal Gaussian that tanh squeezes between −1 and 1, the bounds in units of their box.
 
-    `action = low + (high − low) · (tanh(u) + 1) / 2`, with `u = loc + scale · ε`. Haarnoja et al.
-    (2018), arXiv:1812.05905, appendix C.
+    `action = tanh(u)`, with `u = loc + scale · ε`. Haarnoja et al. (2018), arXiv:1812.05905,
+    appendix C.
     """
 
     loc: Float[Array, "*action"]
     scale: Float[Array, "*action"]
-    low: Float[Array, "*action"]
-    high: Float[Array, "*action"]
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, "*action"]:
-        """Draw an action, within the bounds."""
-        return self._squash(self.loc + self.scale * jax.random.normal(key, self.loc.shape))
+        """Draw an action, between −1 and 1."""
+        return jnp.tanh(self.loc + self.scale * jax.random.normal(key, self.loc.shape))
 
     def log_prob(self, action: Float[Array, "*action"]) -> Float[Array, ""]:
         """`Σ log N(u; loc, scale) − log da/du`, the density of the squashed action.
 
         An action at a bound, where tanh has rounded to ±1, counts as one just inside it.
         """
-        tanh_u = 2 * (action - self.low) / (self.high - self.low) - 1
-        u = jnp.arctanh(jnp.clip(tanh_u, -EDGE, EDGE))
+        u = jnp.arctanh(jnp.clip(action, -EDGE, EDGE))
         log_density = jax.scipy.stats.norm.logpdf(u, self.loc, self.scale)
-        return jnp.sum(log_density - self._log_slope(u))
+        return jnp.sum(log_density - _log_slope(u))
 
     def entropy(self) -> Float[Array, ""]:
         """The Gaussian's entropy plus `Σ E[log da/du]`, by Gauss–Hermite quadrature, in nats."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
         weights = weights / weights.sum()
         u = self.loc + self.scale * nodes.astype(self.loc.dtype).reshape(-1, *[1] * self.loc.ndim)
-        log_slope = jnp.tensordot(weights.astype(self.loc.dtype), self._log_slope(u), 1)
+        log_slope = jnp.tensordot(weights.astype(self.loc.dtype), _log_slope(u), 1)
         return jnp.sum(jnp.log(self.scale) + 0.5 * np.log(2 * np.pi * np.e) + log_slope)
 
     def mode(self) -> Float[Array, "*action"]:
         """The squashed centre: the median of each component."""
-        return self._squash(self.loc)
+        return jnp.tanh(self.loc)
 
-    def _squash(self, u: Float[Array, "*action"]) -> Float[Array, "*action"]:
-        return self.low + (self.high - self.low) * (jnp.tanh(u) + 1) / 2
 
-    def _log_slope(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """`log da/du`; `log(1 − tanh²u)` in a form that does not round to −inf."""
-        half_range = (self.high - self.low) / 2
-        return jnp.log(half_range) + 2 * (np.log(2) - u - jax.nn.softplus(-2 * u))
+def _log_slope(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`log dtanh(u)/du = log(1 − tanh²u)`, in a form that does not round to −inf."""
+    return 2 * (np.log(2) - u - jax.nn.softplus(-2 * u))

@@ -28,7 +28,7 @@ from purerl.compute.trees import (
 from purerl.config.config import Config, require_unbatched
 from purerl.config.optimizers import build_optimizers
 from purerl.config.schedules import share_at
-from purerl.networks.network import as_network, parameters
+from purerl.networks.network import Network, as_network, parameters
 from purerl.networks.normalization import (
     RewardNormalizer,
     initial_reward_normalizer,
@@ -107,10 +107,15 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     return state, unpack(metrics)
 
 
-def _require_stats(learner: Learner, config: Config) -> None:
-    """Refuse a network that was put into a state without the statistics that it needs."""
+def _require_networks(learner: Learner, config: Config) -> None:
+    """Refuse what was put into a state and is no network, or lacks the statistics that it needs."""
     networks = {"policy": learner.policy, "baseline": learner.baseline}
     for name, network in networks.items():
+        if not isinstance(network, Network | None):
+            raise ValueError(
+                f"the state's {name} is a {type(network).__name__}; put a network there: of a "
+                f"run, run.policy(seed).network, of a module, purerl.as_network(module)."
+            )
         if config.normalize_obs and network is not None and network.stats is None:
             raise ValueError(
                 f"normalize_obs = True, but the state's {name} has no statistics; give it some: "
@@ -120,7 +125,7 @@ def _require_stats(learner: Learner, config: Config) -> None:
 
 def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
     """`train_step`, with its metrics packed as they leave a loop."""
-    _require_stats(state.learner, config)
+    _require_networks(state.learner, config)
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
     split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
     rollout_key, update_key = split_at(state.key, state.step)

@@ -21,7 +21,7 @@ from purerl.config.components import (
     optimizer_reads,
 )
 from purerl.config.schedules import sorted_schedule
-from purerl.envs import Discrete, EnvSpec, check_env, time_limit
+from purerl.envs import Discrete, EnvSpec, check_env, spec_in_force, time_limit
 from purerl.types import Env, Hyperparams
 
 COUNTS = (
@@ -67,7 +67,7 @@ class Config(eqx.Module):
         _check_sizes(self)
         check_hyper(self.hyper)
         _check_static(self)
-        _check_plugs(self, self.env_spec)
+        _check_plugs(self, spec_in_force(self.env, self.env_params, self.env_spec))
         warn_of_short_rollout(self)
 
     @property

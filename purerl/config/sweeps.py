@@ -12,6 +12,7 @@ import numpy as np
 
 from purerl.checks import require_bool, require_positive_int, short_repr
 from purerl.config.config import Config, check_hyper, require_used, warn_of_short_rollout
+from purerl.envs import spec_in_force
 
 
 class Uniform(NamedTuple):
@@ -70,6 +71,10 @@ def sweep(
     configs = jax.tree.unflatten(structure, leaves)
     axes = jax.tree.unflatten(structure, [0 if name in columns else None for name in names])
     check_hyper(configs.hyper)
+    if any(name.startswith("env_params.") for name in columns):
+        spec = config.env_spec
+        for setting in range(len(next(iter(columns.values())))):
+            spec_in_force(config.env, setting_at(configs, axes, setting).env_params, spec)
     warn_of_short_rollout(configs)
     return configs, axes
 

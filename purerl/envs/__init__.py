@@ -1,7 +1,7 @@
 """Environments: by name or brought by the user, checked, and seen through one small interface."""
 
-from purerl.envs.contract import EnvSpec, check_env, time_limit
-from purerl.envs.interface import EnvStep, reset, step
+from purerl.envs.contract import EnvSpec, check_env, spec_in_force, time_limit
+from purerl.envs.interface import EnvStep, action_space, reset, scale_action, step
 from purerl.envs.names import env_names, make_env
 from purerl.envs.spaces import Box, Discrete, Space
 
@@ -11,10 +11,13 @@ __all__ = [
     "EnvSpec",
     "EnvStep",
     "Space",
+    "action_space",
     "check_env",
     "env_names",
     "make_env",
     "reset",
+    "scale_action",
+    "spec_in_force",
     "step",
     "time_limit",
 ]

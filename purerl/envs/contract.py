@@ -8,17 +8,21 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from purerl.envs.interface import traced_reset, traced_step
+from purerl.envs.interface import action_space, traced_reset, traced_step
 from purerl.envs.spaces import Box, Discrete, Space, as_space
 
 STEP_OUTPUTS = ("obs", "state", "reward", "terminated", "truncated", "info")
 
 
 class EnvSpec(NamedTuple):
-    """What the rest of the library needs to know about an environment."""
+    """What the rest of the library needs to know about an environment, by its default parameters.
+
+    A network is built for these, as structure must not depend on parameters that may be traced.
+    """
 
     obs_space: Space
     action_space: Space
+    """That of the policy: a box is in units (`Box.in_units`)."""
     max_steps: int | None
     """The time limit of the default parameters; None where they name none."""
 
@@ -43,6 +47,7 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     declared = _declared_spec(name, env)
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs, state = _trace(name, "reset", traced_reset, ("obs", "state"), key, env, params)
+    _check_bounds(name, env, params)
     dtype = np.int32 if isinstance(declared.action_space, Discrete) else np.float32
     action = jax.ShapeDtypeStruct(declared.action_space.shape, dtype)
     at_step = _trace(name, "step", traced_step, STEP_OUTPUTS, key, env, state, action, params)
@@ -63,15 +68,63 @@ def _declared_spec(name: str, env: Any) -> EnvSpec:
     with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
         params = getattr(env, "default_params", None)
         max_steps = time_limit(params)
-        obs_space = _space(name, "observation_space", env, params)
-        return EnvSpec(obs_space, _space(name, "action_space", env, params), max_steps)
+        return EnvSpec(*_spaces(name, env, params), max_steps)
 
 
-def _space(name: str, method: str, env: Any, default_params: PyTree) -> Space:
+def _spaces(name: str, env: Any, params: PyTree) -> tuple[Space, Space]:
+    """The spaces of observations, and of actions in units, under these parameters."""
+
+    def read(method):
+        try:
+            return as_space(getattr(env, method)(params))
+        except Exception as error:
+            raise ValueError(f"{name}.{method} does not give a space: {one_line(error)}") from error
+
+    obs_space, actions = read("observation_space"), read("action_space")
+    return obs_space, actions.in_units if isinstance(actions, Box) else actions
+
+
+def _check_bounds(name: str, env: Any, params: PyTree) -> None:
+    """Refuse bounds of actions that cannot be computed from traced parameters."""
+
+    def bounds(params):
+        space = action_space(env, params)
+        return isinstance(space, Box) and (space.low, space.high)
+
     try:
-        return as_space(getattr(env, method)(default_params))
+        jax.eval_shape(bounds, params)
     except Exception as error:
-        raise ValueError(f"{name}.{method} does not give a space: {one_line(error)}") from error
+        raise ValueError(
+            f"{name}.action_space could not be traced: {one_line(error)}; compute bounds from "
+            f"parameters with jax.numpy."
+        ) from error
+
+
+def spec_in_force(env: Any, params: PyTree, spec: EnvSpec) -> EnvSpec:
+    """The spec under these parameters, by value; `spec` where they are traced or a sweep's.
+
+    **Raises:** `ValueError` where they change more of a space than its bounds, or these cannot be.
+    """
+    with jax.ensure_compile_time_eval():
+        default_params = getattr(env, "default_params", None)
+        leaves, default_leaves = jax.tree.leaves(params), jax.tree.leaves(default_params)
+        if (
+            any(isinstance(leaf, Tracer) for leaf in leaves)
+            or jax.tree.structure(params) != jax.tree.structure(default_params)
+            or list(map(np.shape, leaves)) != list(map(np.shape, default_leaves))
+        ):
+            return spec
+        default_spaces = _spaces(type(env).__name__, env, default_params)
+        spaces = _spaces(type(env).__name__, env, params)
+    for method, default, space in zip(
+        ("observation_space", "action_space"), default_spaces, spaces, strict=True
+    ):
+        if str(space) != str(default):  # which says all but the bounds
+            raise ValueError(
+                f"env_params make {method} {space}, but it is {default} by default; they may only "
+                f"move its bounds: give an environment whose default parameters have that space."
+            )
+    return spec._replace(action_space=spaces[1])
 
 
 def _trace(name: str, method: str, function: Any, expected: tuple[str, ...], *args: Any) -> tuple:

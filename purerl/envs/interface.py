@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from purerl.envs.spaces import Box, as_space
+from purerl.envs.spaces import Box, Space, as_space
 from purerl.types import Env
 
 
@@ -52,13 +52,10 @@ def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "
 def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTree) -> EnvStep:
     """Take one step, through the environment's public `step`, which resets by itself.
 
-    An action from a box is clipped to its bounds here alone: the stored action and its
-    log-probability are those of the sample.
+    The action is in units of the action space. It is brought to the bounds here alone: the stored
+    action and its log-probability are those of the sample.
     """
-    with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
-        space = as_space(env.action_space(getattr(env, "default_params", None)))
-    if isinstance(space, Box):
-        action = jnp.clip(action, space.low, space.high)
+    action = scale_action(action, action_space(env, params))
     obs, state, reward, terminated, truncated, info = traced_step(key, env, state, action, params)
     return EnvStep(
         obs=_float(obs),
@@ -69,6 +66,33 @@ def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTr
         final_obs=_float(info["final_observation"]),
         info=info,
     )
+
+
+def action_space(env: Env, params: PyTree) -> Space:
+    """The action space of these parameters. The bounds of a box may be traced."""
+    with jax.ensure_compile_time_eval():  # bounds may be jnp arrays, and this may be traced
+        space = as_space(env.action_space(getattr(env, "default_params", None)))
+    return as_space(env.action_space(params)) if isinstance(space, Box) else space
+
+
+def scale_action(action: Array, space: Space) -> Array:
+    """An action of a policy as the environment takes it.
+
+    Each component of a box counts in units: −1 … 1 is `low` … `high`; where only one bound is
+    finite, it is −1 or 1, and the unit 1; where none is, nothing changes. What lies beyond a bound
+    is clipped to it.
+    """
+    if not isinstance(space, Box):
+        return action
+    dtype = jnp.promote_types(action.dtype, jnp.float32)
+    low, high = (jnp.broadcast_to(x, space.shape).astype(dtype) for x in (space.low, space.high))
+    has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
+    # Of an infinite bound, 0: else a derivative by the bounds would be NaN.
+    bottom, top = jnp.where(has_low, low, 0), jnp.where(has_high, high, 0)
+    half_range = jnp.where(has_low & has_high, top / 2 - bottom / 2, 1)
+    one_sided = bottom + top + has_low - has_high
+    center = jnp.where(has_low & has_high, bottom / 2 + top / 2, one_sided)
+    return jnp.clip(center + half_range * action, low, high)
 
 
 def _float(x: Any) -> Float[Array, "..."]:

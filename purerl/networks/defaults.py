@@ -1,7 +1,8 @@
 """The default policy and baseline for every space, and the factories that a config holds.
 
 A factory is a hashable value `(key, obs_space, action_space) -> eqx.Module` of one observation.
-Two that are equal never retrace; a lambda built anew with each config does.
+Two that are equal never retrace; a lambda built anew with each config does. The spaces are those of
+the environment's default parameters, and `action_space` is in units (`Box.in_units`).
 """
 
 import dataclasses
@@ -109,31 +110,25 @@ class CategoricalPolicy(eqx.Module):
 
 
 class GaussianPolicy(eqx.Module):
-    """A network whose outputs are the centre of a normal, in units of half the action box.
+    """A network whose outputs are the centre of a normal, in units of the action space.
 
     `log_std` is a parameter, the same for every observation, or None where the network gives it
-    too. An unbounded box counts as centred on 0 with half-range 1. With `squash`, tanh squeezes the
-    normal into the box. Else actions may lie beyond the bounds, and the env clips them.
+    too. With `squash`, tanh squeezes the normal between the bounds. Else actions may lie beyond
+    them, and are clipped on their way into the environment.
     """
 
     network: EncoderMLP
     log_std: Float[Array, "*action"] | None
-    action_space: Box = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> DiagonalGaussian | SquashedGaussian:
-        space, shape = self.action_space, self.action_space.shape
         out, log_std = self.network(obs), self.log_std
         if log_std is None:
             out, log_std = jnp.split(out, 2)
-            log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(shape)
-        loc, scale = out.reshape(shape), jnp.exp(log_std)
-        bounds = (space.low, space.high) if space.is_bounded else (-1, 1)
-        low, high = (jnp.full(shape, bound, jnp.float32) for bound in bounds)
-        if self.squash:
-            return SquashedGaussian(loc, scale, low, high)
-        half_range = (high - low) / 2
-        return DiagonalGaussian((low + high) / 2 + half_range * loc, half_range * scale)
+            log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(self.shape)
+        distribution = SquashedGaussian if self.squash else DiagonalGaussian
+        return distribution(out.reshape(self.shape), jnp.exp(log_std))
 
 
 class ValueBaseline(eqx.Module):
@@ -176,7 +171,7 @@ class DefaultPolicy:
         return GaussianPolicy(
             network=network(2 * size if self.std_from_obs else size),
             log_std=None if self.std_from_obs else jnp.zeros(action_space.shape),
-            action_space=action_space,
+            shape=action_space.shape,
             squash=self.squash,
         )
 
@@ -188,7 +183,8 @@ class DefaultPolicy:
             )
         if self.squash and isinstance(action_space, Box) and not action_space.is_bounded:
             raise ValueError(
-                f"squash = True needs bounds, but {action_space} has none; leave it out."
+                f"squash = True needs two bounds for each component, but {action_space} lacks "
+                f"some; leave it out."
             )
 
 

@@ -4,10 +4,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Real, Shaped
 
+from purerl.envs import Space, scale_action
 from purerl.networks.normalization import RunningStats, update_stats
+from purerl.types import Distribution
 
 
 class Network(eqx.Module):
@@ -34,6 +37,30 @@ class Network(eqx.Module):
     def module(self) -> Any:
         """The module, with the present arrays."""
         return eqx.combine(self.arrays, self.constants, self.static)
+
+
+class TrainedPolicy(eqx.Module):
+    """A policy as it leaves training: its network, and the action space of its environment.
+
+    Called on one observation it gives the distribution of its action, in units of the action space.
+    """
+
+    network: Network
+    action_space: Space = eqx.field(static=True)
+
+    def __call__(self, obs: Real[Array | np.ndarray, "*obs"]) -> Distribution:
+        return self.network(jnp.asarray(obs).astype(jnp.float32))
+
+    def act(
+        self, obs: Real[Array | np.ndarray, "*obs"], key: Key[Array, ""] | None = None
+    ) -> Shaped[Array, "*action"]:
+        """The action to send to the environment, for one observation of it.
+
+        It is the distribution's mode, or a sample where there is a key.
+        """
+        distribution = self(obs)
+        action = distribution.mode() if key is None else distribution.sample(key)
+        return scale_action(action, self.action_space)
 
 
 def as_network(module: eqx.Module, stats: RunningStats | None = None) -> Network:

@@ -14,7 +14,7 @@ import numpy as np
 from purerl import __version__
 from purerl.checks import require_seed
 from purerl.config.config import Config
-from purerl.envs import Box, Discrete, Space
+from purerl.envs import Box, Discrete, Space, action_space
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import find_damage, latest, restore
 from purerl.experiment.store.directory import is_in_use, read_header
@@ -28,38 +28,43 @@ from purerl.experiment.store.header import (
 )
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_component
 from purerl.experiment.store.spec import RunSpec
-from purerl.networks.network import Network, as_network
+from purerl.networks.network import Network, TrainedPolicy, as_network
 from purerl.networks.normalization import initial_stats
 from purerl.training import TrainState
 
-POLICY_FORMAT = 2  # of an exported file; it moves where older ones can no longer be read
+POLICY_FORMAT = 3  # of an exported file; it moves where older ones can no longer be read
 ATTEMPTS = 3  # to read a checkpoint, which training may remove meanwhile
 
 
-def save_policy(path: str | Path, policy: Network, config: Config) -> None:
+def save_policy(path: str | Path, policy: Network | TrainedPolicy, config: Config) -> None:
     """Write a policy to a file: its weights, its statistics, and what it takes to rebuild it."""
-    env_spec = config.env_spec
+    network = policy.network if isinstance(policy, TrainedPolicy) else policy
+    spaces = {
+        "obs": config.env_spec.obs_space,
+        "action": action_space(config.env, config.env_params),
+    }
     header = {
         "purerl": __version__,
         "format": POLICY_FORMAT,
         "env": env_name(config),
         "policy": describe(config.policy),
-        "normalize_obs": policy.stats is not None,
-        "obs_space": _described(env_spec.obs_space),
-        "action_space": _described(env_spec.action_space),
+        "normalize_obs": network.stats is not None,
+        **{f"{name}_space": _described(space) for name, space in spaces.items()},
     }
-    arrays = {f"array_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(policy))}
-    for name, space in (("obs", env_spec.obs_space), ("action", env_spec.action_space)):
+    arrays = {f"array_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(network))}
+    for name, space in spaces.items():
         if isinstance(space, Box):
             arrays |= {f"{name}_low": np.asarray(space.low), f"{name}_high": np.asarray(space.high)}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     files.write_arrays(Path(path), {"header": text, **arrays})
 
 
-def load_policy(path: str | Path, seed: int | None = None, config: Config | None = None) -> Network:
+def load_policy(
+    path: str | Path, seed: int | None = None, config: Config | None = None
+) -> TrainedPolicy:
     """Load a trained policy, from a file that `purerl export` wrote or from a run directory.
 
-    Called on one observation it gives a distribution: `policy(obs).mode()`.
+    `policy.act(obs)` is the action to send to the environment.
 
     **Arguments:** a run directory needs `seed`. It needs `config` where the network, the
     environment or the loss is the user's own; a file only where the network is.
@@ -80,7 +85,7 @@ def load_policy(path: str | Path, seed: int | None = None, config: Config | None
     require_readable(f"the policy in {str(path)!r}", header, POLICY_FORMAT)
     try:
         obs_space = _space(header["obs_space"], arrays, "obs")
-        action_space = _space(header["action_space"], arrays, "action")
+        actions = _space(header["action_space"], arrays, "action")
     except (ValueError, KeyError, TypeError) as error:
         raise _not_a_policy(path, error) from error
     try:
@@ -89,7 +94,9 @@ def load_policy(path: str | Path, seed: int | None = None, config: Config | None
         raise ValueError(
             f"the network in {str(path)!r} is not purerl's own; give the config with its factory."
         ) from error
-    return _restore_policy(factory, obs_space, action_space, header["normalize_obs"], arrays)
+    units = actions.in_units if isinstance(actions, Box) else actions
+    network = _restore_network(factory, obs_space, units, header["normalize_obs"], arrays)
+    return TrainedPolicy(network, actions)
 
 
 def _not_a_policy(path: Path, error: Exception) -> ValueError:
@@ -97,7 +104,7 @@ def _not_a_policy(path: Path, error: Exception) -> ValueError:
     return ValueError(f"path = {str(path)!r} is no policy, or damaged: {reason}.")
 
 
-def _restore_policy(
+def _restore_network(
     factory: Any, obs_space: Space, action_space: Space, normalize_obs: bool, arrays: dict[str, Any]
 ) -> Network:
     def build(key):
@@ -151,13 +158,15 @@ class LoadedRun(NamedTuple):
             f"purerl train --directory {directory}"
         )
 
-    def policy(self, seed: int | None) -> Network:
+    def policy(self, seed: int | None) -> TrainedPolicy:
         """The policy of one seed.
 
         **Raises:** `ValueError` where the run has no such seed.
         """
         index = require_seed(seed, self.spec.seed_ids)
-        return jax.tree.map(lambda leaf: leaf[index], self.states.learner.policy)
+        network = jax.tree.map(lambda leaf: leaf[index], self.states.learner.policy)
+        config = self.spec.config
+        return TrainedPolicy(network, action_space(config.env, config.env_params))
 
 
 def _require_given(header: dict[str, Any], spec: RunSpec, given: str) -> RunSpec:

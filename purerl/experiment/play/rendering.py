@@ -62,10 +62,8 @@ def _successor(env_key: Array, state: Any, transition: RawTransition, config: Co
     if inner_step is None:
         return transition.step.state
     step_key, _ = jax.random.split(env_key)
-    space, action = config.env_spec.action_space, transition.action
-    if isinstance(space, envs.Box):
-        action = jnp.clip(action, space.low, space.high)
     params = jax.tree.map(jnp.asarray, config.env_params)
+    action = envs.scale_action(transition.action, envs.action_space(config.env, params))
     return inner_step(step_key, state, action, params)[1]
 
 

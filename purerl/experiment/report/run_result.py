@@ -13,13 +13,14 @@ from numpy import ndarray
 
 from purerl.checks import require_seed
 from purerl.config.config import Config
+from purerl.envs import action_space
 from purerl.evaluation import Evaluation
 from purerl.experiment.report.statistics import Interval, fill_forward, return_iqm, share_solved
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import result_identity
 from purerl.experiment.store.header import env_name
 from purerl.experiment.store.records import Evaluations, Records
-from purerl.networks.network import Network
+from purerl.networks.network import TrainedPolicy
 from purerl.training import TrainState
 from purerl.types import Metrics
 
@@ -87,10 +88,11 @@ class Run:
         """The ids of the seeds that stopped being finite."""
         return tuple(compress(self.seed_ids, np.asarray(self.states.failed_at) >= 0))
 
-    def policy(self, seed: int) -> Network:
-        """The trained policy of a seed: `run.policy(3)(obs)` is a distribution over actions."""
+    def policy(self, seed: int) -> TrainedPolicy:
+        """The trained policy of a seed: `run.policy(3).act(obs)` is an action."""
         index = require_seed(seed, self.seed_ids)
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.states.learner.policy)
+        network = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.states.learner.policy)
+        return TrainedPolicy(network, action_space(self.config.env, self.config.env_params))
 
     def final_returns(self) -> Float[ndarray, " seeds"]:
         """A return for each seed: mean greedy, or last in training; NaN where the seed failed."""

@@ -71,12 +71,12 @@ def test_a_policy_comes_back_as_it_was(env, settings, trained, tmp_path):
 def test_the_normaliser_travels_with_the_policy(trained, tmp_path):
     result = trained("CartPole-v1", **NORMALIZED)
     policy = result.policy(4)
-    assert policy.stats is not None
+    assert policy.network.stats is not None
     purerl.save_policy(tmp_path / "policy.npz", policy, result.config)
     loaded = purerl.load_policy(tmp_path / "policy.npz")
     obs = jnp.array([1.0, -2.0, 0.1, 3.0])
     np.testing.assert_array_equal(loaded(obs).logits, policy(obs).logits)
-    plain = eqx.tree_at(lambda p: p.stats, loaded, None)
+    plain = eqx.tree_at(lambda p: p.network.stats, loaded, None)
     assert np.any(np.asarray(plain(obs).logits) != np.asarray(loaded(obs).logits))
 
 
