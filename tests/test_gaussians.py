@@ -40,7 +40,7 @@ def test_log_prob_of_a_squashed_gaussian_is_that_of_the_change_of_variables():
 def test_a_squashed_density_integrates_to_the_probability_between_two_actions(scale):
     one = purerl.SquashedGaussian(jnp.array([0.2]), jnp.array([scale]))
     density = jax.jit(lambda a: jnp.exp(one.log_prob(a[None])))
-    total, _ = integrate.quad(lambda a: float(density(jnp.float32(a))), -0.95, 0.95, limit=200)
+    total, _ = integrate.quad(lambda a: float(density(jnp.float32(a))), -0.95, 0.95, epsabs=1e-5)
     want = np.diff(stats.norm.cdf(np.arctanh([-0.95, 0.95]), 0.2, scale))
     np.testing.assert_allclose(total, want[0], atol=1e-4)
 

@@ -220,7 +220,7 @@ def test_statistics_are_no_parameters(trained):
 def test_each_seed_has_statistics_of_its_own_and_they_travel_with_its_policy(tmp_path):
     config = purerl.ppo("CartPole-v1", normalize_obs=True, num_minibatches=3, **SMALL)
     result = purerl.run(config, 2, tmp_path, evaluation_episodes=0, progress=False)
-    first, second = result.policy(0), result.policy(1)
+    first, second = result.policy(0).network, result.policy(1).network
     assert first.stats is not None
     assert second.stats is not None
     assert not np.allclose(first.stats.mean, second.stats.mean)
