@@ -132,7 +132,7 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
 
 @pytest.mark.parametrize(("num_devices", "is_divided"), [(1, False), (2, True)])
 def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, is_divided):
-    """And nowhere with products over rows, which `matmul.py` turns over."""
+    """And nowhere with products over rows, which `matmul.py` transposes."""
 
     def of_seed(seed):
         w, rows = seed

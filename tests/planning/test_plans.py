@@ -166,14 +166,14 @@ def test_operations_of_an_update_grow_with_the_rollout():
     assert 1.8 < compiling.update_flops(longer) / once < 2.0
 
 
-@pytest.mark.parametrize(("devices", "sharing"), [(1, 1), (8, 1), (8, 2)])
+@pytest.mark.parametrize(("devices", "per_agent"), [(1, 1), (8, 1), (8, 2)])
 @pytest.mark.parametrize("asked", [1, 50, 90, 400])
-def test_the_number_of_seeds_that_fill_the_memory(devices, sharing, asked):
-    groups = devices // sharing
+def test_the_number_of_seeds_that_fill_the_memory(devices, per_agent, asked):
+    groups = devices // per_agent
 
     def with_seeds(count):
         memory = 100 + 10 * (count // groups)
-        return compiling.Findings(devices, sharing, count, 1, memory, 0, 0, {}, 1.0, 1.0, 1.0)
+        return compiling.Findings(devices, per_agent, count, 1, memory, 0, 0, {}, 1.0, 1.0, 1.0)
 
     assert compiling.largest_num_seeds(with_seeds(asked * groups), with_seeds, 1100) == 100 * groups
 

@@ -142,8 +142,8 @@ def test_pages_of_files_are_memory_that_is_there(tmp_path):
 
 
 def test_the_least_that_any_control_group_around_the_process_leaves_counts(tmp_path):
-    (tmp_path / "told").write_text("1:cpu:/else\n0::/job/step\n")
-    where = (tmp_path / "root", tmp_path / "told")
+    (tmp_path / "membership").write_text("1:cpu:/else\n0::/job/step\n")
+    where = (tmp_path / "root", tmp_path / "membership")
     assert _cgroups_headroom(*where) is None
     for group, limit in (("", "max"), ("job", "900"), ("job/step", "max"), ("job/other", "100")):
         folder = tmp_path / "root" / group

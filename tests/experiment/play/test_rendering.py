@@ -121,10 +121,10 @@ def test_a_long_episode_is_shown_in_few_frames_the_last_among_them(frames, tmp_p
     monkeypatch.setattr(gif, "FRAMES", 10)
     drawn = []
 
-    def scene(axes, *_):
+    def make_artist(axes, *_):
         return drawn.append
 
-    monkeypatch.setattr(gif, "_make_artist", scene)
+    monkeypatch.setattr(gif, "_make_artist", make_artist)
     config = purerl.vpg(Probe("constant"), num_envs=1, rollout_length=4)
     write_gif(
         [None] * frames, np.zeros((frames, 1)), np.arange(float(frames)), config, tmp_path / "a.gif"
