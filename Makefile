@@ -9,7 +9,7 @@ NEWEST_VENV := .venv-newest
 # What another Python, jax or jaxlib may change: imports, source and bytecode, messages, programs.
 NEWEST_TESTS := $(addprefix tests/, test_import.py test_lazy_imports.py test_learning.py \
 	test_training.py cli/test_cli.py compute config/test_config.py envs/test_envs.py \
-	experiment/store experiment/test_resume.py)
+	experiment/store experiment/test_resuming.py)
 
 .PHONY: train test test-all test-newest check format bench profile clean
 

@@ -76,7 +76,7 @@ def few_memory_maps():
 @pytest.fixture
 def call(monkeypatch, capsys):
     """The command line in this process: its exit code, and what it has said."""
-    from purerl.cli import main as cli
+    from purerl.cli.main import main
     from purerl.experiment.hosts import startup
 
     monkeypatch.setattr(startup, "use_all_cores", lambda: None)
@@ -88,7 +88,7 @@ def call(monkeypatch, capsys):
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             try:
-                cli.main([str(each) for each in args])
+                main([str(each) for each in args])
             except SystemExit as end:
                 code = end.code
         said = capsys.readouterr()

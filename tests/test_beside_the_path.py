@@ -144,11 +144,11 @@ def test_the_final_observation_counts_only_where_an_episode_ended(factory, lengt
     assert_bitwise_equal(empty, filled)
 
 
-# What is drawn ahead of the rollout's loop
+# What is drawn before the rollout's loop
 
 
-@pytest.mark.parametrize(("size", "waits"), [(MOST_DRAWN, True), (MOST_DRAWN + 1, False)])
-def test_only_what_is_small_is_drawn_ahead(size, waits):
+@pytest.mark.parametrize(("size", "is_hoisted"), [(MOST_DRAWN, True), (MOST_DRAWN + 1, False)])
+def test_only_what_is_small_is_drawn_before_the_loop(size, is_hoisted):
     keys = jax.random.split(jax.random.key(0), (5, 3))
 
     def body(total, keys):
@@ -158,17 +158,17 @@ def test_only_what_is_small_is_drawn_ahead(size, waits):
     def run(scan):
         return scan(body, jnp.float32(0), keys)
 
-    waiting = {
+    before_loop = {
         variable.aval.shape
         for equation in jax.make_jaxpr(lambda: run(scan_hoisting_draws))().jaxpr.eqns
         for variable in equation.outvars
     }
-    assert ((5, 3, size) in waiting) == waits
+    assert ((5, 3, size) in before_loop) == is_hoisted
     for found, expected in zip(run(scan_hoisting_draws), run(jax.lax.scan), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-# Plugs that do nothing, or do not fit
+# Components that do nothing, or do not fit
 
 
 def injected(learning_rate, max_grad_norm):

@@ -15,11 +15,10 @@ from small import Choice, OneOf
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl import rollout as rollouts
-from purerl import update as updates
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.networks.network import parameters
+from purerl.rollout import collect
 from purerl.training import hyper_at
 from purerl.types import Estimate
 from purerl.update import (
@@ -27,6 +26,7 @@ from purerl.update import (
     minibatch_rows,
     policy_objective,
     rollout_values,
+    update,
     with_normalized_advantage,
 )
 
@@ -34,8 +34,8 @@ SMALL: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "total_steps": 4 * 
 HYPER = purerl.ppo(Probe()).hyper
 ENV = Probe("match", length=3)
 
-update = jax.jit(updates.update)
-collect = jax.jit(rollouts.collect)
+update = jax.jit(update)
+collect = jax.jit(collect)
 
 
 @pytest.fixture(scope="module")

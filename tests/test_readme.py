@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, has_compilers
-from commands import purerl as command_line
+from commands import ROOT, has_compilers, run_purerl
 
 README = (ROOT / "README.md").read_text()
 SMALLER = {
@@ -64,7 +63,7 @@ def run_command(command, directory):
     if "--draws" in args:
         args += ["--draws", "2"]
     args = [{"600000": "8192", "5000": "300"}.get(each, each) for each in args]
-    done = command_line(*args, cwd=directory)
+    done = run_purerl(*args, cwd=directory)
     assert done.returncode == 0, done.stderr
 
 

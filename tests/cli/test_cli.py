@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from commands import ROOT, purerl
+from commands import ROOT, run_purerl
 from small import OPTIONS
 
 
@@ -12,7 +12,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def test_train_shows_the_result_and_leaves_a_run_directory(tmp_path):
-    done = purerl("train", *OPTIONS, cwd=tmp_path)
+    done = run_purerl("train", *OPTIONS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for what in ("CartPole-v1 · vpg · 4 seeds", "seeds at 475 or more", "0 of 4", "import + comp"):
         assert what in done.stdout
@@ -53,7 +53,7 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path, call
 
 
 def test_bad_input_ends_the_process_so(tmp_path):
-    done = purerl("train", "--discount", "1.5", cwd=tmp_path)
+    done = run_purerl("train", "--discount", "1.5", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "purerl: discount = 1.5 must be between 0 and 1.\n"
 
@@ -114,7 +114,7 @@ def test_a_sweep_that_cannot_be_ends_with_one_line_and_exit_code_2(values, line,
 @pytest.mark.slow
 @pytest.mark.as_users
 def test_make_train_solves_cartpole_in_95_of_100_seeds(tmp_path):
-    done = purerl("train", cwd=tmp_path, timeout=600)
+    done = run_purerl("train", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "runs/CartPole-v1-vpg/summary.json").read_text())
     assert summary["num_seeds"] == 64
@@ -123,7 +123,7 @@ def test_make_train_solves_cartpole_in_95_of_100_seeds(tmp_path):
 
 
 def test_unknown_option_exits_with_2(tmp_path):
-    assert purerl("train", "--no-such-option", cwd=tmp_path).returncode == 2
+    assert run_purerl("train", "--no-such-option", cwd=tmp_path).returncode == 2
 
 
 def test_short_reinforce_rollout_is_warned_of(call):

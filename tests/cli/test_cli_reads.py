@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from commands import purerl as command_line
+from commands import run_purerl
 from finished import altered
 
 from purerl.experiment.store import files
@@ -123,14 +123,14 @@ def test_what_the_commands_write(copy, tmp_path, call):
 
 @pytest.mark.slow
 def test_the_command_line_on_runs_in_a_process_of_its_own(copy, tmp_path):
-    done = command_line("evaluate", str(copy), "--episodes", "8", cwd=tmp_path)
+    done = run_purerl("evaluate", str(copy), "--episodes", "8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "greedy return, IQM over seeds" in done.stdout
     for args, said in (
         (("resume", str(tmp_path)), "holds no run"),
         (("train", "--memory-limit", "much"), "write 500MB or 1.5GB"),
     ):
-        done = command_line(*args, cwd=tmp_path)
+        done = run_purerl(*args, cwd=tmp_path)
         assert done.returncode == 2, (args, done.stderr)
         assert said in done.stderr
         assert done.stderr.count("\n") == 1

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from purerl.cli import commands
-from purerl.cli import main as cli
+from purerl.cli.main import main
 from purerl.experiment.hosts import processes
 from purerl.experiment.hosts.processes import raised_by_all
 from purerl.experiment.hosts.stopping import LostProcessError, RunError, Stopped
@@ -41,7 +41,7 @@ def end(monkeypatch, capsys):
 
         monkeypatch.setattr(commands, "execute", fail)
         with pytest.raises(SystemExit) as ended:
-            cli.main(["envs"])
+            main(["envs"])
         return ended.value.code, capsys.readouterr().err, bool(at_once)
 
     return run

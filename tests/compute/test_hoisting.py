@@ -1,4 +1,4 @@
-"""A scan whose keys are used ahead of it: the same numbers, and nothing drawn inside the loop."""
+"""A scan with its draws before the loop: the same numbers, and nothing drawn inside it."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A function as operations: computed again they give what the function gives."""
+"""A function as equations: computed again they give what the function gives."""
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,19 @@ def of_many_kinds(x, pair):
     return {"values": values, "index": index}, (total, pair["b"], 3.0)
 
 
-def test_operations_in_order_are_the_function():
+def test_equations_in_order_are_the_function():
     args = jnp.arange(3.0), {"a": jnp.ones((2, 3)), "b": jnp.float32(1)}
     program = trace_program(of_many_kinds, *args)
-    assert "jit" not in {call.eqn.primitive.name for call in program.equations}
+    assert "jit" not in {equation.eqn.primitive.name for equation in program.equations}
     found, expected = eval_program(program, *args), of_many_kinds(*args)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
-def test_a_rule_computes_an_operation_in_another_way():
-    def doubled_sine(call, inputs):
-        factor = 2 if call.eqn.primitive.name == "sin" else 1
-        return [factor * out for out in bind(call, inputs)]
+def test_a_rule_computes_an_equation_in_another_way():
+    def doubled_sine(equation, inputs):
+        factor = 2 if equation.eqn.primitive.name == "sin" else 1
+        return [factor * out for out in bind(equation, inputs)]
 
     program = trace_program(lambda x: jax.jit(jnp.sin)(x) + 1.0, jnp.float32(0.5))
     found = eval_program(program, jnp.float32(0.5), rule=doubled_sine)

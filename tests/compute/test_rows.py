@@ -8,11 +8,9 @@ from probes import Probe
 
 import purerl
 from purerl import update
-from purerl.compute import hoisting as ahead
-from purerl.compute import platforms
-from purerl.compute import rows as blocks
 from purerl.compute.mapping import program_over_seeds
 from purerl.compute.mesh import make_mesh
+from purerl.compute.rows import block_length, flatten_rows, map_rows, sum_rows, take_rows
 from purerl.rollout import collect, reset_envs
 
 
@@ -30,7 +28,7 @@ from purerl.rollout import collect, reset_envs
     ],
 )
 def test_rows_are_divided_into_blocks_of_one_size_where_there_is_one(num_rows, expected):
-    assert blocks.block_length(num_rows) == expected
+    assert block_length(num_rows) == expected
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def elsewhere(monkeypatch):
     def default(*args, cpu, default):
         return default(*args)
 
-    monkeypatch.setattr(blocks, "by_platform", default)
+    monkeypatch.setattr("purerl.compute.rows.by_platform", default)
 
 
 def square(row):
@@ -60,14 +58,14 @@ def total(rows):
 
 
 def test_rows_are_mapped_in_blocks(rows, elsewhere):
-    assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.map_rows(square, rows))(rows))
-    found, expected = jax.jit(lambda rows: (blocks.map_rows(square, rows), squared(rows)))(rows)
+    assert "scan" in str(jax.make_jaxpr(lambda rows: map_rows(square, rows))(rows))
+    found, expected = jax.jit(lambda rows: (map_rows(square, rows), squared(rows)))(rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
 
 
 def test_sums_over_rows_are_added_up_block_by_block(rows, elsewhere):
-    assert "scan" in str(jax.make_jaxpr(lambda rows: blocks.sum_rows(total, rows))(rows))
-    found, expected = jax.jit(lambda rows: (blocks.sum_rows(total, rows), total(rows)))(rows)
+    assert "scan" in str(jax.make_jaxpr(lambda rows: sum_rows(total, rows))(rows))
+    found, expected = jax.jit(lambda rows: (sum_rows(total, rows), total(rows)))(rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
 
 
@@ -91,8 +89,8 @@ def test_an_update_in_blocks_is_that_of_the_whole_batch(monkeypatch):
         taken.append(default)
         return default(*args)
 
-    for each in (ahead, blocks, platforms):
-        monkeypatch.setattr(each, "by_platform", default)
+    for module in ("hoisting", "platforms", "rows"):
+        monkeypatch.setattr(f"purerl.compute.{module}.by_platform", default)
     found, also_told = updated()
     assert len(taken) > 3
     # Adam divides by the size of a gradient: of one near 0, by its rounding error.
@@ -113,17 +111,17 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
     rows = {
         name: jax.random.normal(key, shapes[name]) for name, key in zip(shapes, keys, strict=True)
     }
-    monkeypatch.setattr(blocks, "num_seed_devices", lambda: num_devices)
+    monkeypatch.setattr("purerl.compute.rows.num_seed_devices", lambda: num_devices)
     whole = jax.jit(lambda rows: (squared(rows), total(rows)))(rows)
     for in_blocks, function, expected in zip(
-        (blocks.map_rows, blocks.sum_rows), (square, total), whole, strict=True
+        (map_rows, sum_rows), (square, total), whole, strict=True
     ):
         for path, count in (("cpu", on_cpu), ("default", on_accelerator)):
 
             def take(*args, path=path, **paths):
                 return paths[path](*args)
 
-            monkeypatch.setattr(blocks, "by_platform", take)
+            monkeypatch.setattr("purerl.compute.rows.by_platform", take)
             program = jax.jit(lambda rows, call=in_blocks, f=function: call(f, rows))
             jaxpr = program.trace(rows).jaxpr
             scans = [each for each in jaxpr.jaxpr.eqns if each.primitive.name == "scan"]
@@ -134,7 +132,7 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
 
 @pytest.mark.parametrize(("num_devices", "is_divided"), [(1, False), (2, True)])
 def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, is_divided):
-    """And nowhere with products over rows, which `matmul.py` turns over."""
+    """And nowhere with products over rows, which `matmul.py` transposes."""
 
     def of_seed(seed):
         w, rows = seed
@@ -142,7 +140,7 @@ def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, i
         def gradient(rows):
             return jax.grad(lambda w: jnp.sum(jnp.tanh(jax.vmap(lambda x: x @ w)(rows))))(w)
 
-        return blocks.sum_rows(gradient, rows)
+        return sum_rows(gradient, rows)
 
     keys = jax.random.split(jax.random.key(0))
     seeds = jax.random.normal(keys[0], (2, 4, 3)), jax.random.normal(keys[1], (2, 2048, 4))
@@ -167,9 +165,9 @@ def test_what_both_ways_take_whole_is_traced_once(num_rows, num_traces):
         return jnp.sum(rows)
 
     rows = jnp.ones(num_rows)
-    assert jax.jit(lambda rows: blocks.sum_rows(total, rows))(rows) == num_rows
+    assert jax.jit(lambda rows: sum_rows(total, rows))(rows) == num_rows
     assert len(traced) == num_traces
-    mapped = jax.jit(lambda rows: blocks.map_rows(total, rows))(rows)
+    mapped = jax.jit(lambda rows: map_rows(total, rows))(rows)
     assert mapped.shape == (num_rows,)
     assert len(traced) == 2 * num_traces
 
@@ -180,10 +178,10 @@ def test_a_row_may_be_a_sequence_which_nothing_looks_into(elsewhere):
     def length(row):
         return jnp.sum(row["x"], axis=-1) + row["at"]
 
-    both = jax.jit(lambda rows: (blocks.map_rows(length, rows), jax.vmap(length)(rows)))(rows)
+    both = jax.jit(lambda rows: (map_rows(length, rows), jax.vmap(length)(rows)))(rows)
     np.testing.assert_array_equal(*both)
     order = jnp.array([7, 0, 4095])
-    taken = blocks.take_rows(rows, order)
+    taken = take_rows(rows, order)
     np.testing.assert_array_equal(taken["x"], np.asarray(rows["x"])[order])
     rollout = {"x": rows["x"].reshape(64, 64, 5, 2), "at": rows["at"].reshape(64, 64)}
-    jax.tree.map(np.testing.assert_array_equal, blocks.flatten_rows(rollout), rows)
+    jax.tree.map(np.testing.assert_array_equal, flatten_rows(rollout), rows)

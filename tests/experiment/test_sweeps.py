@@ -15,7 +15,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.config.sweeps import setting_at, swept_values
-from purerl.experiment import sweep_runner as sweeps
+from purerl.experiment import sweep_runner
 from purerl.experiment.programs import compile_programs
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.sweep_ranking import Sweep
@@ -173,7 +173,7 @@ def test_a_sweep_that_is_finished_is_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = purerl.sweep(small(log_every=2), policy_learning_rate=RATES)
     how, kept = HOW | {"evaluation_episodes": 0}, []
-    monkeypatch.setattr(sweeps, "Records", lambda: kept.append(Records()) or kept[-1])
+    monkeypatch.setattr(sweep_runner, "Records", lambda: kept.append(Records()) or kept[-1])
     result = purerl.run_sweep(sweep, 2, **HOW)
     np.testing.assert_array_equal(kept[0].updates(), [2, 4, 6])
     before = {path: path.read_bytes() for path in result.directory.iterdir()}

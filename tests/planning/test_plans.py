@@ -17,16 +17,14 @@ from probes import Probe
 from small import SIZES
 
 import purerl
-from purerl.cli import main as cli
+from purerl.cli.main import main
 from purerl.cli.tables import plan_table
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment import programs
 from purerl.experiment.hosts.memory import program_bytes
 from purerl.experiment.hosts.stopping import RunError
-from purerl.planning import compiling as planning
-from purerl.planning import plans as planner
-from purerl.planning import targets
+from purerl.planning import compiling, plans, targets
 from purerl.planning.flops import count_flops
 from purerl.seeds import seed_keys
 
@@ -39,7 +37,7 @@ def config(**settings: Any):
 
 
 def planned(num_seeds, mesh=None):
-    return planning.PlannedRun(config(), num_seeds, mesh or seed_mesh(), CHUNK)
+    return compiling.PlannedRun(config(), num_seeds, mesh or seed_mesh(), CHUNK)
 
 
 needs_compilers = pytest.mark.skipif(
@@ -90,7 +88,7 @@ def test_without_its_compiler_a_line_says_what_to_install(target, package, monke
     monkeypatch.setattr(targets, "_version", version)
     monkeypatch.setattr("purerl.experiment.hosts.startup.use_all_cores", lambda: None)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["plan", "--target", target])
+        main(["plan", "--target", target])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"needs {package}" in line
@@ -104,9 +102,9 @@ def test_a_compiler_for_another_jax_is_refused(monkeypatch):
 
 
 def test_memory_is_what_a_run_of_the_same_program_needs():
-    found = planning.read_compiled(planned(4))
+    found = compiling.read_compiled(planned(4))
     run = programs.compile_programs(
-        seed_keys(0, 4), config(), None, chunk_updates=CHUNK, episodes=planning.EPISODES
+        seed_keys(0, 4), config(), None, chunk_updates=CHUNK, episodes=compiling.EPISODES
     )
     assert found.memory == run.memory >= program_bytes(run.chunk)
     assert found.temporaries == run.chunk.memory_analysis().temp_size_in_bytes
@@ -118,36 +116,36 @@ def test_what_begins_a_run_and_plays_is_compiled_only_where_its_memory_is_not_kn
     def refuse(*_):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(planning.PlannedRun, "other_programs_bytes", refuse)
-    chunk = planning.read_compiled(planned(4), other_programs_bytes=0).memory
-    assert planning.read_compiled(planned(4), other_programs_bytes=2 * chunk).memory == 2 * chunk
+    monkeypatch.setattr(compiling.PlannedRun, "other_programs_bytes", refuse)
+    chunk = compiling.read_compiled(planned(4), other_programs_bytes=0).memory
+    assert compiling.read_compiled(planned(4), other_programs_bytes=2 * chunk).memory == 2 * chunk
 
 
 def test_seeds_are_padded_as_in_a_run():
     mesh = seed_mesh()
     seeds = pad_seeds(np.arange(mesh.size + 1), mesh.size)
     assert planned(mesh.size + 1, mesh).padded_seeds == len(seeds) == 2 * mesh.size
-    found = planning.read_compiled(planned(mesh.size + 1, mesh))
-    assert found == planning.read_compiled(planned(2 * mesh.size, mesh))
+    found = compiling.read_compiled(planned(mesh.size + 1, mesh))
+    assert found == compiling.read_compiled(planned(2 * mesh.size, mesh))
     assert (found.num_devices, found.padded_seeds) == (mesh.size, 2 * mesh.size)
 
 
 def test_no_device_waits_for_another():
     mesh = seed_mesh()
     assert mesh.size > 1
-    assert planning.read_compiled(planned(2 * mesh.size, mesh)).collectives == {}
+    assert compiling.read_compiled(planned(2 * mesh.size, mesh)).collectives == {}
 
 
 def test_environments_over_devices_are_laid_out_and_reduced():
     devices = jax.devices()
-    mesh = planning.mesh_on(devices, 3, "1x2")
-    found = planning.read_compiled(planned(3, mesh))
+    mesh = compiling.mesh_on(devices, 3, "1x2")
+    found = compiling.read_compiled(planned(3, mesh))
     assert (found.num_devices, found.devices_per_agent, found.padded_seeds) == (2, 2, 3)
     assert set(found.collectives or ()) == {"all-reduce"}
-    assert planning.mesh_on(devices, 1, None).size == 1  # as in a run
-    assert planning.mesh_on(devices, 3, None).size == 2
+    assert compiling.mesh_on(devices, 1, None).size == 1  # as in a run
+    assert compiling.mesh_on(devices, 3, None).size == 2
     with pytest.raises(ValueError, match="'2x2' needs 4 devices, and the target has 2; use fewer"):
-        planning.mesh_on(devices, 3, "2x2")
+        compiling.mesh_on(devices, 3, "2x2")
 
 
 def test_operations_are_counted_by_what_is_asked_for():
@@ -163,21 +161,21 @@ def test_operations_are_counted_by_what_is_asked_for():
 
 
 def test_operations_of_an_update_grow_with_the_rollout():
-    once = planning.update_flops(config())
+    once = compiling.update_flops(config())
     longer = config(rollout_length=16)
-    assert 1.8 < planning.update_flops(longer) / once < 2.0
+    assert 1.8 < compiling.update_flops(longer) / once < 2.0
 
 
-@pytest.mark.parametrize(("devices", "sharing"), [(1, 1), (8, 1), (8, 2)])
+@pytest.mark.parametrize(("devices", "per_agent"), [(1, 1), (8, 1), (8, 2)])
 @pytest.mark.parametrize("asked", [1, 50, 90, 400])
-def test_the_number_of_seeds_that_fill_the_memory(devices, sharing, asked):
-    groups = devices // sharing
+def test_the_number_of_seeds_that_fill_the_memory(devices, per_agent, asked):
+    groups = devices // per_agent
 
     def with_seeds(count):
         memory = 100 + 10 * (count // groups)
-        return planning.Findings(devices, sharing, count, 1, memory, 0, 0, {}, 1.0, 1.0, 1.0)
+        return compiling.Findings(devices, per_agent, count, 1, memory, 0, 0, {}, 1.0, 1.0, 1.0)
 
-    assert planning.largest_num_seeds(with_seeds(asked * groups), with_seeds, 1100) == 100 * groups
+    assert compiling.largest_num_seeds(with_seeds(asked * groups), with_seeds, 1100) == 100 * groups
 
 
 @pytest.mark.parametrize(
@@ -189,12 +187,12 @@ def test_the_number_of_seeds_that_fill_the_memory(devices, sharing, asked):
     ],
 )
 def test_what_does_not_fit_says_how_much_it_needs(message, memory):
-    assert planning._bytes_in_message(message) == memory
+    assert compiling._bytes_in_message(message) == memory
 
 
-def compiled_plan(**changes: Any) -> planning.CompiledPlan:
-    found = planning.Findings(8, 1, 16, 2, 10**9, 10**8, 10**8, {}, 1e12, 1e9, 1000.0)
-    return planning.CompiledPlan(dataclasses.replace(found, **changes), 1.0, 80, 32)
+def compiled_plan(**changes: Any) -> compiling.CompiledPlan:
+    found = compiling.Findings(8, 1, 16, 2, 10**9, 10**8, 10**8, {}, 1e12, 1e9, 1000.0)
+    return compiling.CompiledPlan(dataclasses.replace(found, **changes), 1.0, 80, 32)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +206,8 @@ def compiled_plan(**changes: Any) -> planning.CompiledPlan:
 def test_a_plan_says_whether_it_fits_and_what_bounds_it(
     changes, fits, seconds, bound_by, monkeypatch
 ):
-    monkeypatch.setattr(planner, "require_compiler", lambda target: {"jax": "1"})
-    monkeypatch.setattr(planner, "_compile_in_subprocess", lambda request: compiled_plan(**changes))
+    monkeypatch.setattr(plans, "require_compiler", lambda target: {"jax": "1"})
+    monkeypatch.setattr(plans, "_compile_in_subprocess", lambda request: compiled_plan(**changes))
     made = purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10)
     assert (made.seeds, made.seeds_per_device, made.num_devices) == (10, 2, 8)
     assert made.fits is fits
@@ -222,24 +220,24 @@ def test_a_plan_says_whether_it_fits_and_what_bounds_it(
 
 
 def test_settings_that_a_run_refuses_are_refused(monkeypatch):
-    monkeypatch.setattr(planner, "require_compiler", lambda target: {})
+    monkeypatch.setattr(plans, "require_compiler", lambda target: {})
     with pytest.raises(ValueError, match="did you mean CartPole-v1"):
         purerl.plan("CartPol-v1", target="v5e:2x4", seeds=10)
 
 
 @pytest.mark.parametrize("name", ["policy", "env_params"])
 def test_settings_that_cannot_be_sent_are_refused(name, monkeypatch):
-    monkeypatch.setattr(planner, "require_compiler", lambda target: {})
+    monkeypatch.setattr(plans, "require_compiler", lambda target: {})
     setting = {"policy": lambda *args: None, "env_params": purerl.make_env("CartPole-v1")[1]}[name]
     with pytest.raises(ValueError, match="cannot be given to another process"):
         purerl.plan("CartPole-v1", target="v5e:2x4", seeds=10, **{name: setting})
 
 
 def test_a_compiler_that_fails_is_no_plan(monkeypatch):
-    monkeypatch.setattr(planner.sys, "executable", "/bin/false")
+    monkeypatch.setattr(plans.sys, "executable", "/bin/false")
     with pytest.raises(RunError, match="compiling for h100 failed: exit code 1"):
-        planner._compile_in_subprocess(
-            planning.PlanRequest("h100", "CartPole-v1", "vpg", 1, None, {}, 10**9, ".")
+        plans._compile_in_subprocess(
+            compiling.PlanRequest("h100", "CartPole-v1", "vpg", 1, None, {}, 10**9, ".")
         )
 
 

@@ -10,7 +10,7 @@ from purerl.planning import targets
 ROOT = Path(__file__).parents[2]
 
 
-def purerl(*args, cwd, timeout=180):
+def run_purerl(*args, cwd, timeout=180):
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     return subprocess.run(

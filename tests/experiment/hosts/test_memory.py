@@ -10,8 +10,8 @@ from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment import batches as chunks
 from purerl.experiment import programs
+from purerl.experiment.batches import SeedBatches
 from purerl.experiment.hosts import memory
 from purerl.experiment.hosts.memory import (
     _cgroup_headroom,
@@ -82,7 +82,7 @@ def test_batches_advance_one_chunk_each_in_turn():
         calls.append(jax.random.key_data(agents.key)[0].tolist())
         return chunk(state, agents, shared)
 
-    for _ in chunks.SeedBatches(prepared._replace(chunk=counted)).train():
+    for _ in SeedBatches(prepared._replace(chunk=counted)).train():
         pass
     assert len(calls) == 9
     assert calls[:3] == calls[3:6] == calls[6:]
@@ -128,7 +128,7 @@ def test_out_of_memory_says_how_many_seeds_to_try():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*--seed-batch 32"):
-        next(chunks.SeedBatches(prepared._replace(chunk=starved)).train())
+        next(SeedBatches(prepared._replace(chunk=starved)).train())
 
 
 def test_pages_of_files_are_memory_that_is_there(tmp_path):
@@ -142,8 +142,8 @@ def test_pages_of_files_are_memory_that_is_there(tmp_path):
 
 
 def test_the_least_that_any_control_group_around_the_process_leaves_counts(tmp_path):
-    (tmp_path / "told").write_text("1:cpu:/else\n0::/job/step\n")
-    where = (tmp_path / "root", tmp_path / "told")
+    (tmp_path / "membership").write_text("1:cpu:/else\n0::/job/step\n")
+    where = (tmp_path / "root", tmp_path / "membership")
     assert _cgroups_headroom(*where) is None
     for group, limit in (("", "max"), ("job", "900"), ("job/step", "max"), ("job/other", "100")):
         folder = tmp_path / "root" / group
@@ -162,16 +162,16 @@ def test_out_of_memory_is_told_wherever_it_happens():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     prepared = compiled(64, episodes=EPISODES)
-    begun = next(chunks.SeedBatches(prepared).train())
+    begun = next(SeedBatches(prepared).train())
     with pytest.raises(RunError, match="--seed-batch 32"):
-        chunks.SeedBatches(prepared._replace(evaluate=starved)).evaluate(begun.states, 2)
+        SeedBatches(prepared._replace(evaluate=starved)).evaluate(begun.states, 2)
     with pytest.raises(RunError, match="--seed-batch 32"):
-        next(chunks.SeedBatches(prepared._replace(init=starved)).train())
+        next(SeedBatches(prepared._replace(init=starved)).train())
     with pytest.raises(RunError, match="one a device: use fewer num_envs"):
-        next(chunks.SeedBatches(prepared._replace(init=starved, seed_batch=2)).train())
+        next(SeedBatches(prepared._replace(init=starved, seed_batch=2)).train())
     much = prepared._replace(init=starved, memory=10**18)  # more than there is
     with pytest.raises(RunError, match=r"--seed-batch 2$"):
-        next(chunks.SeedBatches(much).train())
+        next(SeedBatches(much).train())
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from PIL import Image
 from probes import Probe
 
 import purerl
-from purerl.experiment.play import gif as film
+from purerl.experiment.play import gif
 from purerl.experiment.play.gif import write_gif
 from purerl.experiment.play.rendering import record_episode, render_run
 
@@ -107,24 +107,24 @@ def test_an_episode_becomes_a_gif(env, request, tmp_path, monkeypatch):
     assert 0 < length <= 8
     assert np.isfinite(total)
     opened: Any = Image.open(path)
-    with opened as gif:
-        assert gif.n_frames == length + 1
-        gif.seek(0)
-        first = np.asarray(gif.convert("RGB")).astype(int)
+    with opened as image:
+        assert image.n_frames == length + 1
+        image.seek(0)
+        first = np.asarray(image.convert("RGB")).astype(int)
         assert first.std() > 0
-        gif.seek(length)
-        assert np.any(np.asarray(gif.convert("RGB")) != first)
+        image.seek(length)
+        assert np.any(np.asarray(image.convert("RGB")) != first)
 
 
 @pytest.mark.parametrize("frames", [21, 101, 119])
 def test_a_long_episode_is_shown_in_few_frames_the_last_among_them(frames, tmp_path, monkeypatch):
-    monkeypatch.setattr(film, "FRAMES", 10)
+    monkeypatch.setattr(gif, "FRAMES", 10)
     drawn = []
 
-    def scene(axes, *_):
+    def make_artist(axes, *_):
         return drawn.append
 
-    monkeypatch.setattr(film, "_make_artist", scene)
+    monkeypatch.setattr(gif, "_make_artist", make_artist)
     config = purerl.vpg(Probe("constant"), num_envs=1, rollout_length=4)
     write_gif(
         [None] * frames, np.zeros((frames, 1)), np.arange(float(frames)), config, tmp_path / "a.gif"

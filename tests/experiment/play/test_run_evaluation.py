@@ -18,8 +18,7 @@ from small import EPISODES, SEEDS, SIZES
 import purerl
 from purerl import agents
 from purerl.cli.tables import evaluation_table
-from purerl.experiment.play import policies
-from purerl.experiment.play import run_evaluation as play
+from purerl.experiment.play import policies, run_evaluation
 from purerl.experiment.play.policies import LoadedRun
 from purerl.experiment.play.rendering import render_run
 from purerl.experiment.play.run_evaluation import block_sizes, evaluate_run
@@ -157,13 +156,13 @@ def test_shapes_that_no_description_tells_are_refused(own, monkeypatch):
 
 
 def test_few_seeds_are_played_on_no_more_devices(finished, monkeypatch):
-    meshes, program_over_seeds = [], play.program_over_seeds
+    meshes, program_over_seeds = [], run_evaluation.program_over_seeds
 
     def seen(function, mesh, **how):
         meshes.append(mesh.size)
         return program_over_seeds(function, mesh, **how)
 
-    monkeypatch.setattr(play, "program_over_seeds", seen)
+    monkeypatch.setattr(run_evaluation, "program_over_seeds", seen)
     evaluate_run(finished, episodes=1, seeds=[1], max_steps=1)
     evaluate_run(finished, episodes=150, seeds=[0, 1])  # the program of another test
     assert meshes == [1, 2]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purerl.compute import rows as blocks
+from purerl.compute import rows
 
-permutations = jax.jit(blocks.permutations, static_argnums=(1, 2))
+permutations = jax.jit(rows.permutations, static_argnums=(1, 2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 100, 512, 1000, 8192])

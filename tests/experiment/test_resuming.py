@@ -444,9 +444,9 @@ def test_keys_come_back_with_their_implementation(tmp_path):
     from purerl.experiment.store.records import Records
 
     states = {"key": jax.random.split(jax.random.key(0, impl="rbg"), 2)}
-    saving = CheckpointWriter(tmp_path, {}, 0)
-    saving.save(checkpoints.Snapshot(1, states, Records()))  # pyright: ignore[reportArgumentType]
-    saving.close()
+    writer = CheckpointWriter(tmp_path, {}, 0)
+    writer.save(checkpoints.Snapshot(1, states, Records()))  # pyright: ignore[reportArgumentType]
+    writer.close()
     like = jax.eval_shape(lambda: states)
     assert_bitwise_equal(checkpoints.restore(tmp_path, 1, like), states)
     assert checkpoints.restore(tmp_path, 1, like)["key"].dtype == states["key"].dtype

@@ -21,14 +21,14 @@ def unset(monkeypatch):
         jax.config.update(name, value)
 
 
-def told():
+def cache_dir():
     return getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
 
 
 def test_they_are_kept_in_the_users_cache(unset, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     use_compilation_cache()
-    assert told() == str(tmp_path / "cache/purerl")
+    assert cache_dir() == str(tmp_path / "cache/purerl")
     assert (tmp_path / "cache/purerl").is_dir()
 
 
@@ -36,18 +36,18 @@ def test_without_a_place_for_them_nothing_is_kept(unset, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     use_compilation_cache()
-    assert told() is None
+    assert cache_dir() is None
 
 
 def test_a_place_that_was_named_is_left(tmp_path, monkeypatch):
-    before = told()
+    before = cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     use_compilation_cache()
-    assert told() == before != str(tmp_path / "purerl")
+    assert cache_dir() == before != str(tmp_path / "purerl")
 
 
 def test_a_run_from_python_keeps_what_it_compiles(unset, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     train(tmp_path / "run")
-    assert told() == str(tmp_path / "cache/purerl")
+    assert cache_dir() == str(tmp_path / "cache/purerl")
     assert list((tmp_path / "cache/purerl").glob("jit_on_mesh-*"))
