@@ -22,6 +22,7 @@ PURE = (
     ("update", "evaluation"),
     ("training",),
     ("agents",),
+    ("diagnosis",),
 )
 HOST = (
     ("experiment.hosts",),
