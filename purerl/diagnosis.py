@@ -71,7 +71,10 @@ def replay(state: TrainState, config: Config) -> Finding:
     # A network that is NaN from the start makes everything else NaN.
     born_bad = {
         name: ~has_no_nan(network)
-        for name, network in (("policy", state.learner.policy), ("baseline", state.learner.baseline))
+        for name, network in (
+            ("policy", state.learner.policy),
+            ("baseline", state.learner.baseline),
+        )
     }
     found = [(bad, PARTS.index(name)) for name, bad in (*born_bad.items(), *is_bad.items())]
     part = jnp.select(*map(list, zip(*found, strict=True)), default=len(PARTS))
@@ -164,7 +167,9 @@ class Watched:
     def step(
         self, key: Key[Array, ""], state: WatchedState, action: Any, params: PyTree
     ) -> tuple[Array, WatchedState, Array, Array, Array, dict[str, Any]]:
-        obs, inner, reward, *rest = self.env.step(key, state.state, action, params)
+        obs, inner, reward, terminated, truncated, info = self.env.step(
+            key, state.state, action, params
+        )
 
         def first(so_far, is_bad):
             return jnp.minimum(so_far, jnp.where(is_bad, state.steps, so_far))
@@ -175,4 +180,4 @@ class Watched:
             first_bad_state=first(state.first_bad_state, ~has_no_nan(inner)),
             first_bad_reward=first(state.first_bad_reward, ~jnp.isfinite(reward)),
         )
-        return obs, watched, reward, *rest
+        return obs, watched, reward, terminated, truncated, info
