@@ -61,7 +61,8 @@ def replayed_causes(
         frozen = jax.tree.map(lambda leaf: leaf[np.array(indices)], (states, agents))
         try:
             found = call_interruptibly(map_seeds, replay_agent, frozen, shared)
-            return [_in_words(*each) for each in zip(*map(np.asarray, found), strict=True)]
+            parts, steps = (np.asarray(each).tolist() for each in found)
+            return list(map(_in_words, parts, steps))
         except jax.errors.JaxRuntimeError as error:  # such as too little memory; the run counts
             warnings.warn(f"what failed could not be replayed: {one_line(error)}", stacklevel=4)
             return [NOT_KNOWN] * len(indices)
