@@ -22,7 +22,6 @@ PURE = (
     ("update", "evaluation"),
     ("training",),
     ("agents",),
-    ("diagnosis",),
 )
 HOST = (
     ("experiment.hosts",),

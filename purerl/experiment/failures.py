@@ -11,8 +11,8 @@ from numpy import ndarray
 from purerl.agents import batch_agents
 from purerl.compute.mapping import map_seeds
 from purerl.config.config import Config
-from purerl.diagnosis import IN_A_STEP, PARTS, replay_agent
 from purerl.envs.contract import one_line
+from purerl.experiment.diagnosis import IN_A_STEP, PARTS, replay_agent
 from purerl.experiment.hosts.processes import on_main_process, raised_by_all
 from purerl.experiment.hosts.stopping import RunError, call_interruptibly
 from purerl.experiment.report.format import format_list, format_ranges

@@ -11,7 +11,7 @@ from probes import Breaking, BreakingParams
 from small import EPISODES, SEEDS, SIZES
 
 import purerl
-from purerl.diagnosis import IN_A_STEP, PARTS, replay
+from purerl.experiment.diagnosis import IN_A_STEP, PARTS, replay
 from purerl.experiment.store.files import read_checked_json
 from purerl.experiment.store.finished_run import read_run
 

@@ -2,7 +2,7 @@
 
 Training itself only says that something stopped being finite. A frozen state is that from before
 the failed update, and the random numbers of an update depend on the state alone, so that the
-update can be repeated.
+update can be repeated. What is here is pure, as training is.
 """
 
 import dataclasses
