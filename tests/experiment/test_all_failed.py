@@ -41,7 +41,8 @@ def failed(tmp_path_factory):
     """A run of which all agents fail in update 2 of 12."""
     chunks: list[Any] = []
     directory = tmp_path_factory.mktemp("failed")
-    return all_failed(run, breaking(), directory, hooks=[chunks.append]), chunks
+    how: Any = {"hooks": [chunks.append], "target_return": 0.0}
+    return all_failed(run, breaking(), directory, **how), chunks
 
 
 def test_a_run_ends_with_the_chunk_in_which_its_last_agent_fails(failed):
@@ -62,12 +63,14 @@ def test_a_run_ends_with_the_chunk_in_which_its_last_agent_fails(failed):
     summary = result.summary()
     assert (summary.updates, summary.env_steps) == (4, 4 * 4 * 8 * SEEDS)
     assert summary.steps_per_second > 0
+    assert np.isnan(summary.episode_return.value)
+    assert summary.solved == 0
 
 
 def test_it_leaves_the_files_of_a_run_that_ended(failed):
     directory = failed[0].run.directory
     written = json.loads((directory / "summary.json").read_text())
-    assert written["updates"] == 4
+    assert (written["updates"], written["episode_return"]["value"]) == (4, None)
     assert [(s["failed_at"], s["cause"]) for s in written["seeds"]] == [(2, "reward at step 4")] * 4
     assert [int(path.name) for path in (directory / "checkpoints").iterdir()] == [4]
     assert (directory / "learning_curve.png").exists()
