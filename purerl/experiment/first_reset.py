@@ -1,4 +1,4 @@
-"""What only values show, looked at before anything is trained: bounds, and first observations."""
+"""First observations, looked at by value before anything is trained on them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +8,8 @@ import numpy as np
 from numpy import ndarray
 
 from purerl.config.config import Config
-from purerl.config.sweeps import setting_at, swept_values
+from purerl.config.sweeps import setting_at
 from purerl.envs import Discrete, Space
-from purerl.envs.contract import require_spaces
 from purerl.experiment.batches import SeedBatches
 from purerl.experiment.failures import (
     MOST_REPLAYED,
@@ -22,18 +21,6 @@ from purerl.experiment.failures import (
 from purerl.experiment.hosts.processes import all_gather, raised_by_all
 from purerl.experiment.store.spec import RunSpec
 from purerl.training import TrainState
-
-
-def require_spaces_in_force(config: Config, axes: Config | None = None) -> None:
-    """Refuse spaces that the parameters in force make impossible, such as one bounded by NaN.
-
-    **Arguments:** `axes` are those of a sweep, of which every setting is looked at.
-    """
-    if axes is None or not jax.tree.leaves(axes.env_params):
-        require_spaces(config.env, config.env_params)
-        return
-    for setting in range(len(next(iter(swept_values(config, axes).values())))):
-        require_spaces(config.env, setting_at(config, axes, setting).env_params)
 
 
 def require_sound_start(

@@ -11,7 +11,7 @@ from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config, require_unbatched
 from purerl.experiment.batches import SeedBatches
 from purerl.experiment.failures import find_causes, require_agents_left
-from purerl.experiment.first_reset import require_sound_start, require_spaces_in_force
+from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import (
     entered_by_main_process,
@@ -86,8 +86,8 @@ def run(
     shows progress, calls hooks and writes to `directory`, on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
-    that repeat or do not fit, a bound or a first observation that cannot be, or a directory that
-    holds another run, or this one already.
+    that repeat or do not fit, a first observation that cannot be, or a directory that holds another
+    run, or this one already.
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved stands.
     `AllAgentsFailed` where no agent is left, with what the run came to.
     """
@@ -110,7 +110,6 @@ def run(
     )
     execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
     spec.check(execution)
-    require_spaces_in_force(config)
     directory = Path(on_main_process(lambda: choose_directory(config, spec.header(), directory)))
     with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)

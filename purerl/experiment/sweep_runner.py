@@ -17,7 +17,7 @@ from purerl.config.config import Config
 from purerl.config.sweeps import setting_at, swept_values
 from purerl.experiment.batches import SeedBatches
 from purerl.experiment.failures import agent_name, all_failed, find_causes, has_agents_left
-from purerl.experiment.first_reset import require_sound_start, require_spaces_in_force
+from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
 from purerl.experiment.report.run_result import Times
@@ -71,7 +71,6 @@ def run_sweep(
     )
     execution = ExecutionOptions(memory_limit=memory_limit, progress=progress, mesh=mesh)
     spec.check(execution)
-    require_spaces_in_force(configs, axes)
     names = ("updates_per_chunk", "evaluation_episodes", "mesh")
     decisions = {name: getattr(spec, name) for name in names}
     setting = setting_at(configs, axes)
@@ -110,7 +109,7 @@ def _train(
     spec, programs, records = session.spec, batches.programs, Records()
     configs, ids = spec.config, spec.seed_ids
     session.display.start_training(programs)
-    for chunk in batches.train(0, states):
+    for chunk in batches.train(states=states):
         records.add_metrics(chunk.metrics, spec.record_updates(chunk.updates))
         env_steps = chunk.updates * configs.env_steps_per_update
         failed = [agent_name(spec, i, axes) for i in np.flatnonzero(chunk.failed_at >= 0).tolist()]

@@ -163,7 +163,7 @@ def breaking_optimizer(part):
         def init(params):
             return jax.numpy.int32(0), jax.numpy.float32(0)
 
-        return optax.GradientTransformation(init, update)
+        return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
     return make
 

@@ -1,4 +1,4 @@
-"""What only values show is refused before a run begins: bounds, and first observations."""
+"""First observations that no agent can learn from are refused before a run begins."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from probes import Probe
 from small import SIZES
 
 import purerl
-from purerl.experiment.first_reset import require_spaces_in_force
 
 HOW: Any = {"updates_per_chunk": 6, "evaluation_episodes": 0, "progress": False}
 
@@ -30,7 +29,9 @@ class Beginning(Probe):
 
     discrete: bool = False
 
-    default_params = Begins()
+    @property
+    def default_params(self):
+        return Begins()
 
     def observation_space(self, params):
         return purerl.Discrete(3) if self.discrete else purerl.Box(-1.0, 1.0, (1,))
@@ -113,40 +114,3 @@ def test_a_sweep_names_the_setting_too(tmp_path):
     with pytest.raises(ValueError, match=r"first observation of setting 1 seed 5 is nan; "):
         purerl.run_sweep(sweep, [5, 6], tmp_path, **HOW)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-class Bounds(NamedTuple):
-    limit: float = 1.0
-    reward_scale: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounded(Probe):
-    """Its actions are bounded by its parameters."""
-
-    default_params = Bounds()
-
-    def action_space(self, params):
-        return purerl.Box(-params.limit, params.limit, (1,))
-
-    def step(self, key, state, action, params):
-        obs, state, _, terminated, *rest = super().step(key, state, action[0] > 0, params)
-        return obs, state, action[0], terminated, *rest
-
-
-def test_bounds_in_force_that_are_nan_are_refused(tmp_path):
-    config = purerl.vpg(Bounded(), env_params=Bounds(np.nan), **SIZES)
-    with pytest.raises(ValueError, match=r"Bounded\.action_space .*low = .*nan") as error:
-        purerl.run(config, 2, tmp_path / "run", **HOW)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_bounds_of_every_setting_are_looked_at(tmp_path):
-    config = purerl.vpg(Bounded(), **SIZES)
-    values: Any = {"env_params.limit": [1.0, 2.0]}
-    require_spaces_in_force(*purerl.sweep(config, **values))
-    values = {"env_params.limit": [1.0, np.nan]}
-    with pytest.raises(ValueError, match=r"Bounded\.action_space .*nan"):
-        purerl.run_sweep(purerl.sweep(config, **values), 2, tmp_path / "sweep", **HOW)
-    assert not (tmp_path / "sweep").exists()

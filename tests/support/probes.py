@@ -151,3 +151,12 @@ class Breaking:
         after = BreakingState(state.age + 1, state.luck, broken("environment state", state.extra))
         info = {"final_observation": obs}
         return obs, after, broken("reward", reward), state.age % 2 == 1, jnp.array(False), info
+
+
+@dataclasses.dataclass(frozen=True)
+class Unborn(Probe):
+    """A probe whose first observation is NaN."""
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return jnp.full_like(obs, jnp.nan), state
