@@ -99,6 +99,7 @@ def test_resume_writes_the_result_of_a_run_that_died_as_its_last_agent_failed(fa
     assert read_checked_json(directory / "summary.json")["seeds"] == written["seeds"]
 
 
+@pytest.mark.slow
 def test_one_dead_batch_of_two_does_not_stop_the_other(trained, tmp_path):
     config = breaking("observation", share=0.2)
     at = [int(trained[0](key, config)[0].failed_at) for key in purerl.seed_keys(0, 8)]
@@ -189,6 +190,7 @@ def test_an_optimiser_that_breaks_is_named_by_what_it_breaks(part, cause, traine
     assert named(trained, purerl.reinforce, optimizer=optimizer) == (2, cause)
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_too_large_breaks_a_network(trained):
     rates: Any = {"optimizer": sign_descent, "policy_learning_rate": 1e38}
     # Its numbers are finite after the first update, and the logits that come of them are not.
@@ -214,6 +216,7 @@ def test_a_failing_sweep_ends_and_ranks_what_it_came_to(tmp_path):
     assert str(again) == str(error)
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_one_setting_fails_goes_on(tmp_path):
     values: Any = {"env_params.age": [float(AGE), 1000.0]}
     result = purerl.run_sweep(purerl.sweep(breaking(), **values), 2, tmp_path, **HOW)

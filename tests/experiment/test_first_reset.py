@@ -77,6 +77,7 @@ def test_a_first_observation_outside_of_a_discrete_space_is_refused(obs, tmp_pat
     assert f"of seed 0 is {obs:g}, which is not one of the integers 0 to 2 of Discrete(3)" in line
 
 
+@pytest.mark.slow
 def test_it_is_named_by_its_seed_in_whichever_batch(tmp_path):
     config = beginning(discrete=True, obs=7.0, threshold=0.97)
     states = [purerl.init(key, config) for key in purerl.seed_keys(0, 40)]
@@ -103,6 +104,7 @@ def clipped(key, obs_space, action_space):
     return Clipped(eqx.nn.Linear(1, action_space.n, key=key))
 
 
+@pytest.mark.slow
 def test_an_infinite_first_observation_trains_where_the_policy_reads_it(tmp_path):
     config = beginning(obs=np.inf, policy=clipped)
     assert purerl.run(config, 2, tmp_path, **HOW).failed_seeds == ()
