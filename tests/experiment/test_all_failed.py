@@ -214,11 +214,3 @@ def test_a_failing_sweep_ends_and_ranks_what_it_came_to(tmp_path):
     assert [row["causes"] for row in written["ranking"]] == [["reward at step 4"]] * 2
     again = all_failed(purerl.run_sweep, sweep, 2, tmp_path, **HOW)  # it begins anew
     assert str(again) == str(error)
-
-
-@pytest.mark.slow
-def test_a_sweep_in_which_one_setting_fails_goes_on(tmp_path):
-    values: Any = {"env_params.age": [float(AGE), 1000.0]}
-    result = purerl.run_sweep(purerl.sweep(breaking(), **values), 2, tmp_path, **HOW)
-    assert result.updates == UPDATES
-    assert [each.causes for each in result.ranking()] == [(), ("reward at step 4",)]
