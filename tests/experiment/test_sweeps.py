@@ -199,12 +199,13 @@ class Scaled(Probe):
     """A probe that pays its scale, and after a step observes NaN where the scale is above 5."""
 
     def step(self, key, state, action, params):
-        obs, *rest = super().step(key, state, action, params)
-        return jnp.where(params.reward_scale > 5, jnp.nan, obs), *rest
+        obs, state, *rest = super().step(key, state, action, params)
+        return jnp.where(params.reward_scale > 5, jnp.nan, obs), state, *rest
 
 
 def test_a_setting_whose_seeds_fail_is_ranked_last_and_says_so(tmp_path):
-    config = purerl.vpg(Scaled(length=4), **SMALL)
+    env: Any = Scaled(length=4)
+    config = purerl.vpg(env, **SMALL)
     sweep = purerl.sweep(config, **{"env_params.reward_scale": [9.0, 1.0, 3.0]})  # pyright: ignore[reportArgumentType]
     result = purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     ranking = result.ranking()
