@@ -26,6 +26,7 @@ from purerl.envs import env_names as env_names
 from purerl.envs import make_env as make_env
 from purerl.evaluation import Evaluation as Evaluation
 from purerl.evaluation import evaluate as evaluate
+from purerl.experiment.failures import AllAgentsFailed as AllAgentsFailed
 from purerl.experiment.hosts.stopping import RunError as RunError
 from purerl.experiment.hosts.stopping import Stopped as Stopped
 from purerl.experiment.logging.hooks import Chunk as Chunk

@@ -37,7 +37,7 @@ from purerl.networks.normalization import (
 )
 from purerl.rollout import EnvCarry, EpisodeTotals, collect, reset_envs
 from purerl.seeds import INIT, TRAIN, stream_key
-from purerl.types import Hyperparams, Metrics
+from purerl.types import Hyperparams, Metrics, Transition
 from purerl.update import Learner, update
 
 
@@ -123,8 +123,11 @@ def _require_networks(learner: Learner, config: Config) -> None:
             )
 
 
-def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
-    """`train_step`, with its metrics packed as they leave a loop."""
+def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transition, Packed]:
+    """One rollout and the update on it, whether or not all stays finite.
+
+    **Returns:** the state after it, the rollout as it was learnt from, and the metrics, packed.
+    """
     _require_networks(state.learner, config)
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
     split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
@@ -136,7 +139,14 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
         rollout = eqx.tree_at(lambda r: r.reward, rollout, reward)
     learner, report = update(update_key, state.learner, rollout, config)
     metrics = pack(Metrics(**episode_metrics(episodes), **report))
+    after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry, normalizer)
+    return after, rollout, metrics
 
+
+def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
+    """`train_step`, with its metrics packed as they leave a loop."""
+    after, _, metrics = attempt_step(state, config)
+    learner, env_carry, normalizer = after.learner, after.envs, after.reward_normalizer
     # An environment and an optimiser may hold an infinity on purpose, but no NaN.
     is_sound = stays_finite(
         (learner.policy, learner.baseline, normalizer, env_carry.obs, env_carry.episode_return),
@@ -151,7 +161,6 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
     opt_states = learner.policy_opt_state, learner.baseline_opt_state
     is_sound &= has_no_nan((opt_states, env_carry.state))
     alive = is_sound & (state.failed_at < 0)
-    after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry, normalizer)
     failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
     return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))

@@ -222,6 +222,14 @@ class Spaced(Probe):
         return purerl.Box(-1.0, 1.0, self.shape)
 
 
+class Imaginary(Probe):
+    """A probe whose reward is a complex number."""
+
+    def step(self, key, state, action, params):
+        obs, state, reward, *rest = super().step(key, state, action, params)
+        return obs, state, reward.astype(np.complex64), *rest
+
+
 def box(low, high, shape=(1,)):
     return lambda: purerl.Box(low, high, shape)
 
@@ -264,6 +272,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "an empty box": (Spaced(actions=box(0.0, 1.0, (0,))), {}, r"Box\(0\) has no element"),
     "no observation": (Spaced(shape=(0,)), {}, r"Box\(0\) has no element"),
     "complex numbers": (Spaced(dtype=np.complex64), {}, "obs is complex64.*real numbers"),
+    "complex rewards": (Imaginary(), {}, "reward is complex64.*return one real number"),
     "channels first": (Spaced(shape=(3, 16, 16)), {}, r"\(3, 16, 16\) look like \[channels"),
 }
 

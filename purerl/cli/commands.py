@@ -1,8 +1,9 @@
 """Carries out the commands: each is a call of the library, whose result is printed."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from purerl.cli import arguments as cli
@@ -11,6 +12,7 @@ from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as make_settings
 from purerl.envs import make_env
+from purerl.experiment.failures import AllAgentsFailed
 from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_main_process
@@ -32,7 +34,8 @@ def train(options: cli.Train, began: float) -> None:
     config = preset(agent.env, agent.algo, **agent.settings())
     arguments = options.training.options(agent.env) | options.saving.options()
     import_seconds = time.perf_counter() - began  # with those of the config's checks
-    result = run(config, options.seeds, evaluate_every=options.evaluate_every, **arguments)
+    with showing_what_failed(tables.show_result, import_seconds):
+        result = run(config, options.seeds, evaluate_every=options.evaluate_every, **arguments)
     if is_main_process():
         tables.show_result(result, import_seconds)
 
@@ -42,18 +45,32 @@ def resume_run(options: cli.Resume, began: float) -> None:
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
     mesh = None if options.devices is None else parse_mesh(options.devices)
     env, import_seconds = env_from_path(options.env), time.perf_counter() - began
-    result = resume(
-        options.run,
-        env=env,
-        total_steps=options.total_steps,
-        force=options.force,
-        seed_batch=options.seed_batch,
-        memory_limit=limit,
-        mesh=mesh,
-        **options.saving.options(),
-    )
+    with showing_what_failed(tables.show_result, import_seconds):
+        result = resume(
+            options.run,
+            env=env,
+            total_steps=options.total_steps,
+            force=options.force,
+            seed_batch=options.seed_batch,
+            memory_limit=limit,
+            mesh=mesh,
+            **options.saving.options(),
+        )
     if is_main_process():
         tables.show_result(result, import_seconds)
+
+
+@contextlib.contextmanager
+def showing_what_failed(
+    show: Callable[[Any, float], None], import_seconds: float
+) -> Iterator[None]:
+    """Print the result of a run or a sweep of which no agent is left too; its error goes on."""
+    try:
+        yield
+    except AllAgentsFailed as error:
+        if is_main_process():
+            show(error.run, import_seconds)
+        raise
 
 
 def env_from_path(path: str | None) -> Any:
@@ -168,7 +185,8 @@ def sweep(options: cli.Sweep, began: float) -> None:
     root = options.training.root
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began
-    result = run_sweep(settings, options.seeds, **options.training.options(agent.env))
+    with showing_what_failed(tables.show_sweep, import_seconds):
+        result = run_sweep(settings, options.seeds, **options.training.options(agent.env))
     tables.show_sweep(result, import_seconds)
 
 

@@ -16,7 +16,8 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Errors end with one line on stderr. The exit code is 2 for bad input, 1 for a run that cannot go
-    on, and 128 plus the signal's number for a run that a signal stopped.
+    on or of which no agent is left, and 128 plus the signal's number for a run that a signal
+    stopped.
     """
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]

@@ -13,7 +13,12 @@ from purerl.envs import check_env, env_names, make_env
 from purerl.experiment.hosts.memory import format_bytes
 from purerl.experiment.play.run_evaluation import RunEvaluation
 from purerl.experiment.report.comparison import ComparedRun
-from purerl.experiment.report.format import format_interval, format_number, format_ranges
+from purerl.experiment.report.format import (
+    format_failed,
+    format_interval,
+    format_number,
+    format_ranges,
+)
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
@@ -80,13 +85,17 @@ def show_result(result: Run, import_seconds: float) -> None:
         share = f"{count} of {summary.num_seeds} ({summary.solved:.0%})"
         rows.append((f"seeds at {summary.target_return:g} or more", share))
     went_on = f"{result.resumed_at} of {config.num_updates}" if result.resumed_at else None
+    is_over = len(summary.failed_seeds) == summary.num_seeds
+    ended = f"{result.updates} of {config.num_updates}" if is_over else None
+    failed = format_failed(summary.failed_seeds, result.causes)
     speed = "" if np.isnan(summary.steps_per_second) else format_number(summary.steps_per_second)
     seconds = " + ".join(f"{part:.1f}" for part in (import_seconds, *summary.times))
     rows += [
         ("greedy episodes that did not end", summary.num_unfinished or None),
         ("seeds in which no episode ended", format_ranges(summary.seeds_without_episode) or None),
         ("went on from update", went_on),
-        ("seeds that stopped being finite", format_ranges(summary.failed_seeds) or "none"),
+        ("seeds that stopped being finite", failed or "none"),
+        ("no agent was left at update", ended),
         ("environment steps, all seeds", format_number(summary.env_steps)),
         ("environment steps trained per second", speed),
         ("seconds: import + compile + run + evaluate", seconds),
@@ -112,7 +121,8 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
         if ranked.solved is not None:
             row.append(f"{ranked.solved:.0%}")
         if has_failed:
-            row.append(str(ranked.num_failed))
+            causes = f" ({'; '.join(ranked.causes)})" if ranked.causes else ""
+            row.append(f"{ranked.num_failed}{causes}")
         table.add_row(*row)
     print_rich(table)
     times = result.times

@@ -152,8 +152,10 @@ def _check_outputs(name: str, obs: Any, state: PyTree, after_step: tuple) -> Non
     next_obs, next_state, reward, terminated, truncated, info = after_step
     _require_same_structure(name, "the observation", obs, next_obs)
     _require_same_structure(name, "the state", state, next_state)
-    if getattr(reward, "shape", None) != () or not jnp.issubdtype(reward.dtype, jnp.number):
-        raise ValueError(f"{name}.step: reward is {_show(reward)}; return one number.")
+    if getattr(reward, "shape", None) != () or not (
+        jnp.issubdtype(reward.dtype, jnp.integer) or jnp.issubdtype(reward.dtype, jnp.floating)
+    ):
+        raise ValueError(f"{name}.step: reward is {_show(reward)}; return one real number.")
     for flag, value in (("terminated", terminated), ("truncated", truncated)):
         if getattr(value, "shape", None) != () or value.dtype != bool:
             raise ValueError(f"{name}.step: {flag} is {_show(value)}; return one boolean.")

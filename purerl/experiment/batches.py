@@ -44,15 +44,16 @@ class SeedBatches:
         self.programs = programs
         self._batches = programs.batches
 
+    def init(self) -> list[TrainState]:
+        """The states of all batches before the first update."""
+        return [call_interruptibly(self._init, batch) for batch in self._batches]
+
     def train(
         self, start: int = 0, states: list[TrainState] | None = None
     ) -> Iterator[ChunkResult]:
         """Train to the end, a chunk at a time; `seconds` leaves out what happens between."""
-        begin = time.perf_counter()
-        if states is None:
-            states = [call_interruptibly(self._init, batch) for batch in self._batches]
-        seconds = time.perf_counter() - begin
-        size = self.programs.chunk_updates
+        states = self.init() if states is None else states
+        seconds, size = 0.0, self.programs.chunk_updates
         for updates in range(start + size, self.programs.config.num_updates + 1, size):
             recorded = []
             begin = time.perf_counter()

@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from purerl.evaluation import EvaluationPair
 from purerl.experiment.batches import ChunkResult, SeedBatches
+from purerl.experiment.failures import has_agents_left
 from purerl.experiment.hosts.processes import all_gather, on_main_process, raised_by_all
 from purerl.experiment.hosts.stopping import (
     LostProcessError,
@@ -28,7 +29,10 @@ SAVE_AFTER = 60.0  # seconds from one checkpoint to the next, unless `checkpoint
 
 @dataclasses.dataclass
 class TrainingLoop:
-    """Trains to the end; between chunks it records, shows, saves, evaluates and calls hooks."""
+    """Trains to the end, or until no agent is left.
+
+    Between chunks it records, shows, saves, evaluates and calls hooks.
+    """
 
     session: Session
     batches: SeedBatches
@@ -44,13 +48,13 @@ class TrainingLoop:
     def spec(self) -> RunSpec:
         return self.session.spec
 
-    def train(self, states: TrainState | None) -> TrainState:
-        """Train from the beginning or from `states`; return those of all agents, on the host.
+    def train(self, states: list[TrainState]) -> TrainState:
+        """Train from the states of all batches; return those of all agents, on the host.
 
         A chunk is saved before its episodes are played: they can be played again from there.
         """
         try:
-            trained = self._train(None if states is None else self.batches.split(states))
+            trained = self._train(states)
             self.checkpoints.close()
         except LostProcessError:
             raise  # the writer waits for the process that has died: do not wait for it
@@ -61,11 +65,10 @@ class TrainingLoop:
             raise
         return self.batches.merge(trained)
 
-    def _train(self, states: list[TrainState] | None) -> list[TrainState]:
+    def _train(self, states: list[TrainState]) -> list[TrainState]:
         self.saved_at = time.monotonic()
         self.session.display.start_training(self.batches.programs, self.start)
         if self.start:
-            assert states is not None
             self._evaluate(self.start, states)  # if the run ended before this
             self._replay_to_hooks(states)
         for chunk in self.batches.train(self.start, states):
@@ -73,17 +76,20 @@ class TrainingLoop:
             self._record(chunk)
             self._show(chunk)
             signal, is_late = self._poll()
-            reason = self._reason_to_stop(chunk, signal)
-            if reason or self._is_due(chunk, is_late):
+            is_over = not has_agents_left(chunk.failed_at)
+            reason = None if is_over else self._reason_to_stop(chunk, signal)
+            if reason or is_over or self._is_due(chunk, is_late):
                 saved = self.batches.states_to_save(states)
                 self.checkpoints.save(Snapshot(chunk.updates, saved, self.records))
                 self.saved_at = time.monotonic()
-            if reason:
+            if reason or is_over:
                 self._send_to_hooks(chunk, EvaluationPair(None, None))
+            if reason:
                 self.checkpoints.close()
                 raise raised_by_all(reason)
+            if is_over:
+                break
             self._send_to_hooks(chunk, self._evaluate(chunk.updates, states))
-        assert states is not None
         return states
 
     def _record(self, chunk: ChunkResult) -> None:

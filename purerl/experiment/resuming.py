@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
+from purerl.experiment.failures import find_causes, has_agents_left, require_agents_left
 from purerl.experiment.hosts.devices import mesh_from_dict, mesh_to_dict
 from purerl.experiment.hosts.processes import (
     entered_by_main_process,
@@ -30,7 +31,7 @@ from purerl.experiment.store.checkpoints import (
 )
 from purerl.experiment.store.directory import Lock, read_header, write_header
 from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
-from purerl.experiment.store.finished_run import read_summary
+from purerl.experiment.store.finished_run import had_no_agents_left, read_summary
 from purerl.experiment.store.header import (
     diff,
     format_diff,
@@ -62,6 +63,7 @@ def resume(
 
     On the same machine with the same versions, states and metrics are bitwise those of a run that
     was never interrupted. A finished run is loaded, on any machine; a missing result is written.
+    One that ended since all its agents had failed does not go on, whatever the budget.
 
     **Arguments:**
 
@@ -77,7 +79,7 @@ def resume(
     - The others are those of `purerl.run`.
 
     **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
-    differs and `force` is not given.
+    differs and `force` is not given. `AllAgentsFailed` where no agent is or was left.
     """
     directory = Path(directory)
     on_main_process(_require_run, directory)
@@ -85,9 +87,10 @@ def resume(
         start = on_main_process(latest_resumable, directory, force) or 0
         header = on_main_process(read_header, directory, start)
         spec = RunSpec.from_header(header, config, env)
-        if total_steps is not None:
+        is_over = on_main_process(had_no_agents_left, directory, start)
+        if total_steps is not None and not is_over:
             spec = spec.with_budget(total_steps, start)
-        trained = start == spec.config.num_updates
+        trained = is_over or start == spec.config.num_updates
         if mesh is None and not trained:  # a finished run needs none of its devices
             mesh = mesh_from_dict(spec.mesh)
         mesh = None if mesh is None else require_mesh(mesh, spec.config.num_envs)
@@ -110,7 +113,8 @@ def resume(
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
         if start and not trained:
             warn_if_nondeterministic(header)
-        return _continue(header, spec, execution, directory, start, summary)
+        result = _continue(header, spec, execution, directory, start, summary)
+    return require_agents_left(result)
 
 
 def _rebuilt_loggers(spec: RunSpec) -> list[Any]:
@@ -138,7 +142,9 @@ def _continue(
     snapshot = restore_snapshot(directory, start, spec.state_shapes())
     _, states, records = snapshot
     is_evaluated = on_main_process(records.is_evaluated, start)
-    if start != spec.config.num_updates or (spec.evaluates_at(start) and not is_evaluated):
+    is_over = not has_agents_left(states.failed_at)
+    is_trained = start == spec.config.num_updates
+    if not is_over and (not is_trained or (spec.evaluates_at(start) and not is_evaluated)):
         if execution.mesh is None:  # trained, but not evaluated
             execution = dataclasses.replace(execution, mesh=mesh_from_dict(spec.mesh))
         return train_to_end(spec, execution, directory, snapshot)
@@ -148,10 +154,13 @@ def _continue(
             for chunk in replay_chunks(spec, directory, start, records, failed_at):
                 hooks.send(chunk)
     if summary is not None:
-        times = Times(**summary["times"])
-        return make_run(spec, directory, states, records, times, summary["resumed_at"])
-    result = make_run(spec, directory, states, records, Times(0.0, 0.0, 0.0), start)
-    if header["config"]["num_updates"] != start:  # a budget cut to what is trained
+        times, found = Times(**summary["times"]), summary["resumed_at"]
+        known = enumerate(seed.get("cause") for seed in summary["seeds"])
+        causes = {index: cause for index, cause in known if cause is not None}
+        return make_run(spec, directory, states, records, times, found, causes)
+    causes, times = find_causes(spec, states), Times(0.0, 0.0, 0.0)
+    result = make_run(spec, directory, states, records, times, start, causes)
+    if is_trained and header["config"]["num_updates"] != start:  # a budget cut to what is trained
         on_main_process(write_header, spec, directory)
     write_run(result, records)
     return result

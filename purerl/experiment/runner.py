@@ -1,7 +1,7 @@
 """The host loop: compiled chunks for all seeds, and between them progress, records and files."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config, require_unbatched
 from purerl.experiment.batches import SeedBatches
+from purerl.experiment.failures import find_causes, require_agents_left
+from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import (
     entered_by_main_process,
@@ -84,8 +86,10 @@ def run(
     shows progress, calls hooks and writes to `directory`, on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
-    that repeat or do not fit, or a directory that holds another run, or this one already.
+    that repeat or do not fit, a first observation that cannot be, or a directory that holds another
+    run, or this one already.
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved stands.
+    `AllAgentsFailed` where no agent is left, with what the run came to.
     """
     require_unbatched(config)
     hooks = tuple(hooks)
@@ -109,7 +113,8 @@ def run(
     directory = Path(on_main_process(lambda: choose_directory(config, spec.header(), directory)))
     with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
-        return train_to_end(spec, execution, directory)
+        result = train_to_end(spec, execution, directory)
+    return require_agents_left(result)
 
 
 def train_to_end(
@@ -125,22 +130,37 @@ def train_to_end(
         with HookRunner(execution.hooks if is_main_process() else ()) as hooks:
             with provisional_header(spec, directory):
                 programs = session.compile()
+                batches = SeedBatches(programs)
+                if states is None:
+                    begin = batches.init()
+                    require_sound_start(spec, batches, begin)
+                else:
+                    begin = batches.split(states)
             spec = dataclasses.replace(spec, seed_batch=programs.seed_batch)
             session = dataclasses.replace(session, spec=spec)
             session.stop_on_signal(f"stopped before training; to go on: purerl resume {directory}")
             on_main_process(prepare_directory, spec, directory, start)
             writer = CheckpointWriter(directory, spec.header(), start, keep=spec.keep_checkpoints)
-            loop = TrainingLoop(session, SeedBatches(programs), writer, hooks, start, records)
-            states = loop.train(states)
+            loop = TrainingLoop(session, batches, writer, hooks, start, records)
+            states = loop.train(begin)
+            del begin  # and with it the states on the devices
         times = Times(programs.seconds, loop.seconds, loop.evaluation_seconds)
-        result = make_run(spec, directory, states, records, times, start)
+        causes = find_causes(spec, states)
+        result = make_run(spec, directory, states, records, times, start, causes)
         write_run(result, records)
     return result
 
 
 def make_run(
-    spec: RunSpec, directory: Path, states: TrainState, records: Records, times: Times, start: int
+    spec: RunSpec,
+    directory: Path,
+    states: TrainState,
+    records: Records,
+    times: Times,
+    start: int,
+    causes: Mapping[int, str],
 ) -> Run:
+    """Make the run of its parts; `causes` are by the index of a seed."""
     return Run(
         config=spec.config,
         states=states,
@@ -151,6 +171,7 @@ def make_run(
         target_return=spec.target_return,
         times=times,
         resumed_at=start,
+        causes={spec.seed_ids[index]: cause for index, cause in causes.items()},
     )
 
 

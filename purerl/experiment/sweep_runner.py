@@ -10,14 +10,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from numpy import ndarray
 
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.config.sweeps import setting_at, swept_values
 from purerl.experiment.batches import SeedBatches
+from purerl.experiment.failures import agent_name, all_failed, find_causes, has_agents_left
+from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
-from purerl.experiment.programs import CompiledPrograms
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
@@ -29,6 +31,7 @@ from purerl.experiment.store.header import make_header
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
+from purerl.training import TrainState
 
 
 def run_sweep(
@@ -50,7 +53,7 @@ def run_sweep(
     The directory, by default `runs/ENV-ALGORITHM-sweep`, holds `config.json`, `metrics.npz`
     (`[settings, seeds, records]`, and the returns of all seeds), `sweep.json` (the ranking) and
     `sweep.png`. Arguments and errors are those of `run`. A sweep that a signal stops is ranked by
-    its last returns in training, and cannot be resumed.
+    its last returns in training, and cannot be resumed. So is one of which no agent is left.
     """
     configs, axes = sweep
     if is_multi_process():
@@ -77,13 +80,17 @@ def run_sweep(
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"
             raise ValueError(f"the sweep in {directory} is finished; {advice}.")
-        programs = session.compile(axes)
+        batches = SeedBatches(session.compile(axes))
         session.stop_on_signal("stopped before training; nothing was trained")
+        states = batches.init()
+        require_sound_start(spec, batches, states, axes)
         with explaining_write_errors(f"{directory} cannot be written"):
             write_checked_json(directory / files.HEADER, header)
-        result = _train(session, axes, programs)
+        result, failed_at = _train(session, axes, batches, states)
         with explaining_write_errors("the result of the sweep could not be written"):
             write_sweep(result)
+        if not has_agents_left(failed_at):
+            raise all_failed(result, failed_at, list(result.causes.values()), configs)
         if result.updates < configs.num_updates:
             session.stop_on_signal(
                 f"stopped at update {result.updates} of {configs.num_updates}; what it has come to "
@@ -92,24 +99,27 @@ def run_sweep(
     return result
 
 
-def _train(session: Session, axes: Config, programs: CompiledPrograms) -> Sweep:
-    """Train all settings to the end, or to the end of the chunk in which a signal comes."""
-    spec, batches, records = session.spec, SeedBatches(programs), Records()
+def _train(
+    session: Session, axes: Config, batches: SeedBatches, states: list[TrainState]
+) -> tuple[Sweep, ndarray]:
+    """Train all settings to the end, or to that of a chunk with a signal or without agents left.
+
+    **Returns:** the sweep, and `failed_at` of its agents.
+    """
+    spec, programs, records = session.spec, batches.programs, Records()
     configs, ids = spec.config, spec.seed_ids
     session.display.start_training(programs)
-    for chunk in batches.train():
+    for chunk in batches.train(states=states):
         records.add_metrics(chunk.metrics, spec.record_updates(chunk.updates))
         env_steps = chunk.updates * configs.env_steps_per_update
-        failed = [
-            f"setting {i // len(ids)} seed {ids[i % len(ids)]}"
-            for i in np.flatnonzero(chunk.failed_at >= 0)
-        ]
+        failed = [agent_name(spec, i, axes) for i in np.flatnonzero(chunk.failed_at >= 0).tolist()]
         session.display.update(chunk, env_steps * programs.num_agents / chunk.seconds, failed)
-        if session.received_signal() is not None:
+        has_left = has_agents_left(chunk.failed_at)
+        if not has_left or session.received_signal() is not None:
             break
     metrics, evaluation = records.metrics(), None
     begin = time.perf_counter()
-    if chunk.updates == configs.num_updates:
+    if chunk.updates == configs.num_updates and has_left:
         evaluation = batches.evaluate(chunk.states, chunk.updates).greedy
     if evaluation is not None:
         returns = np.asarray(evaluation.episode_return).mean(axis=1)
@@ -118,7 +128,9 @@ def _train(session: Session, axes: Config, programs: CompiledPrograms) -> Sweep:
     values = swept_values(configs, axes)
     shape = (len(next(iter(values.values()))), len(ids))
     failed = chunk.failed_at >= 0
-    return Sweep(
+    evaluate_seconds = time.perf_counter() - begin
+    causes = find_causes(spec, batches.merge(chunk.states), axes) if np.any(failed) else {}
+    result = Sweep(
         configs=configs,
         values=values,
         metrics=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), metrics),
@@ -127,6 +139,8 @@ def _train(session: Session, axes: Config, programs: CompiledPrograms) -> Sweep:
         seed_ids=ids,
         directory=session.directory,
         target_return=spec.target_return,
-        times=Times(programs.seconds, chunk.seconds, time.perf_counter() - begin),
+        times=Times(programs.seconds, chunk.seconds, evaluate_seconds),
         updates=chunk.updates,
+        causes={divmod(agent, len(ids)): cause for agent, cause in causes.items()},
     )
+    return result, chunk.failed_at

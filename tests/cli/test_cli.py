@@ -140,3 +140,32 @@ def test_envs_lists_what_trains(call):
     assert "Box(10, 10, 4)" in lines["Breakout-MinAtar"]
     assert "download" in lines["MNISTBandit-bsuite"]
     assert "Each trains with reinforce, vpg, a2c, ppo" in out
+
+
+@pytest.mark.slow
+def test_a_run_or_a_sweep_without_agents_left_ends_with_its_table_and_exit_code_1(tmp_path, call):
+    options = ["--env", "probes:Breaking", *OPTIONS]
+    line = "all 4 agents failed, in update 1 of 12; first not finite: reward at step 4; nothing is"
+    code, out, err = call("train", *options)
+    assert code == 1
+    assert "0-3 (reward at step 4)" in out
+    assert [each for each in err.splitlines() if "purerl: " in each] == err.splitlines()[-1:]
+    assert err.splitlines()[-1].startswith(f"purerl: {line}")
+    code, out, err = call("resume", "runs/Breaking-vpg", "--env", "probes:Breaking")
+    assert code == 1
+    assert "0-3 (reward at step 4)" in out
+    assert err.startswith(f"purerl: {line}")
+    assert err.count("\n") == 1
+    code, out, err = call("sweep", *options, "--values", "policy_learning_rate=1e-3,1e-2")
+    assert code == 1
+    assert "4 (reward at step 4)" in out
+    assert "all 8 agents failed, in update 1 of 12; first not finite: reward at step 4" in err
+
+
+@pytest.mark.slow
+def test_a_first_observation_that_cannot_be_ends_with_one_line_and_exit_code_2(tmp_path, call):
+    code, _, err = call("train", "--env", "probes:Unborn", *OPTIONS)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("purerl: Unborn.reset: the first observation of seed 0")
+    assert err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "runs/Unborn-vpg").iterdir()] == [".lock"]

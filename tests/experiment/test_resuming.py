@@ -11,6 +11,7 @@ import threading
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -490,7 +491,9 @@ def test_a_sweep_is_not_resumed(tmp_path, monkeypatch):
 
     swept = purerl.sweep(purerl.vpg("CartPole-v1", **SIZES), discount=[0.9, 0.99])
     with monkeypatch.context() as patch:  # its header is written when it has compiled
-        patch.setattr("purerl.experiment.session.Session.compile", lambda *args: None)
+        for name in ("session.Session.compile", "sweep_runner.SeedBatches"):
+            patch.setattr(f"purerl.experiment.{name}", mock.MagicMock())
+        patch.setattr("purerl.experiment.sweep_runner.require_sound_start", lambda *args: None)
         patch.setattr("purerl.experiment.sweep_runner._train", dies)
         with pytest.raises(Interrupted):
             purerl.run_sweep(swept, 2, tmp_path, progress=False)

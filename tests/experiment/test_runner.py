@@ -297,16 +297,6 @@ def test_failed_seed_is_named_and_enters_no_statistic(tmp_path):
     assert [s["seed"] for s in written["seeds"] if s["failed_at"] >= 0] == [*failed]
 
 
-def test_a_run_in_which_every_seed_fails_says_so(tmp_path):
-    result = run(strange(threshold=-1.0), 3, tmp_path, target_return=0.0)
-    assert result.failed_seeds == (0, 1, 2)
-    summary = result.summary()
-    assert np.isnan(summary.episode_return.value)
-    assert summary.solved == 0
-    result.plot(tmp_path / "none.png")
-    assert json.loads((tmp_path / "summary.json").read_text())["episode_return"]["value"] is None
-
-
 def test_the_evaluation_takes_the_time_limit_that_is_configured(tmp_path):
     params = ProbeParams(max_steps_in_episode=9)
     config = small(env_params=params)

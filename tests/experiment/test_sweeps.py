@@ -196,20 +196,22 @@ def test_run_sweep_trains_the_agents_of_run(tmp_path):
 
 @dataclasses.dataclass(frozen=True)
 class Scaled(Probe):
-    """A probe that pays its scale, and NaN as observation where the scale is above 5."""
+    """A probe that pays its scale, and after a step observes NaN where the scale is above 5."""
 
-    def reset(self, key, params):
-        obs, state = super().reset(key, params)
-        return jnp.where(params.reward_scale > 5, jnp.nan, obs), state
+    def step(self, key, state, action, params):
+        obs, state, *rest = super().step(key, state, action, params)
+        return jnp.where(params.reward_scale > 5, jnp.nan, obs), state, *rest
 
 
 def test_a_setting_whose_seeds_fail_is_ranked_last_and_says_so(tmp_path):
-    config = purerl.vpg(Scaled(length=4), **SMALL)
+    env: Any = Scaled(length=4)
+    config = purerl.vpg(env, **SMALL)
     sweep = purerl.sweep(config, **{"env_params.reward_scale": [9.0, 1.0, 3.0]})  # pyright: ignore[reportArgumentType]
     result = purerl.run_sweep(sweep, 2, tmp_path, **HOW)
     ranking = result.ranking()
     assert [each.setting for each in ranking] == [2, 1, 0]
     assert [each.num_failed for each in ranking] == [0, 0, 2]
+    assert [each.causes for each in ranking] == [(), (), ("observation at step 0",)]
     assert np.isnan(ranking[-1].episode_return.value)
     assert [float(each.episode_return.value) for each in ranking[:2]] == [12, 4]
 

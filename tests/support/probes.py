@@ -106,3 +106,57 @@ class Sick(Probe):
     def reset(self, key, params):
         obs, state = super().reset(key, params)
         return jnp.where(jax.random.uniform(key) > self.threshold, jnp.nan, obs), state
+
+
+class BreakingParams(NamedTuple):
+    """What breaks in `Breaking` (an index into `PARTS`), at which age, in which share of all."""
+
+    what: int = 0
+    age: float = 12
+    share: float = 1.0
+
+
+class BreakingState(NamedTuple):
+    age: jax.Array  # in steps since the agent began
+    luck: jax.Array
+    extra: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Breaking:
+    """Episodes of two steps that pay 1 for action 1, until something is not finite for one step."""
+
+    PARTS = ("reward", "infinite reward", "observation", "environment state")
+
+    default_params = BreakingParams()
+
+    def observation_space(self, params):
+        return purerl.Box(-1.0, 1.0, (1,))
+
+    def action_space(self, params):
+        return purerl.Discrete(2)
+
+    def reset(self, key, params):
+        luck = jax.random.uniform(key)
+        return jnp.ones(1), BreakingState(jnp.int32(0), luck, jnp.float32(0))
+
+    def step(self, key, state, action, params):
+        breaks = (state.age == params.age) & (state.luck < params.share)
+
+        def broken(part, value, by=jnp.nan):
+            return jnp.where(breaks & (params.what == self.PARTS.index(part)), by, value)
+
+        reward = broken("infinite reward", action.astype(jnp.float32), by=jnp.inf)
+        obs = broken("observation", jnp.ones(1))
+        after = BreakingState(state.age + 1, state.luck, broken("environment state", state.extra))
+        info = {"final_observation": obs}
+        return obs, after, broken("reward", reward), state.age % 2 == 1, jnp.array(False), info
+
+
+@dataclasses.dataclass(frozen=True)
+class Unborn(Probe):
+    """A probe whose first observation is NaN."""
+
+    def reset(self, key, params):
+        obs, state = super().reset(key, params)
+        return jnp.full_like(obs, jnp.nan), state

@@ -1,6 +1,6 @@
 """Numbers, intervals, bytes and ids as short text, for tables, displays and axes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,16 @@ def format_ranges(ids: Sequence[int]) -> str:
         else:
             ranges.append([number])
     return ", ".join(str(ids[0]) if len(ids) == 1 else f"{ids[0]}-{ids[-1]}" for ids in ranges)
+
+
+def format_failed(ids: Sequence[int], causes: Mapping[int, str]) -> str:
+    """Ascending ids by cause, as far as it is known: `0-2 (reward at step 3), 7 (policy), 9`."""
+    by_cause: dict[str | None, list[int]] = {}
+    for number in ids:
+        by_cause.setdefault(causes.get(number), []).append(number)
+    unknown = by_cause.pop(None, [])
+    known = [f"{format_ranges(own)} ({cause})" for cause, own in by_cause.items()]
+    return ", ".join([*known, *[format_ranges(unknown)] * bool(unknown)])
 
 
 def format_list(values: Sequence[Any], most: int = 6) -> str:

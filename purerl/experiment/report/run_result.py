@@ -1,6 +1,7 @@
 """A finished run: its states, metrics and evaluations, its summary, and the files it leaves."""
 
 import dataclasses
+from collections.abc import Mapping
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +42,7 @@ class Summary(NamedTuple):
 
     `episode_return` is the IQM over seeds of each seed's mean greedy return; without an evaluation,
     of its last return in training. It leaves out `failed_seeds` and `seeds_without_episode`.
+    `updates` are those trained: all, unless no agent was left before.
     `solved` is the share of all seeds that reach `target_return`, None without a target.
     """
 
@@ -51,6 +53,7 @@ class Summary(NamedTuple):
     num_seeds: int
     failed_seeds: tuple[int, ...]
     seeds_without_episode: tuple[int, ...]
+    updates: int
     env_steps: int
     steps_per_second: float
     num_unfinished: int
@@ -63,7 +66,8 @@ class Run:
     """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`.
 
     `times` and `resumed_at` are those of the process that finished the run: `resumed_at` is the
-    number of updates that it found, 0 where it began the run.
+    number of updates that it found, 0 where it began the run. `causes` says what first was not
+    finite, by seed, of the first few that failed.
     """
 
     config: Config
@@ -75,6 +79,12 @@ class Run:
     target_return: float | None
     times: Times
     resumed_at: int = 0
+    causes: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def updates(self) -> int:
+        """Updates trained: all, unless no agent was left before."""
+        return self.metrics.episode_return.shape[1] * self.config.log_every
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -106,8 +116,8 @@ class Run:
         """The run in a few numbers."""
         returns, evaluation = self.final_returns(), self.evaluation
         has_no_episode = np.isnan(returns) & (np.asarray(self.states.failed_at) < 0)
-        share = 1 - self.resumed_at / self.config.num_updates  # of the updates, in `times.run`
-        env_steps = self.config.env_steps * len(self.seed_ids)
+        share = 1 - self.resumed_at / self.updates  # of the updates, in `times.run`
+        env_steps = self.updates * self.config.env_steps_per_update * len(self.seed_ids)
         return Summary(
             episode_return=return_iqm(returns),
             greedy=evaluation is not None,
@@ -116,6 +126,7 @@ class Run:
             num_seeds=len(self.seed_ids),
             failed_seeds=self.failed_seeds,
             seeds_without_episode=tuple(compress(self.seed_ids, has_no_episode)),
+            updates=self.updates,
             env_steps=env_steps,
             steps_per_second=share * env_steps / self.times.run if share else np.nan,
             num_unfinished=0 if evaluation is None else int(np.sum(evaluation.num_unfinished)),
@@ -133,7 +144,7 @@ class Run:
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
         steps_per_record = self.config.log_every * self.config.env_steps_per_update
         figure = figures.learning_curve(
-            np.arange(1, self.config.num_records + 1) * float(steps_per_record),
+            np.arange(1, self.metrics.episode_return.shape[1] + 1) * float(steps_per_record),
             self.metrics.episode_return[finite],
             title=self._title(),
             target_return=self.target_return,
@@ -173,7 +184,12 @@ def write_result(result: Run, records: Records) -> None:
     result.plot_returns()
     summary, returns = result.summary(), result.final_returns()
     seeds = [
-        {"seed": seed, "episode_return": float(value), "failed_at": int(failed)}
+        {
+            "seed": seed,
+            "episode_return": float(value),
+            "failed_at": int(failed),
+            "cause": result.causes.get(seed),
+        }
         for seed, value, failed in zip(result.seed_ids, returns, failed_at, strict=True)
     ]
     contents = summary._asdict() | {

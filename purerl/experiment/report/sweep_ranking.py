@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,8 @@ class RankedSetting(NamedTuple):
     episode_return: Interval
     solved: float | None
     num_failed: int
+    causes: tuple[str, ...] = ()
+    """What first was not finite, of the first few that failed in the sweep."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Sweep:
     target_return: float | None
     times: Times
     updates: int
-    """Updates trained: all, unless a signal stopped the sweep."""
+    """Updates trained: all, unless a signal stopped the sweep, or no agent was left."""
+    causes: Mapping[tuple[int, int], str] = dataclasses.field(default_factory=dict)
+    """What first was not finite, by setting and index of the seed, of the first few that failed."""
 
     @property
     def order(self) -> list[int]:
@@ -68,6 +73,9 @@ class Sweep:
                 episode_return=return_iqm(self.returns[setting]),
                 solved=share_solved(self.returns[setting], self.target_return),
                 num_failed=int(np.sum(self.failed[setting])),
+                causes=tuple(
+                    dict.fromkeys(why for where, why in self.causes.items() if where[0] == setting)
+                ),
             )
             for setting in self.order
         ]

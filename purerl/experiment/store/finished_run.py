@@ -64,7 +64,7 @@ def read_run(directory: str | Path) -> FinishedRun:
         raise ValueError(f"{str(directory)!r} holds a sweep; name the directory of a run.")
     config = header["config"]
     summary, arrays = _read_result(directory)
-    if arrays[UPDATES][-1] != config["num_updates"]:
+    if arrays[UPDATES][-1] != config["num_updates"] and np.any(arrays["failed_at"] < 0):
         raise _unfinished(directory)
     returns = [seed["episode_return"] for seed in summary["seeds"]]
     return FinishedRun(
@@ -116,6 +116,16 @@ def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
         return None
     is_of_config = result_identity(config).items() <= summary.items()
     return summary if is_of_config and (directory / files.METRICS).exists() else None
+
+
+def had_no_agents_left(directory: Path, updates: int) -> bool:
+    """Whether a run has ended after so many updates since all its agents had failed."""
+    try:
+        summary = read_checked_json(directory / files.SUMMARY)
+    except (FileNotFoundError, CorruptFileError):
+        return False
+    has_failed = all(seed["failed_at"] >= 0 for seed in summary["seeds"])
+    return has_failed and summary.get("updates") == updates
 
 
 def result_identity(config: Config) -> dict[str, Any]:
