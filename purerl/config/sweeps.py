@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from purerl.checks import require_bool, require_positive_int, short_repr
-from purerl.config.config import Config, check_hyper, require_used, warn_of_short_rollout
+from purerl.config.config import Config, check_hyper, require_used
 
 
 class Uniform(NamedTuple):
@@ -70,7 +70,6 @@ def sweep(
     configs = jax.tree.unflatten(structure, leaves)
     axes = jax.tree.unflatten(structure, [0 if name in columns else None for name in names])
     check_hyper(configs.hyper)
-    warn_of_short_rollout(configs)
     return configs, axes
 
 
