@@ -178,7 +178,6 @@ def test_the_phases_of_a_repeat_are_summed_and_shown_before_the_whole_step():
     assert lines[-1].split()[-3:] == ["60", "%", "3.33"]
 
 
-@pytest.mark.filterwarnings("ignore:rollout_length")  # too short for REINFORCE
 @pytest.mark.parametrize("algo", ["ppo", "reinforce"])
 def test_every_algorithm_is_taken_apart(algo):
     phases = module("phases")
