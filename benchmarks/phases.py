@@ -52,7 +52,7 @@ def estimate(state: Any, transitions: Any, config: Any) -> Any:
     """What the losses take, of a rollout, and the rows of each minibatch."""
     baseline = state.learner.baseline
     value, next_value = (None, None) if baseline is None else rollout_values(baseline, transitions)
-    made = config.algorithm.estimate(transitions, value, next_value, config.hyper)
+    made = config.estimate(transitions, value, next_value, config.hyper)
     return make_batch(transitions, value, made), minibatch_rows(state.key, config)
 
 

@@ -5,10 +5,10 @@ A new algorithm is one line. To change one function, use `_replace`:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from purerl.losses import clipped_surrogate, score_function_loss, squared_error
 from purerl.returns import gae, reward_to_go
@@ -37,11 +37,22 @@ class Algorithm(NamedTuple):
 
 
 def monte_carlo_estimate(
-    rollout: Transition, value: None, next_value: None, hyper: Hyperparams
+    rollout: Transition,
+    value: None,
+    next_value: None,
+    hyper: Hyperparams,
+    *,
+    lookahead: int | None = None,
+    time_limit: Real[Any, ""] | None = None,
 ) -> Estimate:
-    """Reward-to-go of whole episodes; the unfinished tail of a rollout has weight 0.
+    """Reward-to-go within the rollout, of the steps that can be seen far enough ahead.
 
-    A truncated episode counts as finished, without a bootstrap.
+    The weight of step t of T, of age e, is 1 where `T − t ≥ min(lookahead, time_limit − e)`, else
+    0. It depends on nothing that came after the action: to drop a step for how its episode went on
+    would favour short episodes. A truncated episode counts as finished, without a bootstrap.
+
+    **Arguments:** `lookahead` is by default half of the rollout, rounded up; `time_limit` is the
+    length at which an episode is truncated, None where there is no limit.
     """
     del value, next_value
     advantage = reward_to_go(
@@ -50,9 +61,12 @@ def monte_carlo_estimate(
         terminated=rollout.terminated,
         truncated=rollout.truncated,
     )
-    episode_ends = rollout.terminated | rollout.truncated
-    is_finished = jnp.cumsum(episode_ends[::-1], axis=0)[::-1] > 0
-    weight = is_finished.astype(advantage.dtype)
+    length = len(advantage)
+    needed = (length + 1) // 2 if lookahead is None else lookahead
+    if time_limit is not None:
+        needed = jnp.minimum(needed, time_limit - rollout.age)
+    seen = length - jnp.arange(length)[:, None]
+    weight = jnp.broadcast_to(seen >= needed, advantage.shape).astype(advantage.dtype)
     return Estimate(advantage=advantage, value_target=advantage, weight=weight)
 
 

@@ -77,6 +77,7 @@ def collect(
     following = jnp.concatenate([raw.obs[1:], obs[None]])
     episode_ends = jnp.logical_or(raw.step.terminated, raw.step.truncated)
     is_end = episode_ends.reshape(*episode_ends.shape, *[1] * (raw.obs.ndim - 2))
+    next_carry, age, episodes = _track_episodes(carry, state, obs, raw.step)
     rollout = Transition(
         obs=raw.obs,
         action=raw.action,
@@ -85,8 +86,9 @@ def collect(
         terminated=raw.step.terminated,
         truncated=raw.step.truncated,
         next_obs=jnp.where(is_end, raw.step.final_obs, following),
+        age=age,
     )
-    return _track_episodes(carry, state, obs, constrain_envs(rollout, 1))
+    return next_carry, constrain_envs(rollout, 1), episodes
 
 
 class RawTransition(NamedTuple):
@@ -119,19 +121,22 @@ def act(
 
 
 def _track_episodes(
-    carry: EnvCarry, state: PyTree, obs: Array, rollout: Transition
-) -> tuple[EnvCarry, Transition, EpisodeTotals]:
-    """Continue the sums of running episodes, and total those of the episodes that ended."""
-    episode_ends = rollout.terminated | rollout.truncated
+    carry: EnvCarry, state: PyTree, obs: Array, steps: EnvStep
+) -> tuple[EnvCarry, Int[Array, "T N"], EpisodeTotals]:
+    """Continue the sums of running episodes, and total those of the episodes that ended.
+
+    **Returns:** the environments after the last step, the age of each step, and the totals.
+    """
+    episode_ends = steps.terminated | steps.truncated
     episode_starts = jnp.concatenate([jnp.zeros_like(episode_ends[:1]), episode_ends[:-1]])
     # The reward and the steps of each episode so far, within this rollout.
-    per_step = jnp.stack([rollout.reward, jnp.ones_like(rollout.reward)], axis=1)
+    per_step = jnp.stack([steps.reward, jnp.ones_like(steps.reward)], axis=1)
     decay = jnp.where(episode_starts, 0.0, 1.0)[:, None]
     sums = linear_recurrence(per_step, jnp.broadcast_to(decay, per_step.shape), reverse=False)
-    steps = sums[:, 1].astype(jnp.int32)
-    is_older = steps == jnp.arange(1, len(steps) + 1)[:, None]  # than the rollout
+    counts = sums[:, 1].astype(jnp.int32)
+    is_older = counts == jnp.arange(1, len(counts) + 1)[:, None]  # than the rollout
     episode_return = sums[:, 0] + jnp.where(is_older, carry.episode_return, 0)
-    episode_length = steps + jnp.where(is_older, carry.episode_length, 0)
+    episode_length = counts + jnp.where(is_older, carry.episode_length, 0)
     episodes = EpisodeTotals(
         num_episodes=jnp.sum(episode_ends),
         total_return=jnp.sum(jnp.where(episode_ends, episode_return, 0)),
@@ -143,4 +148,4 @@ def _track_episodes(
         episode_return=jnp.where(episode_ends[-1], 0, episode_return[-1]),
         episode_length=jnp.where(episode_ends[-1], 0, episode_length[-1]),
     )
-    return constrain_envs(next_carry, 0), rollout, episodes
+    return constrain_envs(next_carry, 0), episode_length - 1, episodes

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Key, Num, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Num, PyTree, Shaped
 
 
 class Hyperparams(eqx.Module):
@@ -26,7 +26,7 @@ class Transition(eqx.Module):
     """One environment step of one environment; stacked to `[T, N]` it is a rollout.
 
     `next_obs` is the true successor of `obs`, before any auto-reset, and `log_prob` belongs to
-    the action as it was sampled.
+    the action as it was sampled. `age` counts the steps of its episode before this one.
     """
 
     obs: Float[Array, "*batch_obs"]
@@ -36,6 +36,7 @@ class Transition(eqx.Module):
     terminated: Bool[Array, "*batch"]
     truncated: Bool[Array, "*batch"]
     next_obs: Float[Array, "*batch_obs"]
+    age: Int[Array, "*batch"]
 
 
 class Estimate(NamedTuple):

@@ -49,9 +49,7 @@ def update(
     value, next_value = (
         (None, None) if learner.baseline is None else rollout_values(learner.baseline, rollout)
     )
-    estimate = jax.lax.stop_gradient(
-        config.algorithm.estimate(rollout, value, next_value, config.hyper)
-    )
+    estimate = jax.lax.stop_gradient(config.estimate(rollout, value, next_value, config.hyper))
     batch = make_batch(rollout, value, estimate)
     rows = minibatch_rows(key, config)
     policy, policy_opt_state, policy_report = update_policy(learner, batch, rows, config)

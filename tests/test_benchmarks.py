@@ -178,7 +178,23 @@ def test_the_phases_of_a_repeat_are_summed_and_shown_before_the_whole_step():
     assert lines[-1].split()[-3:] == ["60", "%", "3.33"]
 
 
-@pytest.mark.filterwarnings("ignore:rollout_length")  # too short for REINFORCE
+def test_the_lookahead_and_the_share_dropped_are_those_of_the_rule():
+    lookahead = module("lookahead")
+    sizes = {"num_envs": 2, "rollout_length": 9, "total_steps": 36, "hidden": (4,)}
+    # No pole falls within 6 steps.
+    short = purerl.make_env("CartPole-v1")[1].replace(max_steps_in_episode=6)
+    result = lookahead.measure(purerl.reinforce("CartPole-v1", env_params=short, **sizes), 2)
+    assert (result["lookahead"], result["time_limit"]) == (5, 6)
+    assert result["discounted"] == pytest.approx(0.99**5)
+    # Steps 0 to 4 look ahead far enough, and step 5 is its episode's last; then another begins.
+    assert result["dropped_before"] == pytest.approx(3 / 9)
+    assert (
+        lookahead.table({"CartPole-v1": result})
+        .splitlines()[-1]
+        .startswith("| CartPole-v1 | 9 × 2 | 2 | 5 | 6 | 0.95 | 33% | ")
+    )
+
+
 @pytest.mark.parametrize("algo", ["ppo", "reinforce"])
 def test_every_algorithm_is_taken_apart(algo):
     phases = module("phases")

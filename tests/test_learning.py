@@ -10,7 +10,6 @@ from probes import CutShort, Probe
 from small import Choice, OneOf
 
 import purerl
-from purerl.algorithms import monte_carlo_estimate
 from purerl.rollout import collect
 
 NUM_SEEDS = 3
@@ -80,7 +79,7 @@ def test_the_baseline_bootstraps_from_the_final_observation_and_not_from_the_res
     np.testing.assert_allclose(learnt_values(state, [0, 1]), [[0.5, 1]] * NUM_SEEDS, atol=0.05)
 
 
-def test_reinforce_takes_the_sum_of_a_truncated_episode_and_leaves_out_the_unfinished_tail():
+def test_reinforce_takes_the_sum_of_a_truncated_episode_and_leaves_out_what_it_cannot_see():
     probe = Probe(length=0, limit=True)
     config = purerl.reinforce(probe, num_envs=2, rollout_length=12, discount=0.9)
 
@@ -88,7 +87,7 @@ def test_reinforce_takes_the_sum_of_a_truncated_episode_and_leaves_out_the_unfin
     def estimate(key, config):
         state = purerl.init(key, config)
         _, rollout, _ = collect(key, state.learner.policy, state.envs, config)
-        return monte_carlo_estimate(rollout, None, None, config.hyper)
+        return config.estimate(rollout, None, None, config.hyper)
 
     # Reward 1, two episodes of five steps, two steps of a third.
     returns = [4.0951, 3.439, 2.71, 1.9, 1.0] * 2

@@ -45,6 +45,8 @@ class AgentOptions:
     """Passes of the baseline over each rollout."""
     num_minibatches: int | None = None
     """Minibatches in a pass; must divide num_envs * rollout_length."""
+    lookahead: int | None = None
+    """Steps of the rollout that REINFORCE needs behind a step to learn from it, by default half."""
     normalize_advantage: bool | None = None
     """Whether advantages are normalised within the minibatch."""
     normalize_obs: bool | None = None

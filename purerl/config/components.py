@@ -129,7 +129,7 @@ def _estimate_two_steps(
     """The estimate of a rollout of two steps in two environments."""
     obs, number = jnp.zeros((2, 2, *spec.obs_space.shape)), jnp.zeros((2, 2))
     actions, flag = jnp.zeros((2, 2, *action.shape), action.dtype), jnp.zeros((2, 2), bool)
-    rollout = Transition(obs, actions, number, number, flag, flag, obs)
+    rollout = Transition(obs, actions, number, number, flag, flag, obs, jnp.zeros((2, 2), int))
     value = number if algorithm.has_baseline else None
     return algorithm.estimate(rollout, value, value, hyper)
 

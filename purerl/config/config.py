@@ -1,7 +1,7 @@
 """The settings of a training run: what is traced, what is static, and the checks of both."""
 
 import dataclasses
-import warnings
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +22,7 @@ from purerl.config.components import (
 )
 from purerl.config.schedules import sorted_schedule
 from purerl.envs import Discrete, EnvSpec, check_env, spec_in_force, time_limit
-from purerl.types import Env, Hyperparams
+from purerl.types import Env, Estimate, Hyperparams
 
 COUNTS = (
     "num_envs",
@@ -57,6 +57,7 @@ class Config(eqx.Module):
     epochs: int = eqx.field(static=True)
     baseline_epochs: int = eqx.field(static=True)
     num_minibatches: int = eqx.field(static=True)
+    lookahead: int | None = eqx.field(static=True)
     normalize_advantage: bool = eqx.field(static=True)
     normalize_obs: bool = eqx.field(static=True)
     normalize_reward: bool = eqx.field(static=True)
@@ -68,7 +69,6 @@ class Config(eqx.Module):
         check_hyper(self.hyper)
         _check_static(self)
         _check_plugs(self, spec_in_force(self.env, self.env_params, self.env_spec))
-        warn_of_short_rollout(self)
 
     @property
     def env_steps_per_update(self) -> int:
@@ -94,17 +94,14 @@ class Config(eqx.Module):
         """The steps after which `env_params` truncate an episode; None where they do not say."""
         return time_limit(self.env_params)
 
-
-def warn_of_short_rollout(config: Config) -> None:
-    """Warn where whole episodes are needed and a rollout is shorter than the time limit."""
-    limit = config.time_limit
-    if not config.algorithm.has_baseline and limit and config.rollout_length < limit:
-        warnings.warn(
-            f"rollout_length = {config.rollout_length} is shorter than the time limit of {limit} "
-            f"steps: episodes that are cut by the rollout's end teach nothing, and agents stall; "
-            f"use {limit} or more.",
-            stacklevel=3,
-        )
+    @property
+    def estimate(self) -> Callable[..., Estimate]:
+        """The algorithm's estimate; that of REINFORCE knows the look-ahead and the time limit."""
+        if self.algorithm.estimate is not monte_carlo_estimate:
+            return self.algorithm.estimate
+        # Not `time_limit`, which is None where the limit is traced.
+        limit = getattr(self.env_params, "max_steps_in_episode", None)
+        return functools.partial(monte_carlo_estimate, lookahead=self.lookahead, time_limit=limit)
 
 
 def require_unbatched(config: Config) -> None:
@@ -129,6 +126,8 @@ def unused_setting(config: Config, name: str) -> str | None:
     of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate")
     if name in of_baseline and not algorithm.has_baseline:
         return f"{algorithm.name} has no baseline"
+    if name == "lookahead" and algorithm.estimate is not monte_carlo_estimate:
+        return f"{algorithm.name} drops no step of a rollout"
     if name == "target_kl" and config.epochs == 1 and config.num_minibatches == 1:
         return f"{algorithm.name} takes one step of the policy a rollout"
     if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
@@ -182,6 +181,13 @@ def _check_sizes(config: Config) -> None:
         require_positive_int(name, getattr(config, name))
     for name in ("normalize_advantage", "normalize_obs", "normalize_reward"):
         require_bool(name, getattr(config, name))
+    if config.lookahead is not None:
+        require_positive_int("lookahead", config.lookahead)
+        if config.lookahead > config.rollout_length:
+            raise ValueError(
+                f"lookahead = {config.lookahead} is beyond rollout_length = "
+                f"{config.rollout_length}; use {config.rollout_length} or less."
+            )
     if sorted_schedule(config.schedule) != config.schedule:
         raise ValueError(
             f"schedule = {short_repr(config.schedule)} must be sorted pairs; use a factory."

@@ -38,6 +38,7 @@ class Settings(TypedDict, total=False):
     epochs: int
     baseline_epochs: int
     num_minibatches: int
+    lookahead: int
     normalize_advantage: bool
     normalize_obs: bool
     normalize_reward: bool
@@ -71,6 +72,7 @@ STATIC_DEFAULTS: dict[str, Any] = {
     "epochs": 1,
     "baseline_epochs": 1,
     "num_minibatches": 1,
+    "lookahead": None,
     "normalize_advantage": True,
     "normalize_obs": False,
     "normalize_reward": False,
@@ -83,11 +85,11 @@ BOTH_RATES = {"policy_learning_rate": "linear", "baseline_learning_rate": "linea
 
 
 def reinforce(env: str | Env, **settings: Unpack[Settings]) -> Config:
-    """Settings for REINFORCE: Monte-Carlo returns of whole episodes, no baseline.
+    """Settings for REINFORCE: Monte-Carlo returns, no baseline.
 
-    A rollout is by default as long as the environment's time limit (512 steps without one). An
-    episode that the rollout's end cuts off has weight 0. So a shorter rollout, from which the agent
-    learns nothing of long episodes, gives a warning.
+    A step is learnt from where the rollout holds its next `lookahead` steps (by default half of the
+    rollout), or all that the time limit leaves its episode. A rollout is by default twice the time
+    limit L, `2 min(L, 512)`, halved (not below 128) while there would be fewer than 50 updates.
 
     **Raises:** `ValueError` for a setting that is out of range or without effect; so do the others.
     """
@@ -142,7 +144,7 @@ def _make_config(
     check_env(env_object, env_params)
     has_baseline = getattr(merged["algorithm"], "has_baseline", True)
     if "rollout_length" not in settings and not has_baseline:
-        merged["rollout_length"] = time_limit(env_params) or 512
+        merged["rollout_length"] = _look_ahead_length(time_limit(env_params), merged)
     for name in ("total_steps", "num_envs", "rollout_length"):
         require_positive_int(name, merged[name])
         merged[name] = int(merged[name])  # a NumPy int would overflow where steps are counted
@@ -161,6 +163,19 @@ def _make_config(
     )
     require_used(config, dict(settings))
     return config
+
+
+def _look_ahead_length(limit: int | None, merged: dict[str, Any]) -> int:
+    """A rollout twice the time limit, or shorter, for the sake of more updates.
+
+    `2 min(limit, 512)`, halved (not below 128) while the run would have fewer than 50 updates.
+    """
+    for name in ("total_steps", "num_envs"):
+        require_positive_int(name, merged[name])
+    length = 2 * min(limit or 512, 512)
+    while length // 2 >= 128 and merged["total_steps"] <= 49 * merged["num_envs"] * length:
+        length //= 2
+    return length
 
 
 def _check_names(settings: Settings) -> None:

@@ -9,10 +9,10 @@ from purerl.types import Env
 # Found with `purerl sweep` over random settings, root key 0.
 PRESETS: dict[tuple[str, str], Settings] = {
     ("CartPole-v1", "reinforce"): {
-        "num_envs": 16,
-        "rollout_length": 512,
+        # The rollout's length is the default, which follows the time limit and the budget.
+        "num_envs": 8,
         "total_steps": 1_000_000,
-        "policy_learning_rate": 7e-3,
+        "policy_learning_rate": 5e-3,
         "schedule": {"policy_learning_rate": "linear"},
     },
     ("CartPole-v1", "vpg"): {

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from purerl.checks import require_bool, require_positive_int, short_repr
-from purerl.config.config import Config, check_hyper, require_used, warn_of_short_rollout
+from purerl.config.config import Config, check_hyper, require_used
 from purerl.envs import spec_in_force
 
 
@@ -75,7 +75,6 @@ def sweep(
         spec = config.env_spec
         for setting in range(len(next(iter(columns.values())))):
             spec_in_force(config.env, setting_at(configs, axes, setting).env_params, spec)
-    warn_of_short_rollout(configs)
     return configs, axes
 
 

@@ -36,6 +36,7 @@ def test_train_takes_an_environment_by_import_path(tmp_path, call):
         (["--env", "nowhere:Env"], "cannot be imported"),
         (["--squash", "True"], "squash = True has no effect"),
         (["--discount", "1.5"], "discount = 1.5 must be between 0 and 1"),
+        (["--lookahead", "9"], "lookahead = 9 has no effect: vpg drops no step of a rollout"),
         (["--num-envs", "0"], "num_envs = 0 must be a whole number of at least 1"),
         (["--total-steps", "4096", "--log-every", "4"], "num_updates = 2 is not divisible"),
         (["--seeds", "0"], "at least one seed"),
@@ -124,12 +125,6 @@ def test_make_train_solves_cartpole_in_95_of_100_seeds(tmp_path):
 
 def test_unknown_option_exits_with_2(tmp_path):
     assert run_purerl("train", "--no-such-option", cwd=tmp_path).returncode == 2
-
-
-def test_short_reinforce_rollout_is_warned_of(call):
-    code, _, err = call("train", "--algo", "reinforce", *OPTIONS)
-    assert code == 0, err
-    assert "purerl: warning: rollout_length = 8 is shorter" in err
 
 
 def test_envs_lists_what_trains(call):

@@ -4,7 +4,6 @@ import dataclasses
 import subprocess
 import sys
 import types
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -135,6 +134,10 @@ def vpg(**settings):
     return lambda: purerl.vpg(Probe(), **settings)
 
 
+def all_count(rollout, value, next_value, hyper):
+    return purerl.Estimate(rollout.reward, rollout.reward, jnp.ones_like(rollout.reward))
+
+
 def reinforce(**settings):
     return lambda: purerl.reinforce(Probe(), **settings)
 
@@ -212,6 +215,21 @@ REFUSED = {
     "baseline rate without a baseline": (
         reinforce(baseline_learning_rate=0.1),
         ["baseline_learning_rate", "0.1", "no effect"],
+    ),
+    "lookahead with a baseline": (vpg(lookahead=5), ["lookahead = 5", "no effect", "vpg drops no"]),
+    "lookahead of an own estimate": (
+        reinforce(algorithm=purerl.REINFORCE._replace(estimate=all_count), lookahead=5),
+        ["lookahead = 5", "no effect", "leave it out"],
+    ),
+    "no lookahead": (reinforce(lookahead=0), ["lookahead = 0", "at least 1"]),
+    "half a lookahead": (reinforce(lookahead=2.5), ["lookahead = 2.5", "whole number"]),
+    "lookahead beyond the rollout": (
+        reinforce(rollout_length=8, lookahead=9),
+        ["lookahead = 9", "rollout_length = 8", "use 8 or less"],
+    ),
+    "sweep of a lookahead": (
+        lambda: purerl.sweep(purerl.reinforce(Probe()), lookahead=[2, 4]),
+        ["lookahead", "cannot be swept"],
     ),
     "optimizer that is no function": (vpg(optimizer="adam"), ["optimizer", "'adam'"]),
     "algorithm that is none": (vpg(algorithm="ppo"), ["algorithm", "'ppo'"]),
@@ -379,32 +397,46 @@ def test_a_field_replaced_later_is_checked_too():
 # Rollouts and steps
 
 
-def test_a_reinforce_rollout_shorter_than_the_time_limit_is_warned_of():
-    with pytest.warns(UserWarning, match=r"rollout_length = 128 .* limit of 500 .*use 500"):
-        purerl.reinforce("CartPole-v1", rollout_length=128)
-
-
 @pytest.mark.parametrize(
-    "build",
+    ("limit", "total_steps", "length"),
     [
-        lambda: purerl.reinforce("CartPole-v1", rollout_length=500),
-        lambda: purerl.vpg("CartPole-v1", rollout_length=128),
+        (5, 300, 10),  # never below twice the limit for the sake of 128
+        (31, 10_000, 62),
+        (40, 10**6, 80),
+        (100, 100_000, 200),  # 100 would be below 128
+        (500, 1_000_000, 1000),
+        (500, 16 * 49 * 1000 + 1, 1000),  # rounded up, 50 updates
+        (500, 16 * 49 * 1000, 500),
+        (500, 300_000, 250),
+        (1000, 10**8, 1024),
+        (1000, 100_000, 128),
+        (np.inf, 100_000, 128),
     ],
 )
-def test_a_long_rollout_and_one_with_a_baseline_are_not_warned_of(build):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        build()
+def test_reinforce_rolls_out_twice_the_time_limit_unless_that_leaves_too_few_updates(
+    limit, total_steps, length
+):
+    params = Probe().default_params._replace(max_steps_in_episode=limit)
+    config = purerl.reinforce(Probe(), env_params=params, total_steps=total_steps)
+    assert config.rollout_length == length
+    swapped = {"env_params": params, "total_steps": total_steps, "algorithm": purerl.REINFORCE}
+    assert purerl.vpg(Probe(), **swapped).rollout_length == length
 
 
-def test_reinforce_rolls_out_to_the_time_limit_by_default():
-    assert purerl.reinforce("CartPole-v1").rollout_length == 500
+def test_fewer_environments_leave_longer_rollouts():
+    for num_envs, length in ((4, 1000), (8, 500), (16, 250)):
+        assert purerl.reinforce("CartPole-v1", num_envs=num_envs).rollout_length == length
 
 
-def test_an_algorithm_without_a_baseline_is_warned_of_however_it_came_about():
-    with pytest.warns(UserWarning, match=r"rollout_length = 128 .* limit of 500"):
-        dataclasses.replace(purerl.reinforce("CartPole-v1"), rollout_length=128)
-    assert purerl.vpg("CartPole-v1", algorithm=purerl.REINFORCE).rollout_length == 500
+def test_a_short_rollout_is_not_warned_of():
+    purerl.reinforce("CartPole-v1", rollout_length=16)  # a warning fails the test
+
+
+def test_a_replaced_rollout_must_hold_the_lookahead():
+    config = purerl.reinforce(Probe(), rollout_length=64, lookahead=40)
+    assert dataclasses.replace(config, rollout_length=40).lookahead == 40
+    with pytest.raises(ValueError, match="lookahead = 40 is beyond rollout_length = 39; use 39"):
+        dataclasses.replace(config, rollout_length=39)
 
 
 def test_a_preset_takes_an_algorithm_without_a_baseline():
@@ -423,19 +455,6 @@ def test_a_sweep_that_is_not_mapped_is_refused():
         jax.jit(purerl.train)(jax.random.key(0), swept)
     with pytest.raises(ValueError, match=r"discount has shape \(2,\).*vmap"):
         purerl.train_seeds(purerl.seed_keys(0, 2), configs)
-
-
-def test_reinforce_takes_the_time_limit_that_is_configured():
-    params = Probe().default_params._replace(max_steps_in_episode=40)
-    assert purerl.reinforce(Probe(), env_params=params).rollout_length == 40
-    with pytest.warns(UserWarning, match=r"rollout_length = 39 .* limit of 40"):
-        purerl.reinforce(Probe(), env_params=params, rollout_length=39)
-
-
-def test_a_sweep_of_time_limits_beyond_the_rollout_is_warned_of():
-    config = purerl.reinforce(Probe())
-    with pytest.warns(UserWarning, match=r"rollout_length = 5 .* limit of 80"):
-        purerl.sweep(config, **{"env_params.max_steps_in_episode": [5, 80]})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -469,6 +488,13 @@ def test_equal_settings_have_an_equal_static_half_with_an_equal_hash(env):
 @pytest.mark.parametrize("other", [{"num_envs": 4}, {"hidden": (8,)}, {"log_every": 7}])
 def test_other_static_settings_are_another_static_half(other):
     assert static_half(purerl.vpg(Probe())) != static_half(purerl.vpg(Probe(), **other))
+
+
+def test_a_lookahead_is_static_and_equal_ones_are_equal():
+    half = purerl.reinforce(Probe())
+    one, two = purerl.reinforce(Probe(), lookahead=4), purerl.reinforce(Probe(), lookahead=4)
+    assert static_half(one) == static_half(two) != static_half(half)
+    assert hash(static_half(one)) == hash(static_half(two))
 
 
 def test_the_leaves_are_the_hyperparameters_and_env_params_in_numpy():

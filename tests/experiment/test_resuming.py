@@ -515,6 +515,22 @@ def test_a_config_is_rebuilt_from_its_header(algo, env):
     assert fingerprint(again) == fingerprint(made)
 
 
+def test_the_lookahead_of_a_run_is_in_its_header_and_another_is_refused(tmp_path, monkeypatch):
+    from purerl.experiment.store.rebuild import rebuild_config
+
+    made = purerl.reinforce("CartPole-v1", **SIZES)
+    with monkeypatch.context() as patch:
+        interrupt_after(4, patch)
+        with pytest.raises(Interrupted):
+            purerl.run(made, 2, tmp_path, **HOW)
+    told = read_checked_json(tmp_path / "config.json")["config"]
+    assert told["lookahead"] is None
+    other = dataclasses.replace(made, lookahead=3)
+    with pytest.raises(ValueError, match=r"lookahead: none, now 3.*use --force"):
+        purerl.resume(tmp_path, other, **GO_ON)
+    assert rebuild_config(told | {"lookahead": 3}, "CartPole-v1") == other
+
+
 def test_nothing_that_a_header_names_is_imported(stopped, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("class Env: ...\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -68,7 +68,8 @@ def test_what_is_normalised_is_clipped():
 def rollout_of(reward, terminated, truncated):
     reward, terminated, truncated = (jnp.asarray(x) for x in (reward, terminated, truncated))
     obs, action = jnp.zeros((*reward.shape, 1)), jnp.zeros(reward.shape, int)
-    return Transition(obs, action, reward, reward, terminated, truncated, obs)
+    age = jnp.zeros_like(action)
+    return Transition(obs, action, reward, reward, terminated, truncated, obs, age)
 
 
 def by_hand(rollouts, discount):
