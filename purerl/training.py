@@ -12,9 +12,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from purerl.checks import require_divisor, require_positive_int
+from purerl.compute.derivatives import flat_where_unsound, mean
 from purerl.compute.draws import flat_draws
 from purerl.compute.trees import (
     Packed,
@@ -37,7 +38,7 @@ from purerl.networks.normalization import (
 )
 from purerl.rollout import EnvCarry, EpisodeTotals, collect, reset_envs
 from purerl.seeds import INIT, TRAIN, stream_key
-from purerl.types import Hyperparams, Metrics
+from purerl.types import Hyperparams, Metrics, default_float
 from purerl.update import Learner, update
 
 
@@ -126,6 +127,17 @@ def _require_networks(learner: Learner, config: Config) -> None:
 def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
     """`train_step`, with its metrics packed as they leave a loop."""
     _require_networks(state.learner, config)
+    (after, metrics), is_sound = flat_where_unsound(_attempt)(state, config)
+    alive = is_sound & (state.failed_at < 0)
+    failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
+    frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
+    return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
+
+
+def _attempt(
+    state: TrainState, config: Config
+) -> tuple[tuple[TrainState, Packed], Bool[Array, ""]]:
+    """One rollout and the update on it, and whether the result is sound."""
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
     split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
     rollout_key, update_key = split_at(state.key, state.step)
@@ -150,21 +162,19 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
     )
     opt_states = learner.policy_opt_state, learner.baseline_opt_state
     is_sound &= has_no_nan((opt_states, env_carry.state))
-    alive = is_sound & (state.failed_at < 0)
     after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry, normalizer)
-    failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
-    frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
-    return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
+    return (after, metrics), is_sound
 
 
 def hyper_at(config: Config, state: TrainState) -> Hyperparams:
     """The hyperparameters of a state's next update: each in `config.schedule` times its share."""
+    hyper = jax.tree.map(lambda x: jnp.asarray(x, default_float()), config.hyper)
     shapes = sorted({shape for _, shape in config.schedule})
     shares = {shape: share_at(shape, state.step, config.num_updates) for shape in shapes}
     scheduled: dict[str, Any] = {
-        name: getattr(config.hyper, name) * shares[shape] for name, shape in config.schedule
+        name: getattr(hyper, name) * shares[shape] for name, shape in config.schedule
     }
-    return dataclasses.replace(config.hyper, **scheduled)
+    return dataclasses.replace(hyper, **scheduled)
 
 
 def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:
@@ -206,8 +216,8 @@ def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:
     """Means over the episodes that ended: NaN, not 0, where none did."""
     count = episodes.num_episodes
     return {
-        "episode_return": episodes.total_return / count,
-        "episode_length": episodes.total_length / count,
+        "episode_return": mean(episodes.total_return, count),
+        "episode_length": mean(episodes.total_length.astype(episodes.total_return.dtype), count),
         "num_episodes": count,
     }
 
@@ -223,7 +233,7 @@ def summarize_updates(metrics: Packed) -> Packed:
     weight = jnp.where(is_of_episodes, count[:, None], ~jnp.isnan(metrics.floats))
     total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
     others = jax.tree.map(jnp.sum, metrics.others)
-    return Packed(total / jnp.sum(weight, axis=0), others, metrics.treedef)
+    return Packed(mean(total, jnp.sum(weight, axis=0)), others, metrics.treedef)
 
 
 def nan_metrics(metrics: Packed) -> Packed:
