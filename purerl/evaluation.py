@@ -115,6 +115,6 @@ def play_episode(
 
     reset_key, play_key = jax.random.split(key)
     obs, state = envs.reset(reset_key, config.env, config.env_params)
-    start = EpisodeCarry(state, obs, jnp.float32(0), jnp.int32(0), jnp.array(True))
+    start = EpisodeCarry(state, obs, jnp.zeros(()), jnp.int32(0), jnp.array(True))
     # A scan, not a while loop: over sharded seeds, devices would communicate for its condition.
     return jax.lax.scan(play_step, start, jax.random.split(play_key, max_steps))

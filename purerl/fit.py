@@ -10,6 +10,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
+from purerl.compute.derivatives import mean, norm
 from purerl.compute.rows import sum_rows, take_rows
 from purerl.compute.trees import tree_where
 from purerl.losses import weighted_sum
@@ -89,7 +90,7 @@ def fit(
         rows = rows[: settings.num_epochs].reshape(-1, rows.shape[-1])
         num_steps = len(rows)
     end, _ = jax.lax.scan(step, start, rows, length=num_steps)
-    means = end.total / end.num_taken
+    means = mean(end.total, end.num_taken)
     report = dict(zip([*names, "grad_norm"], means, strict=True))
     return with_parameters(network, end.parameters), end.opt_state, report
 
@@ -106,7 +107,7 @@ def gradient_step(
         stopped |= ~settings.keep_going(dict(zip(names, means, strict=True)))
     is_taken = ~stopped & jnp.any(minibatch.weight > 0)
     updates, opt_state = settings.optimizer.update(gradient, state.opt_state, state.parameters)
-    grad_norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
+    grad_norm = norm(ravel_pytree(gradient)[0])
     next_state = FitState(
         parameters=eqx.apply_updates(state.parameters, updates),
         opt_state=opt_state,

@@ -7,6 +7,7 @@ agent follows the gradient of their weighted means.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from purerl.compute.derivatives import sqrt
 from purerl.types import Hyperparams
 
 
@@ -25,7 +26,7 @@ def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[A
 def normalize(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
     """`(x − mean) / (std + 1e-8)`, with the weighted mean and standard deviation of one agent."""
     centered, variance = _centered(x, weight)
-    return centered / (jnp.sqrt(variance) + 1e-8)
+    return centered / (sqrt(variance) + 1e-8)
 
 
 def _centered(
@@ -107,4 +108,5 @@ def explained_variance(
     _, variance = _centered(value_target, weight)
     _, unexplained = _centered(value_target - value, weight)
     rounding = jnp.finfo(value_target.dtype).eps ** 2 * weighted_mean(value_target**2, weight)
-    return jnp.where(variance > rounding, 1 - unexplained / variance, jnp.nan)
+    varies = variance > rounding
+    return jnp.where(varies, 1 - unexplained / jnp.where(varies, variance, 1), jnp.nan)

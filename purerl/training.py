@@ -12,9 +12,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from purerl.checks import require_divisor, require_positive_int
+from purerl.compute.derivatives import flat_where_unsound, mean
 from purerl.compute.draws import flat_draws
 from purerl.compute.trees import (
     Packed,
@@ -37,7 +38,7 @@ from purerl.networks.normalization import (
 )
 from purerl.rollout import EnvCarry, EpisodeTotals, collect, reset_envs
 from purerl.seeds import INIT, TRAIN, stream_key
-from purerl.types import Hyperparams, Metrics, Transition
+from purerl.types import Hyperparams, Metrics, Transition, default_float
 from purerl.update import Learner, update
 
 
@@ -145,6 +146,17 @@ def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transit
 
 def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
     """`train_step`, with its metrics packed as they leave a loop."""
+    (after, metrics), is_sound = flat_where_unsound(_judged_step)(state, config)
+    alive = is_sound & (state.failed_at < 0)
+    failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
+    frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
+    return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
+
+
+def _judged_step(
+    state: TrainState, config: Config
+) -> tuple[tuple[TrainState, Packed], Bool[Array, ""]]:
+    """What a step came to, and whether all of it stayed finite."""
     after, _, metrics = attempt_step(state, config)
     learner, env_carry, normalizer = after.learner, after.envs, after.reward_normalizer
     # An environment and an optimiser may hold an infinity on purpose, but no NaN.
@@ -160,20 +172,18 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
     )
     opt_states = learner.policy_opt_state, learner.baseline_opt_state
     is_sound &= has_no_nan((opt_states, env_carry.state))
-    alive = is_sound & (state.failed_at < 0)
-    failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
-    frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
-    return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
+    return (after, metrics), is_sound
 
 
 def hyper_at(config: Config, state: TrainState) -> Hyperparams:
     """The hyperparameters of a state's next update: each in `config.schedule` times its share."""
+    hyper = jax.tree.map(lambda x: jnp.asarray(x, default_float()), config.hyper)
     shapes = sorted({shape for _, shape in config.schedule})
     shares = {shape: share_at(shape, state.step, config.num_updates) for shape in shapes}
     scheduled: dict[str, Any] = {
-        name: getattr(config.hyper, name) * shares[shape] for name, shape in config.schedule
+        name: getattr(hyper, name) * shares[shape] for name, shape in config.schedule
     }
-    return dataclasses.replace(config.hyper, **scheduled)
+    return dataclasses.replace(hyper, **scheduled)
 
 
 def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:
@@ -215,8 +225,8 @@ def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:
     """Means over the episodes that ended: NaN, not 0, where none did."""
     count = episodes.num_episodes
     return {
-        "episode_return": episodes.total_return / count,
-        "episode_length": episodes.total_length / count,
+        "episode_return": mean(episodes.total_return, count),
+        "episode_length": mean(episodes.total_length.astype(episodes.total_return.dtype), count),
         "num_episodes": count,
     }
 
@@ -232,7 +242,7 @@ def summarize_updates(metrics: Packed) -> Packed:
     weight = jnp.where(is_of_episodes, count[:, None], ~jnp.isnan(metrics.floats))
     total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
     others = jax.tree.map(jnp.sum, metrics.others)
-    return Packed(total / jnp.sum(weight, axis=0), others, metrics.treedef)
+    return Packed(mean(total, jnp.sum(weight, axis=0)), others, metrics.treedef)
 
 
 def nan_metrics(metrics: Packed) -> Packed:

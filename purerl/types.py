@@ -3,13 +3,20 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num, PyTree, Shaped
+
+
+def default_float() -> np.dtype:
+    """float32, or float64 where jax's 64 bits are enabled."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 class Hyperparams(eqx.Module):
     """The traced scalars of an algorithm: a new value never recompiles, and each can be swept.
 
-    Each is a float32 scalar, or in a sweep an array with one entry for each setting.
+    Each is a scalar of the default float dtype, or in a sweep an array with one entry a setting.
     """
 
     policy_learning_rate: Float[Any, ""]
@@ -40,7 +47,7 @@ class Transition(eqx.Module):
 
 
 class Estimate(NamedTuple):
-    """What an algorithm computes from a rollout. No gradient flows through it.
+    """What an algorithm computes from a rollout. The losses take it as a constant.
 
     A transition whose `weight` is 0 takes part in no loss, no entropy and no normalisation.
     """

@@ -49,7 +49,7 @@ def update(
     value, next_value = (
         (None, None) if learner.baseline is None else rollout_values(learner.baseline, rollout)
     )
-    estimate = jax.lax.stop_gradient(config.estimate(rollout, value, next_value, config.hyper))
+    estimate = config.estimate(rollout, value, next_value, config.hyper)
     batch = make_batch(rollout, value, estimate)
     rows = minibatch_rows(key, config)
     policy, policy_opt_state, policy_report = update_policy(learner, batch, rows, config)
@@ -142,7 +142,7 @@ def update_baseline(
     """`baseline_epochs` passes of the baseline; nothing without a baseline."""
     if learner.baseline is None:
         names = ("value_loss", "baseline_grad_norm", "explained_variance")
-        return None, None, dict.fromkeys(names, jnp.float32(jnp.nan))
+        return None, None, dict.fromkeys(names, jnp.full((), jnp.nan))
 
     settings = FitSettings(
         objective=functools.partial(baseline_objective, config=config),
@@ -170,7 +170,7 @@ def policy_objective(
     policy_loss = config.algorithm.policy_loss(
         log_prob, batch.log_prob, batch.advantage, config.hyper
     )
-    log_ratio = jax.lax.stop_gradient(log_prob) - batch.log_prob
+    log_ratio = log_prob - batch.log_prob
     ratio = jnp.exp(log_ratio)
     is_clipped = jnp.abs(ratio - 1) > config.hyper.clip_eps
     report = {

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree, Shaped, UInt
 
 from purerl.checks import divisors
+from purerl.compute.derivatives import with_derivative_of
 from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import eval_program, trace_program
 from purerl.compute.matmul import transpose_matmul
@@ -121,14 +122,28 @@ def map_rows_where(
     """`where(mask, jax.vmap(function)(rows), other)`, where few rows are chosen.
 
     A CPU computes the chosen rows alone, in a loop. On an accelerator all rows cost less than that
-    loop; and where devices share the rows, it would gather them.
+    loop; and where devices share the rows, it would gather them. The derivative is that of all rows
+    in either case: a loop of unknown length has none backwards.
+
+    **Arguments:** `function` is a module, so that its derivative is seen.
     """
 
-    def map_all(mask, rows, other):
+    def map_all(function, mask, rows, other):
         return jnp.where(mask, map_rows(function, rows), other)
 
-    on_cpu = functools.partial(_map_chosen, function) if num_env_devices() == 1 else map_all
-    return by_platform(mask, rows, other, cpu=on_cpu, default=map_all)
+    def map_all_apart(function, mask, rows, other):
+        # What is not chosen may have no finite derivative.
+        chosen = jax.vmap(lambda is_chosen, row: jnp.where(is_chosen, row, 0))(mask, rows)
+        return map_all(function, mask, chosen, other)
+
+    @with_derivative_of(map_all_apart)
+    def map_where(function, mask, rows, other):
+        on_cpu = _map_chosen if num_env_devices() == 1 else map_all
+        ways = {"cpu": on_cpu, "default": map_all}
+        ways = {platform: functools.partial(way, function) for platform, way in ways.items()}
+        return by_platform(mask, rows, other, **ways)
+
+    return map_where(function, mask, rows, other)
 
 
 def _map_chosen(

@@ -13,7 +13,7 @@ from purerl.checks import short_repr
 from purerl.compute.jaxprs import depends_on_input
 from purerl.envs import Box, Discrete, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
-from purerl.types import Estimate, Hyperparams, Transition
+from purerl.types import Estimate, Hyperparams, Transition, default_float
 
 Shape = jax.ShapeDtypeStruct
 
@@ -22,7 +22,7 @@ def check_optimizer(optimizer: Callable[..., Any]) -> None:
     """Refuse a function that makes no optimiser from a learning rate and a gradient norm."""
     try:
         transformation = optimizer(1e-3, 1.0)
-        jax.eval_shape(transformation.init, Shape((2,), np.float32))
+        jax.eval_shape(transformation.init, Shape((2,), default_float()))
     except Exception as error:
         raise ValueError(
             f"optimizer = {short_repr(optimizer)} does not fit: it must be a function "
@@ -90,7 +90,7 @@ def _build_and_call(
 
     is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    obs = Shape(spec.obs_space.shape, np.float32)
+    obs = Shape(spec.obs_space.shape, default_float())
     return _eval_shape("" if is_default else f"{field}= does not fit: ", build, key, obs)
 
 
@@ -104,7 +104,7 @@ def optimizer_reads(optimizer: Callable[..., Any], name: str, methods: tuple[str
         results = {"init": made.init(params), "update": made.update(params, state, params)}
         return [results[method] for method in methods]
 
-    return depends_on_input(call, Shape((), np.float32))
+    return depends_on_input(call, Shape((), default_float()))
 
 
 def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, name: str) -> bool:
@@ -112,15 +112,15 @@ def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, nam
 
     def call_all(value):
         # One number of each, as `hyper` may hold the values of a sweep.
-        numbers = jax.tree.map(lambda _: jnp.float32(0.5), hyper)
+        numbers = jax.tree.map(lambda _: jdefault_float()(0.5), hyper)
         changed = dataclasses.replace(numbers, **{name: value})
-        dtype = np.float32 if isinstance(spec.action_space, Box) else np.int32
+        dtype = default_float() if isinstance(spec.action_space, Box) else np.int32
         action = Shape(spec.action_space.shape, dtype)
         estimate = _estimate_two_steps(algorithm, spec, action, changed)
         losses = [loss for loss in (algorithm.policy_loss, algorithm.value_loss) if loss]
         return estimate, [loss(*[jnp.zeros(4)] * 3, changed) for loss in losses]
 
-    return depends_on_input(call_all, Shape((), np.float32))
+    return depends_on_input(call_all, Shape((), default_float()))
 
 
 def _estimate_two_steps(

@@ -17,7 +17,7 @@ from purerl.config.schedules import sorted_schedule
 from purerl.envs import check_env, make_env, time_limit
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
-from purerl.types import Env, Hyperparams
+from purerl.types import Env, Hyperparams, default_float
 
 
 class Settings(TypedDict, total=False):
@@ -231,7 +231,7 @@ def _scalar(name: str, value: Any) -> np.ndarray:
         raise ValueError(
             f"{name} = {short_repr(value)} must be a number; several values go to purerl.sweep."
         )
-    return np.asarray(value, np.float32)
+    return np.asarray(value, default_float())
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from purerl.checks import short_repr
+from purerl.types import default_float
 
 SCHEDULABLE = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
 
@@ -22,7 +23,7 @@ SHAPES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {"linear": l
 
 def share_at(shape: str, step: Int[Array, "*batch"], num_updates: int) -> Float[Array, "*batch"]:
     """`shape(t / num_updates)` after t updates; beyond the last update, as it was there."""
-    return SHAPES[shape](jnp.minimum(step, num_updates - 1).astype(jnp.float32) / num_updates)
+    return SHAPES[shape](jnp.minimum(step, num_updates - 1).astype(default_float()) / num_updates)
 
 
 def sorted_schedule(schedule: Any) -> tuple[tuple[str, str], ...]:

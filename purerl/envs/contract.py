@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from purerl.envs.interface import action_space, traced_reset, traced_step
 from purerl.envs.spaces import Box, Discrete, Space, as_space
+from purerl.types import default_float
 
 STEP_OUTPUTS = ("obs", "state", "reward", "terminated", "truncated", "info")
 
@@ -48,7 +49,7 @@ def check_env(env: Any, params: PyTree) -> EnvSpec:
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs, state = _trace(name, "reset", traced_reset, ("obs", "state"), key, env, params)
     _check_bounds(name, env, params)
-    dtype = np.int32 if isinstance(declared.action_space, Discrete) else np.float32
+    dtype = np.int32 if isinstance(declared.action_space, Discrete) else default_float()
     action = jax.ShapeDtypeStruct(declared.action_space.shape, dtype)
     at_step = _trace(name, "step", traced_step, STEP_OUTPUTS, key, env, state, action, params)
     _check_outputs(name, obs, state, at_step)

@@ -1,4 +1,4 @@
-"""An environment as the rest of the library sees it: named results, with numbers as float32."""
+"""An environment as the rest of the library sees it: named results, with default floats."""
 
 import functools
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from purerl.envs.spaces import Box, Space, as_space
-from purerl.types import Env
+from purerl.types import Env, default_float
 
 
 class EnvStep(NamedTuple):
@@ -84,7 +84,7 @@ def scale_action(action: Array, space: Space) -> Array:
     """
     if not isinstance(space, Box):
         return action
-    dtype = jnp.promote_types(action.dtype, jnp.float32)
+    dtype = jnp.promote_types(action.dtype, default_float())
     low, high = (jnp.broadcast_to(x, space.shape).astype(dtype) for x in (space.low, space.high))
     has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
     # Of an infinite bound, 0: else a derivative by the bounds would be NaN.
@@ -96,4 +96,4 @@ def scale_action(action: Array, space: Space) -> Array:
 
 
 def _float(x: Any) -> Float[Array, "..."]:
-    return jnp.asarray(x).astype(jnp.float32)
+    return jnp.asarray(x).astype(default_float())

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from purerl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from purerl.envs import Box, Discrete, Space
 from purerl.networks.layers import MLP, Convolution
+from purerl.types import default_float
 
 MAX_IMAGE = 12  # images with a longer short side are first halved by convolutions of stride 2
 LOG_STD_RANGE = (-5.0, 2.0)  # where a network gives the standard deviation
@@ -39,12 +39,12 @@ class Encoder(eqx.Module):
         self.convolutions = ()
         if len(obs_space.shape) == 3:
             self.convolutions = _convolutions(obs_space.shape, channels, key)
-        obs = jax.ShapeDtypeStruct(obs_space.shape, np.float32)
+        obs = jax.ShapeDtypeStruct(obs_space.shape, default_float())
         self.size = jax.eval_shape(lambda obs: self(obs), obs).shape[0]
 
     def __call__(self, obs: Float[Array, "*obs"]) -> Float[Array, " features"]:
         if self.num_classes is not None:
-            return (obs == jnp.arange(self.num_classes)).astype(jnp.float32)
+            return (obs == jnp.arange(self.num_classes)).astype(default_float())
         for convolution in self.convolutions:
             obs = jax.nn.relu(convolution(obs))
         return obs.reshape(-1)
@@ -60,7 +60,7 @@ def _convolutions(
             f"networks take [height, width, channels]."
         )
     convolutions: list[Convolution] = []
-    image = jax.ShapeDtypeStruct(shape, np.float32)
+    image = jax.ShapeDtypeStruct(shape, default_float())
     while not convolutions or convolutions[-1].stride == 2:
         key, layer_key = jax.random.split(key)
         stride = 2 if min(image.shape[:2]) > MAX_IMAGE else 1

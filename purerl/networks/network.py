@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree, Real, Shaped
 
 from purerl.envs import Space, scale_action
 from purerl.networks.normalization import RunningStats, update_stats
-from purerl.types import Distribution
+from purerl.types import default_float
 
 
 class Network(eqx.Module):
@@ -48,8 +48,8 @@ class TrainedPolicy(eqx.Module):
     network: Network
     action_space: Space = eqx.field(static=True)
 
-    def __call__(self, obs: Real[Array | np.ndarray, "*obs"]) -> Distribution:
-        return self.network(jnp.asarray(obs).astype(jnp.float32))
+    def __call__(self, obs: Real[Array | np.ndarray, "*obs"]) -> Any:
+        return self.network(jnp.asarray(obs).astype(default_float()))
 
     def act(
         self, obs: Real[Array | np.ndarray, "*obs"], key: Key[Array, ""] | None = None

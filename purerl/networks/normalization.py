@@ -30,7 +30,7 @@ class RunningStats(eqx.Module):
 
 def initial_stats(shape: tuple[int, ...]) -> RunningStats:
     """Statistics before any data: they normalise nothing, and only clip."""
-    return RunningStats(jnp.float32(0), jnp.zeros(shape), jnp.zeros(shape))
+    return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
 
 def update_stats(stats: RunningStats, x: Float[Array, "*batch_x"]) -> RunningStats:

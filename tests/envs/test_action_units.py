@@ -34,7 +34,8 @@ UNIT = Bounds()
 
 
 def arrays(bounds):
-    return Bounds(*(np.asarray(x, np.float32) for x in bounds[:2]), np.asarray(bounds[2], np.int32))
+    low, high = (np.asarray(bound, np.float32) for bound in (bounds.low, bounds.high))
+    return Bounds(low, high, np.asarray(bounds.choices, np.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,7 @@ def swept_and_alone(name, parameter, values, make, function):
     swept: Any = {f"env_params.{parameter}": values}
     configs, axes = purerl.sweep(purerl.ppo(name, **SIZES), **swept)
     params = purerl.make_env(name)[1]
-    alone = [Default(make(), params.replace(**{parameter: value})) for value in values]
+    alone: list[Any] = [Default(make(), params.replace(**{parameter: value})) for value in values]
     return (
         jax.jit(jax.vmap(function, (axes,)))(configs),
         [jax.jit(function)(purerl.ppo(env, **SIZES)) for env in alone],
