@@ -1,4 +1,4 @@
-"""Gradients against finite differences, where they must not flow, and what the baseline is for."""
+"""Gradients of losses against finite differences, and what the baseline is for."""
 
 import functools
 
@@ -134,52 +134,22 @@ def collected():
     return collect_first(small_config())
 
 
-@jax.jit
-def update_and_tangents(learner, rollout, config):
-    """The updated learner, and how it moves, to first order, as each of its two networks does."""
-
-    def tangents(name):
-        def updated(network):
-            start = eqx.tree_at(lambda learner: getattr(learner, name), learner, network)
-            after = update(UPDATE_KEY, start, rollout, config)[0]
-            return eqx.filter(after, eqx.is_inexact_array), after
-
-        network = getattr(learner, name)
-        ones = jax.tree.map(jnp.ones_like, network)
-        _, moves, after = jax.jvp(updated, (network,), (ones,), has_aux=True)
-        return after, moves
-
-    (after, by_policy), (_, by_baseline) = tangents("policy"), tangents("baseline")
-    return after, {"policy": by_policy, "baseline": by_baseline}
-
-
-def all_zero(tree):
-    leaves = jax.tree.leaves(tree)
-    assert leaves
-    return all(bool(jnp.all(leaf == 0)) for leaf in leaves)
-
-
-@pytest.mark.parametrize("normalize_advantage", [False, True])
-def test_no_gradient_flows_from_the_policys_update_into_the_baseline(
-    normalize_advantage, collected
-):
-    config = small_config(normalize_advantage=normalize_advantage)
+def test_the_baselines_update_does_not_depend_on_the_policy(collected):
     learner, rollout = collected
-    after, tangents = update_and_tangents(learner, rollout, config)
-    tangents = tangents["baseline"]
-    assert all_zero((tangents.policy, tangents.policy_opt_state))
-    assert not all_zero(tangents.baseline)
-    # The advantage does depend on the baseline's value: it is a constant, not absent.
-    other = eqx.tree_at(lambda x: x.baseline, learner, jax.tree.map(jnp.sin, learner.baseline))
-    after_other, _ = update_and_tangents(other, rollout, config)
-    assert not eqx.tree_equal(after_other.policy, after.policy)
 
+    @jax.jit
+    def moves(policy):
+        def updated(policy):
+            start = eqx.tree_at(lambda learner: learner.policy, learner, policy)
+            after = update(UPDATE_KEY, start, rollout, small_config())[0]
+            return eqx.filter(after, eqx.is_inexact_array)
 
-def test_no_gradient_flows_from_the_baselines_update_into_the_policy(collected):
-    _, tangents = update_and_tangents(*collected, small_config())
-    tangents = tangents["policy"]
-    assert all_zero((tangents.baseline, tangents.baseline_opt_state))
-    assert not all_zero(tangents.policy)
+        return jax.jvp(updated, (policy,), (jax.tree.map(jnp.ones_like, policy),))[1]
+
+    tangents = moves(learner.policy)
+    for leaf in jax.tree.leaves((tangents.baseline, tangents.baseline_opt_state)):
+        assert jnp.all(leaf == 0)
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(tangents.policy))
 
 
 def fresh_rollout(key, policy, config):

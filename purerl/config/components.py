@@ -112,7 +112,7 @@ def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, nam
 
     def call_all(value):
         # One number of each, as `hyper` may hold the values of a sweep.
-        numbers = jax.tree.map(lambda _: jdefault_float()(0.5), hyper)
+        numbers = jax.tree.map(lambda _: jnp.full((), 0.5), hyper)
         changed = dataclasses.replace(numbers, **{name: value})
         dtype = default_float() if isinstance(spec.action_space, Box) else np.int32
         action = Shape(spec.action_space.shape, dtype)

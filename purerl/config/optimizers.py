@@ -35,7 +35,7 @@ def clip_by_norm(max_norm: Float[Any, ""] | float) -> optax.GradientTransformati
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def _clip_apart(vector: Float[Array, " n"], max_norm: Float[Any, ""]) -> Float[Array, " n"]:
+def _clip_apart(vector: Float[Array, " n"], max_norm: Float[Any, ""] | float) -> Float[Array, " n"]:
     """`_clip`, with nothing that is not finite in what is not taken."""
     length = norm(vector)
     is_short = length < max_norm
@@ -44,7 +44,7 @@ def _clip_apart(vector: Float[Array, " n"], max_norm: Float[Any, ""]) -> Float[A
 
 
 @with_derivative_of(_clip_apart)
-def _clip(vector: Float[Array, " n"], max_norm: Float[Any, ""]) -> Float[Array, " n"]:
+def _clip(vector: Float[Array, " n"], max_norm: Float[Any, ""] | float) -> Float[Array, " n"]:
     length = norm(vector)
     return jnp.where(length < max_norm, vector, vector / length * max_norm)
 
