@@ -110,7 +110,7 @@ def _bad_parts(
         value, next_value = rollout_values(before.learner.baseline, rollout)
         bad["value"] = ~jnp.all(jnp.isfinite(value))
     hyper = hyper_at(config, before)
-    estimate = config.algorithm.estimate(rollout, value, next_value, hyper)
+    estimate = config.estimate(rollout, value, next_value, hyper)
     counts = estimate.weight > 0
     targets = jnp.stack([estimate.advantage, estimate.value_target])
     bad["advantage"] = ~jnp.all(jnp.where(counts, jnp.isfinite(targets), True))
