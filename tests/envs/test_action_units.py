@@ -16,6 +16,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl import envs
+from purerl.experiment.play.rendering import record_episode
 from purerl.networks.network import TrainedPolicy
 from purerl.rollout import collect, reset_envs
 
@@ -236,6 +237,15 @@ def test_a_run_gives_the_bounds_to_its_policies_and_films(tmp_path):
         assert_bitwise_equal(loaded.act(obs), policy.act(obs))
         assert loaded.action_space == policy.action_space
     assert abs(float(policy.act(obs, jax.random.key(0))[0])) <= 7
+    # The last state of a film is stepped to anew; in a longer one it is that of the episode.
+    pushing = eqx.tree_at(
+        lambda p: p.arrays.network.mlp.layers[-1].bias, policy.network, jnp.full(1, 2.0)
+    )
+    films = [
+        record_episode(jax.random.key(0), pushing, config, max_steps=steps) for steps in (3, 4)
+    ]
+    assert_bitwise_equal(films[0].states[3], films[1].states[3])
+    assert films[0].states[1].last_u > 6
 
 
 def test_observations_of_other_types_are_read_as_in_training():
