@@ -30,8 +30,8 @@ class ReturnStatistics(NamedTuple):
 
 def return_statistics(returns: Float[ndarray, " seeds"]) -> ReturnStatistics:
     """The statistics over the seeds that have a return."""
-    scores = drop_nan(returns)[:, None]
-    return ReturnStatistics(*(score_interval(scores, f) for f in (iqm, np.mean, np.median)))
+    defined = (drop_nan(returns),)
+    return ReturnStatistics(*(_bootstrapped(defined, f, 2000) for f in (iqm, np.mean, np.median)))
 
 
 def drop_nan(returns: Float[ndarray, " seeds"]) -> Float[ndarray, " defined"]:
@@ -82,45 +82,21 @@ def curve_interval(curves: Float[ndarray, "seeds points"], *, resamples: int = 2
     return Interval(value, low, high)
 
 
-def score_interval(
-    scores: Float[ndarray, "seeds tasks"],
-    statistic: Callable[..., Any] = iqm,
-    *,
-    resamples: int = 2000,
-) -> Interval:
-    """A statistic of all scores with its stratified bootstrap interval.
-
-    Each task's seeds are resampled separately, so that every task keeps its weight.
-    Agarwal et al. (2021), arXiv:2108.13264.
-
-    **Arguments:** `statistic` is `iqm`, `np.mean` or `np.median`, or any function with an `axis`.
-    """
-
-    def statistic_of_all(*parts: ndarray, axis: int = 0) -> Any:
-        return statistic(np.concatenate(parts, axis), axis=axis)
-
-    return _bootstrapped(tuple(scores.T), statistic_of_all, resamples)
-
-
 def probability_of_improvement(
-    x: Float[ndarray, "seeds tasks"], y: Float[ndarray, "others tasks"], *, resamples: int = 2000
+    x: Float[ndarray, " seeds"], y: Float[ndarray, " others"], *, resamples: int = 2000
 ) -> Interval:
     """The chance that a seed of `x` scores more than one of `y`, ties counted half.
 
-    The mean over tasks of the Mann-Whitney statistic `U / (seeds · others)`, with its stratified
-    bootstrap interval. Agarwal et al. (2021), arXiv:2108.13264.
+    The Mann-Whitney statistic `U / (seeds · others)`, with its bootstrap interval, for which the
+    seeds of each are resampled separately. Agarwal et al. (2021), arXiv:2108.13264.
     """
-    num_tasks = x.shape[1]
 
-    def chance(*parts: ndarray, axis: int = 0) -> Any:
-        chances = []
-        for ours, theirs in zip(parts[:num_tasks], parts[num_tasks:], strict=True):
-            ours, theirs = np.moveaxis(ours, axis, -1), np.moveaxis(theirs, axis, -1)
-            count = scipy.stats.mannwhitneyu(ours, theirs, axis=-1, method="asymptotic").statistic
-            chances.append(count / (ours.shape[-1] * theirs.shape[-1]))
-        return np.mean(chances, axis=0)
+    def chance(x: ndarray, y: ndarray, axis: int = 0) -> Any:
+        x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+        count = scipy.stats.mannwhitneyu(x, y, axis=-1, method="asymptotic").statistic
+        return count / (x.shape[-1] * y.shape[-1])
 
-    return _bootstrapped((*x.T, *y.T), chance, resamples)
+    return _bootstrapped((x, y), chance, resamples)
 
 
 def _bootstrapped(
