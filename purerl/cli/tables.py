@@ -10,10 +10,10 @@ from rich.table import Table
 
 from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
-from purerl.experiment.hosts.memory import format_bytes
 from purerl.experiment.play.run_evaluation import RunEvaluation
 from purerl.experiment.report.comparison import ComparedRun
 from purerl.experiment.report.format import (
+    format_bytes,
     format_failed,
     format_interval,
     format_number,
@@ -174,7 +174,7 @@ def plan_table(plan: Plan) -> list[tuple[str, str | None]]:
         per_group = plan.largest_seeds // (plan.num_devices // group)
         largest += f", {per_group:,} on {each}{' device' * (group == 1)}"
     memory = f"{format_bytes(plan.memory)} of {format_bytes(plan.memory_limit)} that a run may use"
-    update = [f"{format_number(plan.flops)}FLOP"]
+    update = [format_number(plan.flops, "FLOP")]
     if plan.bytes is not None:
         update += [f"{format_bytes(plan.bytes)} of traffic", f"{plan.launches:,.0f} launches"]
     bounds = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}

@@ -24,9 +24,10 @@ from purerl.agents import (
 from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.experiment.hosts.memory import available_bytes, format_bytes, program_bytes, tree_bytes
+from purerl.experiment.hosts.memory import available_bytes, program_bytes, tree_bytes
 from purerl.experiment.hosts.processes import all_gather, is_multi_process
 from purerl.experiment.hosts.startup import gc_paused
+from purerl.experiment.report.format import format_bytes
 from purerl.training import TrainState
 
 

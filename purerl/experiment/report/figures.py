@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from purerl.experiment.report.comparison import ComparedRun
-from purerl.experiment.report.format import format_number, typeset_minus
+from purerl.experiment.report.format import format_number
 from purerl.experiment.report.statistics import curve_interval, drop_nan, fill_forward, iqm
 from purerl.experiment.store import files
 
@@ -227,7 +227,7 @@ def _style_axes(axes: Axes, title: str, target_return: float | None) -> None:
 def _target_line(line: Any, target_return: float | None) -> None:
     if target_return is None:
         return
-    label = f"target {typeset_minus(f'{target_return:g}')}"
+    label = f"target {target_return:g}".replace("-", "\N{MINUS SIGN}")  # as matplotlib sets it
     line(target_return, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=label, zorder=2.5)
 
 
