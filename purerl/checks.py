@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -26,6 +28,16 @@ def short_repr(value: Any) -> str:
     """The repr of a value for an error message: one line, cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_typed_key(value: Any) -> bool:
+    """Whether a value is an array of typed keys, as `jax.random.key` makes them, or its shape."""
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def require_positive_int(name: str, value: Any) -> None:

@@ -139,9 +139,8 @@ class WeightsAndBiases:
             id_file = chunk.directory / RUN_ID
             if id_file.exists():
                 settings |= {"id": id_file.read_text(), "resume": "allow"}
-            self._run = wandb.init(
-                config=find_header(chunk.directory), **{**settings, **self.settings}
-            )
+            config = find_header(chunk.directory)
+            self._run = wandb.init(config=config, **{**settings, **self.settings})
             id_file.write_text(self._run.id)
         for row in record_rows(chunk, per_seed=self.per_seed):
             defined = {name: value for name, value in row.items() if value is not None}

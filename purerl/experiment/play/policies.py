@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from purerl import __version__
-from purerl.checks import require_seed
+from purerl.checks import first_line, require_seed
 from purerl.config.config import Config
 from purerl.envs import Box, Discrete, Space, action_space
 from purerl.experiment.store import files
@@ -100,8 +100,7 @@ def load_policy(
 
 
 def _not_a_policy(path: Path, error: Exception) -> ValueError:
-    reason = str(error).splitlines()[0]
-    return ValueError(f"path = {str(path)!r} is no policy, or damaged: {reason}.")
+    return ValueError(f"path = {str(path)!r} is no policy, or damaged: {first_line(error)}.")
 
 
 def _restore_network(

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from purerl.checks import first_line
 from purerl.experiment.hosts.processes import (
     is_lost_process,
     is_main_process,
@@ -162,8 +163,7 @@ class CheckpointWriter:
             is_full = files.is_disk_full(error)
             if not is_full and is_lost_process(error):
                 raise LostProcessError("another process has died") from error
-            line = (str(error).splitlines() or [repr(error)])[0]
-            reason = "the disk is full" if is_full else line
+            reason = "the disk is full" if is_full else first_line(error)
             last = latest(self.directory, warn=False)
             kept = "there is none before it" if last is None else f"that of update {last} stands"
             action = "make room and go on" if is_full else "go on"

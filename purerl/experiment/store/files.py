@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from purerl.checks import first_line
 from purerl.experiment.hosts.stopping import RunError
 
 HEADER = "config.json"
@@ -94,8 +95,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             with np.load(file) as arrays:
                 return dict(arrays)
         except Exception as error:  # numpy and zipfile raise a dozen kinds, OSError too
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path} is damaged: {reason}") from error
+            raise ValueError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from purerl.checks import is_typed_key
 from purerl.config.config import Config
 from purerl.training import init
 
@@ -93,8 +93,7 @@ def _describe(value: Any, enclosing: tuple[int, ...], described: set[str]) -> An
 
 
 def _describe_array(value: Any) -> Any:
-    is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-    array = np.asarray(jax.random.key_data(value) if is_key else value)
+    array = np.asarray(jax.random.key_data(value) if is_typed_key(value) else value)
     if array.size <= 64 and array.dtype != object:
         return jax.tree.map(_number, array.tolist())
     data = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
