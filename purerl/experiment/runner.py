@@ -110,7 +110,7 @@ def run(
     )
     execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
     spec.check(execution)
-    directory = Path(on_main_process(lambda: choose_directory(config, spec.header(), directory)))
+    directory = Path(on_main_process(lambda: choose_directory(spec.header(), directory)))
     with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
         result = train_to_end(spec, execution, directory)

@@ -149,8 +149,7 @@ class Run:
             title=self._title(),
             target_return=self.target_return,
         )
-        default = self.directory / "learning_curve.png"
-        figures.save_figure(figure, default if path is None else Path(path))
+        figures.save_figure(figure, Path(path or self.directory / "learning_curve.png"))
         return figure
 
     def plot_returns(self, path: str | Path | None = None) -> "Figure":
@@ -164,7 +163,7 @@ class Run:
             xlabel=f"{kind} of a seed",
             target_return=self.target_return,
         )
-        figures.save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
+        figures.save_figure(figure, Path(path or self.directory / "returns.png"))
         return figure
 
     def _title(self) -> str:
