@@ -52,7 +52,7 @@ def require_bool(name: str, value: Any) -> None:
         raise ValueError(f"{name} = {short_repr(value)} must be True or False.")
 
 
-def require_seed(seed: Any, seed_ids: Sequence[int]) -> int:
+def seed_index(seed: Any, seed_ids: Sequence[int]) -> int:
     """The position of a seed among those of a run; refuse a seed that is not there."""
     if seed not in seed_ids:
         raise ValueError(

@@ -166,7 +166,7 @@ def show_plan(options: cli.Plan, _: float) -> None:
         **agent.settings(),
     )
     title = f"{planned.env} · {planned.algo} · {planned.seeds} seeds · {planned.target}"
-    tables.print_rich(tables.summary_table(title, tables.plan_table(planned)))
+    tables.print_rich(tables.summary_table(title, tables.plan_rows(planned)))
     if options.json is not None:
         files.write_json(options.json, dataclasses.asdict(planned))
         tables.print_rich(f"written: {options.json}")

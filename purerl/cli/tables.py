@@ -50,7 +50,7 @@ def evaluation_table(result: RunEvaluation) -> Table:
 
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
-    names, runs, figures, solved, improvements = zip(*compared, strict=True)
+    names, runs, statistics, solved, improvements = zip(*compared, strict=True)
     table = Table("", *names, title=runs[0].env, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **TITLE)
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
@@ -60,7 +60,7 @@ def comparison_table(compared: Sequence[ComparedRun]) -> Table:
         seeds = (format_ranges(run.seeds_without_episode) or "none" for run in runs)
         table.add_row("without an episode", *seeds)
     for i, label in enumerate((f"{runs[0].kind}, IQM [95%]", "mean", "median")):
-        table.add_row(label, *(format_interval(intervals[i]) for intervals in figures))
+        table.add_row(label, *(format_interval(intervals[i]) for intervals in statistics))
     if any(share is not None for share in solved):
         targets = {run.target_return for run in runs}
         target = f"{targets.pop():g} or more" if len(targets) == 1 else "their target"
@@ -162,7 +162,7 @@ def print_rich(renderable: Any) -> None:
     Console().print(renderable)
 
 
-def plan_table(plan: Plan) -> list[tuple[str, str | None]]:
+def plan_rows(plan: Plan) -> list[tuple[str, str | None]]:
     """The rows of the table of a plan; None where a value is not known."""
     fits = "yes" if plan.fits else "no"
     if not plan.fits and plan.largest_seeds:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from purerl.checks import require_seed
+from purerl.checks import seed_index
 from purerl.config.config import Config
 from purerl.envs import action_space
 from purerl.evaluation import Evaluation
@@ -100,7 +100,7 @@ class Run:
 
     def policy(self, seed: int) -> TrainedPolicy:
         """The trained policy of a seed: `run.policy(3).act(obs)` is an action."""
-        index = require_seed(seed, self.seed_ids)
+        index = seed_index(seed, self.seed_ids)
         network = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.states.learner.policy)
         return TrainedPolicy(network, action_space(self.config.env, self.config.env_params))
 

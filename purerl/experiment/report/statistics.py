@@ -8,8 +8,8 @@ import scipy  # scipy.stats takes half a second to import: scipy does so at its 
 from jaxtyping import Float
 from numpy import ndarray
 
-RESAMPLED = 1024  # seeds of a curve, at most: every point of it is bootstrapped
-BATCH = 2**22  # numbers resampled at once: 32 MB
+MAX_RESAMPLED_SEEDS = 1024  # of a curve: every point of it is bootstrapped
+MAX_RESAMPLED_NUMBERS = 2**22  # at once: 32 MB
 
 
 class Interval(NamedTuple):
@@ -69,15 +69,15 @@ def return_iqm(returns: Float[ndarray, " seeds"]) -> Interval:
 def curve_interval(curves: Float[ndarray, "seeds points"], *, resamples: int = 2000) -> Interval:
     """The IQM over seeds with its 95% interval at every point of a curve.
 
-    Up to `RESAMPLED` seeds it is `iqm_interval`. Of more, a sample of so many is resampled. Its
-    interval is narrowed by `√(RESAMPLED / seeds)`, and moved to the IQM of all seeds.
+    Up to `MAX_RESAMPLED_SEEDS` it is `iqm_interval`. Of more, a sample of so many is resampled. Its
+    interval is narrowed by `√(MAX_RESAMPLED_SEEDS / seeds)`, and moved to the IQM of all seeds.
     """
     num_seeds = len(curves)
-    if num_seeds <= RESAMPLED:
+    if num_seeds <= MAX_RESAMPLED_SEEDS:
         return iqm_interval(curves, resamples=resamples)
-    indices = np.random.default_rng(0).choice(num_seeds, RESAMPLED, replace=False)
+    indices = np.random.default_rng(0).choice(num_seeds, MAX_RESAMPLED_SEEDS, replace=False)
     sample, value = iqm_interval(curves[indices], resamples=resamples), iqm(curves)
-    scale = np.sqrt(RESAMPLED / num_seeds)
+    scale = np.sqrt(MAX_RESAMPLED_SEEDS / num_seeds)
     low, high = (value + (bound - sample.value) * scale for bound in (sample.low, sample.high))
     return Interval(value, low, high)
 
@@ -110,7 +110,7 @@ def _bootstrapped(
         samples,
         statistic,
         n_resamples=resamples,
-        batch=max(1, BATCH // sum(sample.size for sample in samples)),
+        batch=max(1, MAX_RESAMPLED_NUMBERS // sum(sample.size for sample in samples)),
         axis=0,
         vectorized=True,
         method="percentile",

@@ -28,7 +28,7 @@ from purerl.experiment.store.checkpoints import (
     RECORDS,
     Snapshot,
     files_of,
-    latest,
+    latest_checkpoint,
     read_manifest,
 )
 from purerl.experiment.store.files import sha256, write_checked_json
@@ -164,7 +164,7 @@ class CheckpointWriter:
             if not is_full and is_lost_process(error):
                 raise LostProcessError("another process has died") from error
             reason = "the disk is full" if is_full else first_line(error)
-            last = latest(self.directory, warn=False)
+            last = latest_checkpoint(self.directory, warn=False)
             kept = "there is none before it" if last is None else f"that of update {last} stands"
             action = "make room and go on" if is_full else "go on"
             raise RunError(

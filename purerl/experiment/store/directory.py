@@ -16,7 +16,7 @@ from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     discard_after,
     has_checkpoints,
-    latest,
+    latest_checkpoint,
     read_manifest,
 )
 from purerl.experiment.store.files import (
@@ -93,7 +93,7 @@ def is_finished(directory: Path, header: dict[str, Any]) -> bool:
 def require_unused(directory: Path, config: Config) -> None:
     """Refuse a directory with a result or checkpoints: they would be lost."""
     if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
-        updates = latest(directory, warn=False)
+        updates = latest_checkpoint(directory, warn=False)
         finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
         position = "" if updates is None else f" at update {updates} of {config.num_updates}"
         status = "is finished" if finished else f"has stopped{position}"

@@ -38,7 +38,8 @@ def restore_template(leaf: Any) -> np.ndarray | None:
     return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
 
 
-def restored_as(restored: Any, like: Any) -> Any:
+def from_saveable(restored: Any, like: Any) -> Any:
+    """A leaf of the states from what `to_saveable` made of it; `like` has its shape and dtype."""
     if is_typed_key(like):
         return jax.random.wrap_key_data(restored, impl=like.dtype._impl)
     if restored is None and like is not None:
