@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, Key, PyTree
 
-from purerl.checks import short_repr
+from purerl.checks import is_typed_key, short_repr
 from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import ENVS, SEEDS, num_env_devices, require_mesh
 from purerl.config.config import Config
@@ -48,8 +47,7 @@ def train_seeds(
 def require_keys(keys: Any) -> None:
     """Refuse anything but a batch of at least one typed key."""
     actual = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "dtype") else short_repr(keys)
-    is_key = hasattr(keys, "dtype") and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-    if not is_key or keys.ndim != 1 or not len(keys):
+    if not is_typed_key(keys) or keys.ndim != 1 or not len(keys):
         raise ValueError(
             f"keys is {actual}; give an array of one typed key a seed, such as "
             f"purerl.seed_keys(0, 8)."

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -28,6 +30,16 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_typed_key(value: Any) -> bool:
+    """Whether a value is an array of typed keys, as `jax.random.key` makes them, or its shape."""
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
 def require_positive_int(name: str, value: Any) -> None:
     """Refuse a count that is not an int of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -40,7 +52,7 @@ def require_bool(name: str, value: Any) -> None:
         raise ValueError(f"{name} = {short_repr(value)} must be True or False.")
 
 
-def require_seed(seed: Any, seed_ids: Sequence[int]) -> int:
+def seed_index(seed: Any, seed_ids: Sequence[int]) -> int:
     """The position of a seed among those of a run; refuse a seed that is not there."""
     if seed not in seed_ids:
         raise ValueError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from purerl.checks import short_repr
+from purerl.checks import is_typed_key, short_repr
 
 # A stream is a number that is folded into a key. Seed ids, updates and splits stay below 2**31, so
 # none is a stream. Any function may get any key (a root's, a seed's, a state's): two parts of the
@@ -32,8 +32,7 @@ def seed_keys(root: int | Array, seeds: int | Sequence[int] | np.ndarray) -> Key
     """
     ids = seed_ids(seeds)
     root_key = jax.random.key(root) if is_root_seed(root) else root
-    is_key = isinstance(root_key, jax.Array)
-    if not is_key or not jnp.issubdtype(root_key.dtype, jax.dtypes.prng_key):
+    if not is_typed_key(root_key):
         raise ValueError(
             f"root = {short_repr(root)} must be an int from 0 to 2**32 - 1 or a typed key, "
             f"jax.random.key(0)."

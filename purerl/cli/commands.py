@@ -78,7 +78,7 @@ def env_from_path(path: str | None) -> Any:
     return None if path is None else make_env(path)[0]
 
 
-def evaluate(options: cli.Evaluate) -> None:
+def evaluate(options: cli.Evaluate, _: float) -> None:
     """`purerl evaluate`: many episodes of every seed, and statistics of their returns."""
     kind = "sampled" if options.sampled else "greedy"
     path = options.output or options.run / f"evaluation_{kind}.json"
@@ -97,7 +97,7 @@ def evaluate(options: cli.Evaluate) -> None:
     tables.print_rich(f"written: {path}")
 
 
-def compare(options: cli.Compare) -> None:
+def compare(options: cli.Compare, _: float) -> None:
     """`purerl compare`: statistics of several runs side by side, and their curves."""
     # Imported here: matplotlib takes a while.
     from purerl.experiment.report import figures
@@ -110,7 +110,7 @@ def compare(options: cli.Compare) -> None:
     tables.print_rich(f"figure: {options.output}")
 
 
-def export(options: cli.Export) -> None:
+def export(options: cli.Export, _: float) -> None:
     """`purerl export`: a policy, the metrics or the scores, each into its file."""
     if not options.runs:
         raise ValueError("runs must name at least one run directory.")
@@ -137,7 +137,7 @@ def export(options: cli.Export) -> None:
         tables.print_rich(f"written: {options.scores}")
 
 
-def render(options: cli.Render) -> None:
+def render(options: cli.Render, _: float) -> None:
     """`purerl render`: a GIF."""
     from purerl.experiment.play.rendering import render_run
 
@@ -152,7 +152,7 @@ def render(options: cli.Render) -> None:
     tables.print_rich(f"{path}: {length} steps, return {episode_return:.1f}")
 
 
-def show_plan(options: cli.Plan) -> None:
+def show_plan(options: cli.Plan, _: float) -> None:
     """`purerl plan`: what a run would need on machines that are not here."""
     agent = options.agent
     if options.json is not None:
@@ -166,7 +166,7 @@ def show_plan(options: cli.Plan) -> None:
         **agent.settings(),
     )
     title = f"{planned.env} · {planned.algo} · {planned.seeds} seeds · {planned.target}"
-    tables.print_rich(tables.summary_table(title, tables.plan_table(planned)))
+    tables.print_rich(tables.summary_table(title, tables.plan_rows(planned)))
     if options.json is not None:
         files.write_json(options.json, dataclasses.asdict(planned))
         tables.print_rich(f"written: {options.json}")
@@ -205,7 +205,7 @@ def parse_values(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def list_envs(_: cli.Envs) -> None:
+def list_envs(options: cli.Envs, _: float) -> None:
     """`purerl envs`: the environments that train."""
     tables.print_rich(tables.envs_table())
     tables.print_rich(
@@ -213,13 +213,10 @@ def list_envs(_: cli.Envs) -> None:
     )
 
 
-# These show how long the imports took.
-TRAINING: dict[type, Callable[[Any, float], None]] = {
+COMMANDS: dict[type, Callable[[Any, float], None]] = {
     cli.Train: train,
     cli.Resume: resume_run,
     cli.Sweep: sweep,
-}
-READING: dict[type, Callable[[Any], None]] = {
     cli.Evaluate: evaluate,
     cli.Compare: compare,
     cli.Export: export,
@@ -231,7 +228,4 @@ READING: dict[type, Callable[[Any], None]] = {
 
 def execute(command: Any, began: float) -> None:
     """Carry out a command; `began` is the process's start by `time.perf_counter`."""
-    if type(command) in TRAINING:
-        TRAINING[type(command)](command, began)
-    else:
-        READING[type(command)](command)
+    COMMANDS[type(command)](command, began)

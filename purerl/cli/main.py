@@ -51,7 +51,7 @@ def main(args: list[str] | None = None) -> None:
             print(f"purerl: {line}", file=sys.stderr, flush=True)
         exit_process(code, at_once=is_alone and isinstance(error, RunError))
     except KeyboardInterrupt:
-        print("purerl: stopped at once; what was saved stands.", file=sys.stderr, flush=True)
+        print("purerl: stopped at once; what was saved is kept.", file=sys.stderr, flush=True)
         os._exit(130)  # without waiting for a chunk that is still computed
 
 

@@ -133,7 +133,7 @@ class SavingOptions:
 
     def options(self) -> dict[str, Any]:
         """The arguments of `run` and `resume`."""
-        from purerl.experiment.logging.loggers import make_logger
+        from purerl.experiment.logging.loggers import LOGGERS
 
         arguments = dataclasses.asdict(self)
         names, per_seed = arguments.pop("log"), arguments.pop("log_seeds")
@@ -142,7 +142,7 @@ class SavingOptions:
                 "log_seeds has no effect without loggers; name them: --log jsonl --log-seeds."
             )
         if names is not None:
-            arguments["hooks"] = [make_logger(name, per_seed=per_seed) for name in names]
+            arguments["hooks"] = [LOGGERS[name](per_seed=per_seed) for name in names]
         return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from purerl.config.presets import FACTORIES, PRESETS
 from purerl.envs import check_env, env_names, make_env
-from purerl.experiment.hosts.memory import format_bytes
 from purerl.experiment.play.run_evaluation import RunEvaluation
 from purerl.experiment.report.comparison import ComparedRun
 from purerl.experiment.report.format import (
+    format_bytes,
     format_failed,
     format_interval,
     format_number,
@@ -50,7 +50,7 @@ def evaluation_table(result: RunEvaluation) -> Table:
 
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
-    names, runs, figures, solved, improvements = zip(*compared, strict=True)
+    names, runs, statistics, solved, improvements = zip(*compared, strict=True)
     table = Table("", *names, title=runs[0].env, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **TITLE)
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
@@ -60,7 +60,7 @@ def comparison_table(compared: Sequence[ComparedRun]) -> Table:
         seeds = (format_ranges(run.seeds_without_episode) or "none" for run in runs)
         table.add_row("without an episode", *seeds)
     for i, label in enumerate((f"{runs[0].kind}, IQM [95%]", "mean", "median")):
-        table.add_row(label, *(format_interval(intervals[i]) for intervals in figures))
+        table.add_row(label, *(format_interval(intervals[i]) for intervals in statistics))
     if any(share is not None for share in solved):
         targets = {run.target_return for run in runs}
         target = f"{targets.pop():g} or more" if len(targets) == 1 else "their target"
@@ -162,7 +162,7 @@ def print_rich(renderable: Any) -> None:
     Console().print(renderable)
 
 
-def plan_table(plan: Plan) -> list[tuple[str, str | None]]:
+def plan_rows(plan: Plan) -> list[tuple[str, str | None]]:
     """The rows of the table of a plan; None where a value is not known."""
     fits = "yes" if plan.fits else "no"
     if not plan.fits and plan.largest_seeds:
@@ -174,7 +174,7 @@ def plan_table(plan: Plan) -> list[tuple[str, str | None]]:
         per_group = plan.largest_seeds // (plan.num_devices // group)
         largest += f", {per_group:,} on {each}{' device' * (group == 1)}"
     memory = f"{format_bytes(plan.memory)} of {format_bytes(plan.memory_limit)} that a run may use"
-    update = [f"{format_number(plan.flops)}FLOP"]
+    update = [format_number(plan.flops, "FLOP")]
     if plan.bytes is not None:
         update += [f"{format_bytes(plan.bytes)} of traffic", f"{plan.launches:,.0f} launches"]
     bounds = {"memory": "the traffic, at the memory's speed", "arithmetic": "the FLOP, at peak"}

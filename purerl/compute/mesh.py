@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-from purerl.checks import short_repr
+from purerl.checks import is_typed_key, short_repr
 
 SEEDS, ENVS = "seeds", "envs"
 
@@ -103,7 +102,7 @@ def _place(leaf: Any, sharding: Any) -> Any:
     is_spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
     if sharding.is_fully_addressable or is_spread:
         return jax.device_put(leaf, sharding)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_typed_key(leaf):
         data = _place(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)

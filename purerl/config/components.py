@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.algorithms import Algorithm
-from purerl.checks import short_repr
+from purerl.checks import first_line, short_repr
 from purerl.compute.jaxprs import depends_on_input
 from purerl.envs import Box, Discrete, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
@@ -164,5 +164,4 @@ def _eval_shape(problem: str, function: Callable[..., Any], *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{problem}{reason}") from error
+        raise ValueError(f"{problem}{first_line(error)}") from error

@@ -67,8 +67,8 @@ class Config(eqx.Module):
     def __check_init__(self):
         _check_sizes(self)
         check_hyper(self.hyper)
-        _check_static(self)
-        _check_plugs(self, spec_in_force(self.env, self.env_params, self.env_spec))
+        _require_hashable(self)
+        _check_components(self, spec_in_force(self.env, self.env_params, self.env_spec))
 
     @property
     def env_steps_per_update(self) -> int:
@@ -120,7 +120,7 @@ def require_unbatched(config: Config) -> None:
             )
 
 
-def unused_setting(config: Config, name: str) -> str | None:
+def why_unused(config: Config, name: str) -> str | None:
     """Why a config never reads a setting; None where it does."""
     algorithm = config.algorithm
     of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate")
@@ -146,7 +146,7 @@ def require_used(config: Config, settings: dict[str, Any]) -> None:
     """Refuse settings that the config never reads."""
     schedule = dict(settings.get("schedule", ()))
     for name in (*settings, *schedule):
-        reason = unused_setting(config, name)
+        reason = why_unused(config, name)
         if reason is not None and name in settings:
             raise ValueError(
                 f"{name} = {short_repr(settings[name])} has no effect: {reason}; leave it out."
@@ -202,7 +202,7 @@ def _check_sizes(config: Config) -> None:
     require_divisor("num_minibatches", config.num_minibatches, "num_envs * rollout_length", steps)
 
 
-def _check_static(config: Config) -> None:
+def _require_hashable(config: Config) -> None:
     for field in dataclasses.fields(config):
         if field.metadata.get("static", False):
             try:
@@ -214,7 +214,7 @@ def _check_static(config: Config) -> None:
                 ) from None
 
 
-def _check_plugs(config: Config, spec: EnvSpec) -> None:
+def _check_components(config: Config, spec: EnvSpec) -> None:
     if config.normalize_obs and isinstance(spec.obs_space, Discrete):
         raise ValueError(
             f"normalize_obs = True does not fit observations from {spec.obs_space}, which are "

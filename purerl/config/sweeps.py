@@ -97,7 +97,9 @@ def swept_values(configs: Config, axes: Config) -> dict[str, np.ndarray]:
 
 def _sequence(name: str, column: Any) -> np.ndarray:
     if isinstance(column, Uniform | LogUniform):
-        raise ValueError(f"{name} = {column} is to be drawn from; say how often with draws=.")
+        raise ValueError(
+            f"{name} = {column} is a distribution; give the number of settings, draws=16."
+        )
     if np.ndim(column) != 1 or np.size(column) == 0:
         raise ValueError(
             f"{name} = {short_repr(column)} must be a sequence of at least one number."
@@ -117,7 +119,7 @@ def _zipped(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
         actual = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        raise ValueError(f"zip = True wants as many values of each name, but {actual}.")
+        raise ValueError(f"zip = True needs the same number of values for each name, but {actual}.")
     return columns
 
 

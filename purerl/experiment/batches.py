@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 from numpy import ndarray
 
 from purerl.agents import Agent
+from purerl.checks import is_typed_key
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
 from purerl.evaluation import EvaluationPair
@@ -83,7 +83,7 @@ class SeedBatches:
         """
 
         def join(*leaves: Any) -> Any:
-            if _is_key(leaves[0]):
+            if is_typed_key(leaves[0]):
                 data = join(*map(jax.random.key_data, leaves))
                 return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
             counts = np.full(len(leaves), self.programs.seed_batch)
@@ -100,7 +100,7 @@ class SeedBatches:
             pad_seeds(jax.tree.map(lambda leaf, i=i: leaf[i : i + size], states), multiple)
             for i in range(0, self.programs.num_agents, size)
         ]
-        return batches if len(batches) > 1 else [_place(batches[0], self.programs.state)]
+        return batches if len(batches) > 1 else [_place_like(batches[0], self.programs.state)]
 
     def states_to_save(self, states: list[TrainState]) -> TrainState:
         """The states to save: the share of this process, or all of them where some are padding."""
@@ -116,7 +116,8 @@ class SeedBatches:
     def _advance(self, state: TrainState, batch: Agent) -> tuple[TrainState, Metrics]:
         programs = self.programs
         with self._explaining_out_of_memory():
-            state, metrics = programs.chunk(_place(state, programs.state), batch, programs.shared)
+            state = _place_like(state, programs.state)
+            state, metrics = programs.chunk(state, batch, programs.shared)
             metrics = jax.tree.map(lambda leaf: np.array(gather_to_host(leaf)), metrics)
             return self._offload(jax.block_until_ready(state)), metrics
 
@@ -125,7 +126,7 @@ class SeedBatches:
         programs = self.programs
         assert programs.evaluate is not None
         with self._explaining_out_of_memory():
-            policy = _place(state.learner.policy, programs.state.learner.policy)
+            policy = _place_like(state.learner.policy, programs.state.learner.policy)
             episodes = programs.evaluate(policy, batch, np.int32(updates), programs.shared)
             return jax.tree.map(gather_to_host, episodes)
 
@@ -135,7 +136,7 @@ class SeedBatches:
             return state
 
         def to_host(leaf: jax.Array) -> Any:
-            if _is_key(leaf):
+            if is_typed_key(leaf):
                 return leaf
             if leaf.is_fully_addressable:
                 return np.asarray(leaf)
@@ -166,10 +167,6 @@ def _out_of_memory(programs: CompiledPrograms) -> str:
     return f"{problem}; train them in batches: --seed-batch {fits}"
 
 
-def _place(tree: PyTree, like: PyTree) -> PyTree:
+def _place_like(tree: PyTree, like: PyTree) -> PyTree:
     """Put arrays on the devices, sharded as those of `like`."""
     return place(tree, jax.tree.map(lambda leaf: leaf.sharding, like))
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

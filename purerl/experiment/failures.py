@@ -13,7 +13,7 @@ from purerl.compute.mapping import map_seeds
 from purerl.config.config import Config
 from purerl.envs.contract import one_line
 from purerl.experiment.diagnosis import IN_A_STEP, PARTS, replay_agent
-from purerl.experiment.hosts.processes import on_main_process, raised_by_all
+from purerl.experiment.hosts.processes import mark_raised_by_all, on_main_process
 from purerl.experiment.hosts.stopping import RunError, call_interruptibly
 from purerl.experiment.report.format import format_list, format_ranges
 from purerl.experiment.report.run_result import Run
@@ -96,7 +96,7 @@ def all_failed(
     """The error of a run or a sweep of which no agent is left; all processes raise it."""
     updates = format_ranges(sorted({*failed_at.tolist()}))
     number = "the only agent" if len(failed_at) == 1 else f"all {len(failed_at)} agents"
-    return raised_by_all(
+    return mark_raised_by_all(
         AllAgentsFailed(
             f"{number} failed, in update {updates} of {config.num_updates}; first not finite: "
             f"{format_list([*dict.fromkeys(causes)], most=3)}; nothing is left to train, and what "

@@ -18,7 +18,7 @@ from purerl.experiment.failures import (
     agent_name,
     replayed_causes,
 )
-from purerl.experiment.hosts.processes import all_gather, raised_by_all
+from purerl.experiment.hosts.processes import all_gather, mark_raised_by_all
 from purerl.experiment.store.spec import RunSpec
 from purerl.training import TrainState
 
@@ -47,7 +47,7 @@ def require_sound_start(
                 f"give a policy and a baseline that read it",
             )
     if problem:
-        raise raised_by_all(ValueError(problem))
+        raise mark_raised_by_all(ValueError(problem))
 
 
 def _problem(spec: RunSpec, agent: str, what: str) -> str:

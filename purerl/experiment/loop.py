@@ -9,7 +9,7 @@ from numpy import ndarray
 from purerl.evaluation import EvaluationPair
 from purerl.experiment.batches import ChunkResult, SeedBatches
 from purerl.experiment.failures import has_agents_left
-from purerl.experiment.hosts.processes import all_gather, on_main_process, raised_by_all
+from purerl.experiment.hosts.processes import all_gather, mark_raised_by_all, on_main_process
 from purerl.experiment.hosts.stopping import (
     LostProcessError,
     RunError,
@@ -86,7 +86,7 @@ class TrainingLoop:
                 self._send_to_hooks(chunk, EvaluationPair(None, None))
             if reason:
                 self.checkpoints.close()
-                raise raised_by_all(reason)
+                raise mark_raised_by_all(reason)
             if is_over:
                 break
             self._send_to_hooks(chunk, self._evaluate(chunk.updates, states))

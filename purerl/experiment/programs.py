@@ -24,9 +24,10 @@ from purerl.agents import (
 from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
-from purerl.experiment.hosts.memory import available_bytes, format_bytes, program_bytes, tree_bytes
+from purerl.experiment.hosts.memory import available_bytes, program_bytes, tree_bytes
 from purerl.experiment.hosts.processes import all_gather, is_multi_process
 from purerl.experiment.hosts.startup import gc_paused
+from purerl.experiment.report.format import format_bytes
 from purerl.training import TrainState
 
 
@@ -129,10 +130,7 @@ def compile_programs(
     if episodes and config.time_limit is not None:
         evaluate = EvaluateAgent(episodes, config.time_limit, sampled=sampled)
 
-    def compiled(size: int) -> CompiledPrograms:
-        size = min(size, num_agents)
-        return _compile(agents, shared, config, chunk_updates, evaluate, size, mesh)
-
+    compiled = functools.partial(_compile, agents, shared, config, chunk_updates, evaluate, mesh)
     own_limit = available_bytes(mesh.local_devices) if memory_limit is None else memory_limit
     limit = min((each for each in all_gather(own_limit) if each is not None), default=None)
     programs = compiled(num_agents if seed_batch is None else seed_batch)
@@ -174,10 +172,11 @@ def _compile(
     config: Config,
     chunk_updates: int,
     evaluate: EvaluateAgent | None,
-    size: int,
     mesh: Mesh,
+    size: int,
 ) -> CompiledPrograms:
     num_agents, num_devices = len(agents.key), mesh.shape[SEEDS]
+    size = min(size, num_agents)
     padded_size = -(-size // num_devices) * num_devices
 
     def make_batch(start: int) -> Agent:

@@ -18,9 +18,8 @@ from rich.progress import (
 from rich.text import Text
 
 from purerl.experiment.batches import ChunkResult
-from purerl.experiment.hosts.memory import format_bytes
 from purerl.experiment.programs import CompiledPrograms
-from purerl.experiment.report.format import format_list, format_number
+from purerl.experiment.report.format import format_bytes, format_list, format_number
 from purerl.experiment.report.statistics import fill_forward, iqm
 
 

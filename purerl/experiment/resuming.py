@@ -69,7 +69,7 @@ def resume(
 
     - `config`: needed where the environment, a network, a loss or an optimiser is the user's own;
       `env` is enough where only the environment is.
-    - `total_steps`: another budget. Annealed hyperparameters then fall over the new one.
+    - `total_steps`: another budget. Schedules then run over the new one.
     - `force`: go on although the config, a version or the machine differs, which may change the
       result. Where no checkpoint is sound, remove them and start from zero.
     - `seed_batch`, `mesh`: other seeds at once or other devices, which may change the result.
@@ -161,7 +161,7 @@ def _continue(
     causes, times = find_causes(spec, states), Times(0.0, 0.0, 0.0)
     result = make_run(spec, directory, states, records, times, start, causes)
     if is_trained and header["config"]["num_updates"] != start:  # a budget cut to what is trained
-        on_main_process(write_header, spec, directory)
+        on_main_process(lambda: write_header(directory, spec.header()))
     write_run(result, records)
     return result
 

@@ -88,7 +88,7 @@ def run(
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
     that repeat or do not fit, a first observation that cannot be, or a directory that holds another
     run, or this one already.
-    `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved stands.
+    `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved is kept.
     `AllAgentsFailed` where no agent is left, with what the run came to.
     """
     require_unbatched(config)
@@ -110,7 +110,7 @@ def run(
     )
     execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
     spec.check(execution)
-    directory = Path(on_main_process(lambda: choose_directory(config, spec.header(), directory)))
+    directory = Path(on_main_process(lambda: choose_directory(spec.header(), directory)))
     with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
         result = train_to_end(spec, execution, directory)

@@ -11,7 +11,7 @@ from purerl.experiment.hosts.processes import (
     all_gather,
     is_main_process,
     is_multi_process,
-    raised_by_all,
+    mark_raised_by_all,
 )
 from purerl.experiment.hosts.startup import use_compilation_cache
 from purerl.experiment.hosts.stopping import Signals, Stopped, call_interruptibly
@@ -56,7 +56,7 @@ class Session:
         """Raise `Stopped` where any process has received a signal; all must call it."""
         signal = self.received_signal()
         if signal is not None:
-            raise raised_by_all(Stopped(message, signal))
+            raise mark_raised_by_all(Stopped(message, signal))
 
 
 @contextlib.contextmanager

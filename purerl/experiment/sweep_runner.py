@@ -25,8 +25,8 @@ from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
 from purerl.experiment.session import Session, open_session
 from purerl.experiment.store import files
-from purerl.experiment.store.directory import Lock, choose_directory, is_finished
-from purerl.experiment.store.files import explaining_write_errors, write_checked_json
+from purerl.experiment.store.directory import Lock, choose_directory, is_finished, write_header
+from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -75,7 +75,7 @@ def run_sweep(
     decisions = {name: getattr(spec, name) for name in names}
     setting = setting_at(configs, axes)
     header = make_header("sweep", configs, root, spec.seed_ids, setting, **decisions)
-    directory = Path(choose_directory(configs, header, directory))
+    directory = Path(choose_directory(header, directory))
     with Lock(directory), open_session(spec, execution, directory) as session:
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"
@@ -84,8 +84,7 @@ def run_sweep(
         session.stop_on_signal("stopped before training; nothing was trained")
         states = batches.init()
         require_sound_start(spec, batches, states, axes)
-        with explaining_write_errors(f"{directory} cannot be written"):
-            write_checked_json(directory / files.HEADER, header)
+        write_header(directory, header)
         result, failed_at = _train(session, axes, batches, states)
         with explaining_write_errors("the result of the sweep could not be written"):
             write_sweep(result)

@@ -101,7 +101,7 @@ def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path, call):
     [
         (["discount=low,high"], "write NAME=1,2"),
         (["gamma=0.9,0.99"], "gamma cannot be swept; use one of"),
-        (["discount=0.9..0.99"], "say how often with draws="),
+        (["discount=0.9..0.99"], "give the number of settings, draws=16"),
         (["discount=0.9", "discount=0.99"], "values name discount twice"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from purerl.cli import commands
 from purerl.cli.main import main
 from purerl.experiment.hosts import processes
-from purerl.experiment.hosts.processes import raised_by_all
+from purerl.experiment.hosts.processes import mark_raised_by_all
 from purerl.experiment.hosts.stopping import LostProcessError, RunError, Stopped
 
 ENDINGS = {
@@ -64,7 +64,7 @@ def test_of_several_processes_one_says_what_all_raise(
 ):
     monkeypatch.setattr(processes, "is_main_process", lambda: is_main)
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    error = raised_by_all(make()) if by_all else make()
+    error = mark_raised_by_all(make()) if by_all else make()
     ended, said, at_once = end(error)
     assert ended == code
     assert (says in said) is (is_main or not by_all)

@@ -117,7 +117,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_from_zero(
     tmp_path, monkeypatch, straight
 ):
     interrupted(tmp_path, monkeypatch, 2)
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.latest_checkpoint(tmp_path) is None
     again = purerl.resume(tmp_path, **GO_ON)
     assert again.resumed_at == 0
     assert_same(again, straight)
@@ -227,7 +227,7 @@ def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
         copy = stopped.with_name("copy")
         shutil.copytree(stopped, copy)
         damage(copy / "checkpoints/12" / name, how)
-        with pytest.warns(UserWarning, match="checkpoint of update 12 .* is passed over"):
+        with pytest.warns(UserWarning, match="checkpoint of update 12 .* is skipped"):
             assert checkpoints.latest_resumable(copy) == 8
         shutil.rmtree(copy)
 
@@ -235,9 +235,9 @@ def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
 @pytest.mark.parametrize("how", ["emptied", "truncated", "flipped", "removed"])
 def test_damaged_records_are_found(how, stopped):
     damage(stopped / "records/000000008-000000012.npz", how)
-    with pytest.warns(UserWarning, match="000000008-000000012.npz is not as it was written"):
+    with pytest.warns(UserWarning, match="000000008-000000012.npz has changed since it"):
         assert checkpoints.latest_resumable(stopped) == 8
-    assert checkpoints.latest(stopped) == 12  # whose states are sound
+    assert checkpoints.latest_checkpoint(stopped) == 12  # whose states are sound
 
 
 def test_a_file_that_cannot_be_read_is_damage(stopped, monkeypatch):
@@ -259,10 +259,10 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(stopped, straight):
 
 def test_with_nothing_sound_a_run_starts_from_zero_only_when_forced(stopped, straight):
     damage(stopped / "records/000000000-000000004.npz", "flipped")  # which all checkpoints need
-    with pytest.raises(ValueError, match=r"none is sound: of update 12, .*000000004.npz is not as"):
+    with pytest.raises(ValueError, match=r"none is sound: of update 12, .*000000004.npz has"):
         purerl.resume(stopped, **GO_ON)
     assert found(stopped) == [8, 12]
-    with pytest.warns(UserWarning, match="is passed over"):
+    with pytest.warns(UserWarning, match="is skipped"):
         again = purerl.resume(stopped, force=True, **GO_ON)
     assert again.resumed_at == 0
     assert_same(again, straight)
@@ -449,8 +449,8 @@ def test_keys_come_back_with_their_implementation(tmp_path):
     writer.save(checkpoints.Snapshot(1, states, Records()))  # pyright: ignore[reportArgumentType]
     writer.close()
     like = jax.eval_shape(lambda: states)
-    assert_bitwise_equal(checkpoints.restore(tmp_path, 1, like), states)
-    assert checkpoints.restore(tmp_path, 1, like)["key"].dtype == states["key"].dtype
+    assert_bitwise_equal(checkpoints.restore_states(tmp_path, 1, like), states)
+    assert checkpoints.restore_states(tmp_path, 1, like)["key"].dtype == states["key"].dtype
 
 
 def test_no_run_to_go_on_with(tmp_path):

@@ -18,7 +18,7 @@ from small import SIZES
 
 import purerl
 from purerl.cli.main import main
-from purerl.cli.tables import plan_table
+from purerl.cli.tables import plan_rows
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment import programs
@@ -214,7 +214,7 @@ def test_a_plan_says_whether_it_fits_and_what_bounds_it(
     assert made.seconds == pytest.approx(seconds)
     assert made.bound_by.startswith(bound_by)
     assert made.steps_per_second == pytest.approx(32 * 10 / seconds)
-    shown = dict(plan_table(made))
+    shown = dict(plan_rows(made))
     assert shown["fits"] == ("yes" if fits else "no; in batches: --seed-batch 80")
     assert shown.get("collectives in the program") == (None if not fits else "none")
 

@@ -6,6 +6,7 @@ import warnings
 
 import jax
 
+from purerl.checks import first_line
 from purerl.experiment.hosts.processes import message_at_exit
 
 
@@ -63,7 +64,7 @@ def initialize(
 
 def _join_error(coordinator: str | None, error: Exception) -> str:
     """Why the processes cannot be joined, in one line."""
-    reason = (str(error).splitlines() or [repr(error)])[0].rstrip(".")
+    reason = first_line(error).rstrip(".")
     if coordinator is not None:
         return f"coordinator = {coordinator!r} cannot be used: {reason}."
     if isinstance(error, RuntimeError):

@@ -37,7 +37,7 @@ def available_bytes(devices: Sequence[Any]) -> int | None:
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(USABLE_FRACTION * stats["bytes_limit"])
-    limits = [limit for limit in (_free_bytes(), _cgroups_headroom()) if limit is not None]
+    limits = [limit for limit in (_free_bytes(), _cgroup_headroom()) if limit is not None]
     return int(USABLE_FRACTION * min(limits)) // len(devices) if limits else None
 
 
@@ -61,7 +61,7 @@ def _free_bytes() -> int | None:
     return int(kibibytes[0]) * 1024 if kibibytes else None
 
 
-def _cgroups_headroom(
+def _cgroup_headroom(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> int | None:
     """Bytes that the limits of this process's group, and of those around it, leave."""
@@ -71,11 +71,11 @@ def _cgroups_headroom(
         lines = []
     group = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
     folders = [root / group, *(root / group).parents]
-    headrooms = [_cgroup_headroom(folder) for folder in folders if folder.is_relative_to(root)]
+    headrooms = [_folder_headroom(folder) for folder in folders if folder.is_relative_to(root)]
     return min((headroom for headroom in headrooms if headroom is not None), default=None)
 
 
-def _cgroup_headroom(folder: Path) -> int | None:
+def _folder_headroom(folder: Path) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
@@ -85,12 +85,3 @@ def _cgroup_headroom(folder: Path) -> int | None:
     # The count includes cached pages of files, which the kernel gives up when memory is needed.
     used -= int(counts.get("inactive_file", 0))
     return None if limit == "max" else max(0, int(limit) - used)
-
-
-def format_bytes(count: int | float) -> str:
-    """`1.5 GB` for 1,500,000,000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -73,10 +73,10 @@ def on_main_process(function: Callable[..., Any], *args: Any) -> Any:
     outcome = all_gather(outcome)[0]
     if "value" in outcome:
         return outcome["value"]
-    raise raised_by_all(error or ERRORS[outcome["error"]](outcome["message"]))
+    raise mark_raised_by_all(error or ERRORS[outcome["error"]](outcome["message"]))
 
 
-def raised_by_all(error: BaseException) -> Any:
+def mark_raised_by_all(error: BaseException) -> Any:
     """Mark an error as one that all processes raise together."""
     error.raised_by_all = True  # pyright: ignore[reportAttributeAccessIssue]
     return error
@@ -135,7 +135,7 @@ def explaining_lost_processes(directory: str | Path) -> Iterator[None]:
         return
     number, count = jax.process_index(), jax.process_count()
     problem = f"process {number} of {count}: another process of this run has died"
-    advice = f"what was saved stands; to go on: purerl resume {directory} --distributed"
+    advice = f"what was saved is kept; to go on: purerl resume {directory} --distributed"
     with message_at_exit(f"purerl: {problem}, or this one was killed; {advice}"):
         try:
             with _raising_lost_process():

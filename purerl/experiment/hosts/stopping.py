@@ -27,7 +27,7 @@ THREAD_LOCAL_SETTINGS = (
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on, in one line; what was saved stands."""
+    """A run that cannot go on, in one line; what was saved is kept."""
 
 
 class LostProcessError(RunError):

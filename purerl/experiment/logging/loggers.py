@@ -16,6 +16,7 @@ from numpy import ndarray
 from purerl.checks import require_package
 from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.report.statistics import iqm
+from purerl.experiment.store.header import find_header
 
 LOG = "metrics.jsonl"
 RUN_ID = "wandb_id.txt"
@@ -133,12 +134,12 @@ class WeightsAndBiases:
         if self._run is None:
             import wandb
 
-            config = json.loads((chunk.directory / "config.json").read_text())
             settings = {"project": "purerl", "name": chunk.directory.name}
             settings["dir"] = str(chunk.directory.absolute())
             id_file = chunk.directory / RUN_ID
             if id_file.exists():
                 settings |= {"id": id_file.read_text(), "resume": "allow"}
+            config = find_header(chunk.directory)
             self._run = wandb.init(config=config, **{**settings, **self.settings})
             id_file.write_text(self._run.id)
         for row in record_rows(chunk, per_seed=self.per_seed):
@@ -151,16 +152,11 @@ class WeightsAndBiases:
             self._run = None
 
 
-LOGGERS: dict[str, Any] = {
+LOGGERS: dict[str, Any] = {  # by their names on the command line
     "jsonl": JsonLines,
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
 }
-
-
-def make_logger(name: str, **arguments: Any) -> Any:
-    """Make a logger by its name on the command line: `jsonl`, `tensorboard` or `wandb`."""
-    return LOGGERS[name](**arguments)
 
 
 def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
@@ -192,4 +188,4 @@ def rebuild_loggers(described: Sequence[dict[str, Any]]) -> list[Any]:
             stacklevel=3,
         )
     loggers = [hook for hook in described if "logger" in hook]
-    return [make_logger(logger["logger"], **logger["arguments"]) for logger in loggers]
+    return [LOGGERS[logger["logger"]](**logger["arguments"]) for logger in loggers]

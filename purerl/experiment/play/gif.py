@@ -23,9 +23,9 @@ from purerl.config.config import Config
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 
-FRAMES = 200  # of a GIF, at most
-FRAME, LAST_FRAME = 80, 1500  # milliseconds
-LABELLED = 8  # lines of a drawing with a label, at most
+MAX_FRAMES = 200  # of a GIF
+FRAME_MS, LAST_FRAME_MS = 80, 1500
+MAX_LABELS = 8  # of the lines of a drawing
 
 Update = Callable[[int], None]
 # gymnax draws these with gymnasium and pygame.
@@ -42,7 +42,7 @@ def write_gif(
 ) -> None:
     """Draw the states of an episode, each with the return before it, into a GIF."""
     name, last = env_name(config), len(states) - 1
-    steps = [*range(0, last, -(-len(states) // FRAMES)), last]
+    steps = [*range(0, last, -(-len(states) // MAX_FRAMES)), last]
     figure = Figure(figsize=(5, 4.6), dpi=100)
     canvas = FigureCanvasAgg(figure)  # it leaves the backend of the program alone
     axes = figure.add_axes((0.13, 0.11, 0.82, 0.79))
@@ -57,7 +57,7 @@ def write_gif(
             pixels = np.array(canvas.buffer_rgba())[..., :3]
             images.append(Image.fromarray(pixels).quantize(128))
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
-    options["duration"] = [FRAME] * (len(images) - 1) + [LAST_FRAME]
+    options["duration"] = [FRAME_MS] * (len(images) - 1) + [LAST_FRAME_MS]
     files.write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
 
 
@@ -83,7 +83,8 @@ def _make_artist(axes: Axes, states: list[Any], obs: ndarray, config: Config) ->
         if all(importlib.util.find_spec(package) for package in ("gymnasium", "pygame")):
             return _classic(axes, states, config)
         warnings.warn(
-            "the observations are drawn, for want of pygame; for pictures install purerl[render].",
+            "pygame is not installed, so the observations are drawn; for pictures install "
+            "purerl[render].",
             stacklevel=4,
         )
     if name in MAZES:
@@ -150,7 +151,7 @@ def _lines(axes: Axes, obs: Float[ndarray, "frames numbers"], config: Config) ->
     """Each number of the observation as a line over the steps, marked at the current one."""
     steps = np.arange(len(obs))
     for k, column in enumerate(obs.T):
-        axes.plot(steps, column, linewidth=1, label=f"obs[{k}]" if k < LABELLED else None)
+        axes.plot(steps, column, linewidth=1, label=f"obs[{k}]" if k < MAX_LABELS else None)
     cursor = axes.axvline(0, color="black", linewidth=1)
     dots = axes.plot(np.zeros(obs.shape[1]), obs[0], "ko", markersize=3)[0]
     axes.set(xlabel="step", ylabel="observation")

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from purerl import __version__
-from purerl.checks import require_seed
+from purerl.checks import first_line, seed_index
 from purerl.config.config import Config
 from purerl.envs import Box, Discrete, Space, action_space
 from purerl.experiment.store import files
-from purerl.experiment.store.checkpoints import find_damage, latest, restore
+from purerl.experiment.store.checkpoints import find_damage, latest_checkpoint, restore_states
 from purerl.experiment.store.directory import is_in_use, read_header
 from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
 from purerl.experiment.store.header import (
@@ -49,7 +49,7 @@ def save_policy(path: str | Path, policy: Network | TrainedPolicy, config: Confi
         "env": env_name(config),
         "policy": describe(config.policy),
         "normalize_obs": network.stats is not None,
-        **{f"{name}_space": _described(space) for name, space in spaces.items()},
+        **{f"{name}_space": _describe_space(space) for name, space in spaces.items()},
     }
     arrays = {f"array_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(network))}
     for name, space in spaces.items():
@@ -84,8 +84,8 @@ def load_policy(
         raise _not_a_policy(path, error) from error
     require_readable(f"the policy in {str(path)!r}", header, POLICY_FORMAT)
     try:
-        obs_space = _space(header["obs_space"], arrays, "obs")
-        actions = _space(header["action_space"], arrays, "action")
+        obs_space = _rebuild_space(header["obs_space"], arrays, "obs")
+        actions = _rebuild_space(header["action_space"], arrays, "action")
     except (ValueError, KeyError, TypeError) as error:
         raise _not_a_policy(path, error) from error
     try:
@@ -100,8 +100,7 @@ def load_policy(
 
 
 def _not_a_policy(path: Path, error: Exception) -> ValueError:
-    reason = str(error).splitlines()[0]
-    return ValueError(f"path = {str(path)!r} is no policy, or damaged: {reason}.")
+    return ValueError(f"path = {str(path)!r} is no policy, or damaged: {first_line(error)}.")
 
 
 def _restore_network(
@@ -141,7 +140,7 @@ class LoadedRun(NamedTuple):
         """
         is_training = is_in_use(directory)
         for _ in range(ATTEMPTS):
-            updates = latest(directory, warn=not is_training)  # one may be half written
+            updates = latest_checkpoint(directory, warn=not is_training)  # one may be half written
             if updates is None:
                 break
             try:
@@ -149,7 +148,7 @@ class LoadedRun(NamedTuple):
                 spec = RunSpec.from_header(header, config, env)
                 if config is not None or env is not None:
                     spec = _require_given(header, spec, "env" if config is None else "config")
-                return cls(spec, restore(directory, updates, spec.state_shapes()), updates)
+                return cls(spec, restore_states(directory, updates, spec.state_shapes()), updates)
             except Exception:
                 if find_damage(directory, updates, records=False) is None:
                     raise  # the checkpoint is whole: the error is another
@@ -163,7 +162,7 @@ class LoadedRun(NamedTuple):
 
         **Raises:** `ValueError` where the run has no such seed.
         """
-        index = require_seed(seed, self.spec.seed_ids)
+        index = seed_index(seed, self.spec.seed_ids)
         network = jax.tree.map(lambda leaf: leaf[index], self.states.learner.policy)
         config = self.spec.config
         return TrainedPolicy(network, action_space(config.env, config.env_params))
@@ -184,11 +183,11 @@ def _require_given(header: dict[str, Any], spec: RunSpec, given: str) -> RunSpec
     return spec
 
 
-def _described(space: Space) -> dict[str, Any]:
+def _describe_space(space: Space) -> dict[str, Any]:
     return {"discrete": space.n} if isinstance(space, Discrete) else {"box": list(space.shape)}
 
 
-def _space(described: dict[str, Any], arrays: dict[str, Any], name: str) -> Space:
+def _rebuild_space(described: dict[str, Any], arrays: dict[str, Any], name: str) -> Space:
     if "discrete" in described:
         return Discrete(described["discrete"])
     return Box(arrays[f"{name}_low"], arrays[f"{name}_high"], tuple(described["box"]))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.agents import Agent, EvaluateAgent, batch_agents
-from purerl.checks import require_positive_int, require_seed
+from purerl.checks import require_positive_int, seed_index
 from purerl.compute.mapping import pad_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
@@ -22,7 +22,7 @@ from purerl.experiment.store import files
 from purerl.experiment.store.spec import RunSpec
 from purerl.seeds import seed_keys
 
-BLOCK = 256  # episodes of a seed played at once, at most
+MAX_BLOCK_EPISODES = 256  # of a seed, played at once
 
 
 class RunEvaluation(NamedTuple):
@@ -103,7 +103,7 @@ def evaluate_run(
     ids = spec.seed_ids if seeds is None else tuple(seeds)
     if not ids:
         raise ValueError("seeds must name at least one seed.")
-    index = np.array([require_seed(seed, spec.seed_ids) for seed in ids])
+    index = np.array([seed_index(seed, spec.seed_ids) for seed in ids])
     policies = jax.tree.map(lambda leaf: leaf[index], loaded.states.learner.policy)
 
     mesh = seed_mesh(num_seeds=len(ids))
@@ -128,6 +128,6 @@ def evaluate_run(
 
 def block_sizes(episodes: int) -> list[int]:
     """Split episodes into blocks of two sizes at most: each size is compiled by itself."""
-    num_blocks = -(-episodes // BLOCK)
+    num_blocks = -(-episodes // MAX_BLOCK_EPISODES)
     size, num_larger = divmod(episodes, num_blocks)
     return [size + 1] * num_larger + [size] * (num_blocks - num_larger)

@@ -39,7 +39,7 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
     if len(envs) != 1:
         raise ValueError(f"runs of {' and '.join(envs)} cannot be compared; name those of one.")
     require_same_return_kind(runs)
-    scores = [drop_nan(run.returns)[:, None] for run in runs]
+    scores = [drop_nan(run.returns) for run in runs]
     for run, own in zip(runs, scores, strict=True):
         if not own.size:
             raise ValueError(f"{str(run.directory)!r}: no seed has a return; leave it out.")

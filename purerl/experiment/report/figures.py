@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from purerl.experiment.report.comparison import ComparedRun
-from purerl.experiment.report.format import format_number, typeset_minus
+from purerl.experiment.report.format import format_number
 from purerl.experiment.report.statistics import curve_interval, drop_nan, fill_forward, iqm
 from purerl.experiment.store import files
 
@@ -26,10 +26,10 @@ SINGLE = "#a0a0a0"
 MUTED = "#555555"
 # Okabe and Ito's colours, which the colour-blind can tell apart; further runs are dashed.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-COLORED = 8  # settings of a sweep that have a colour of their own
-THIN_LINES = 500  # of single seeds, at most: more would be a surface
-POINTS = 200  # of a curve, at most: each is bootstrapped, and more cannot be seen
-TICK_LETTERS = 24  # of all names, at most: more do not fit side by side below an axis
+MAX_COLORED = 8  # settings of a sweep that have a colour of their own
+MAX_THIN_LINES = 500  # of single seeds: more would be a surface
+MAX_POINTS = 200  # of a curve: each is bootstrapped, and more cannot be seen
+MAX_TICK_LETTERS = 24  # of all names: more do not fit side by side below an axis
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -52,7 +52,7 @@ def learning_curve(
 ) -> Figure:
     """The IQM of the episode return over seeds with its 95% interval, and thin lines for seeds.
 
-    The first `THIN_LINES` seeds have a line. Where no episode of a seed ended in a record, the
+    The first `MAX_THIN_LINES` seeds have a line. Where no episode of a seed ended in a record, the
     seed's last return stands in; the IQM begins where every seed has one. In a long run, each point
     is the mean of several records.
     """
@@ -64,7 +64,7 @@ def learning_curve(
     band = {"alpha": 0.35, "label": "95% interval"}
     _iqm_line(axes, env_steps, curves, {"color": COLOR, "label": label}, band)
     if num_seeds > 1 or not _complete(curves).any():
-        num_lines = min(num_seeds, THIN_LINES)
+        num_lines = min(num_seeds, MAX_THIN_LINES)
         thin: dict[str, Any] = {"color": SINGLE, "alpha": _alpha(num_lines), "linewidth": 0.6}
         label = "single seeds" if num_lines == num_seeds else f"{num_lines} of the seeds"
         lines = [np.column_stack([env_steps, curve]) for curve in curves[:num_lines]]
@@ -90,10 +90,10 @@ def sweep_curves(
 ) -> Figure:
     """The IQM over seeds of the episode return, one line a setting.
 
-    The first `COLORED` settings have a colour and a label; the others are grey. A setting without
-    seeds has no line.
+    The first `MAX_COLORED` settings have a colour and a label; the others are grey. A setting
+    without seeds has no line.
     """
-    num_colors = min(len(labels), COLORED)
+    num_colors = min(len(labels), MAX_COLORED)
     height = 4.4 + 0.18 * num_colors  # the legend stands below
     figure = Figure(figsize=(7.2, height), dpi=DPI, layout=LAYOUT)
     axes = figure.subplots()
@@ -101,7 +101,7 @@ def sweep_curves(
     for i in reversed(range(len(labels))):
         x, curves = downsample(env_steps, fill_forward(np.asarray(episode_return[i], float)))
         line: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 0.8, "zorder": 2}
-        if i < COLORED:
+        if i < MAX_COLORED:
             line |= {"color": colors[i], "linewidth": 1.8, "label": labels[i]}
         _iqm_line(axes, x, curves, line)
     _style_axes(axes, title, target_return)
@@ -139,7 +139,7 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     _style_axes(axes, first.env, target)
     _legend(figure, axes, Patch(color=MUTED, alpha=0.3, linewidth=0, label="95% interval"))
     names = [compared_run.name for compared_run in compared]
-    is_wide = sum(map(len, names)) > TICK_LETTERS
+    is_wide = sum(map(len, names)) > MAX_TICK_LETTERS
     slant: dict[str, Any] = {"rotation": 20, "ha": "right"} if is_wide else {}
     final_axes.set_xticks(range(len(names)), names, fontsize=9, **slant)
     final_axes.set_xlim(-0.6, len(names) - 0.4)
@@ -227,7 +227,7 @@ def _style_axes(axes: Axes, title: str, target_return: float | None) -> None:
 def _target_line(line: Any, target_return: float | None) -> None:
     if target_return is None:
         return
-    label = f"target {typeset_minus(f'{target_return:g}')}"
+    label = f"target {target_return:g}".replace("-", "\N{MINUS SIGN}")  # as matplotlib sets it
     line(target_return, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=label, zorder=2.5)
 
 
@@ -248,7 +248,7 @@ def _legend(figure: Figure, axes: Axes, *more: Any) -> None:
 def downsample(
     x: Float[ndarray, " records"], curves: Float[ndarray, "seeds records"]
 ) -> tuple[Float[ndarray, " points"], Float[ndarray, "seeds points"]]:
-    """Reduce curves to `POINTS` points or fewer: each the mean of a bin, at the bin's last x."""
-    bins = np.array_split(np.arange(len(x)), min(len(x), POINTS))
+    """Reduce curves to `MAX_POINTS` or fewer: each the mean of a bin, at the bin's last x."""
+    bins = np.array_split(np.arange(len(x)), min(len(x), MAX_POINTS))
     means = [curves[:, records].mean(axis=1) for records in bins]
     return x[[records[-1] for records in bins]], np.stack(means, axis=1)

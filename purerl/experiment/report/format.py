@@ -8,17 +8,17 @@ import numpy as np
 from purerl.experiment.report.statistics import Interval
 
 
-def format_number(number: int | float) -> str:
-    """`1.23 M` for 1,230,000."""
-    for unit, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(number) >= unit:
-            return f"{number / unit:.3g}{suffix}"
-    return f"{number:.3g}"
+def format_number(number: int | float, unit: str = "") -> str:
+    """`1.23 M` for 1,230,000; with a unit `1.23 MB`."""
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= scale:
+            return f"{number / scale:.3g} {prefix}{unit}"
+    return f"{number:.3g} {unit}".rstrip()
 
 
-def typeset_minus(number: str) -> str:
-    """The number with the minus sign that matplotlib sets on axes."""
-    return number.replace("-", "\N{MINUS SIGN}")
+def format_bytes(count: int | float) -> str:
+    """`1.5 GB` for 1,500,000,000."""
+    return format_number(count, "B")
 
 
 def format_ranges(ids: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from purerl.checks import require_seed
+from purerl.checks import seed_index
 from purerl.config.config import Config
 from purerl.envs import action_space
 from purerl.evaluation import Evaluation
@@ -100,7 +100,7 @@ class Run:
 
     def policy(self, seed: int) -> TrainedPolicy:
         """The trained policy of a seed: `run.policy(3).act(obs)` is an action."""
-        index = require_seed(seed, self.seed_ids)
+        index = seed_index(seed, self.seed_ids)
         network = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.states.learner.policy)
         return TrainedPolicy(network, action_space(self.config.env, self.config.env_params))
 
@@ -149,8 +149,7 @@ class Run:
             title=self._title(),
             target_return=self.target_return,
         )
-        default = self.directory / "learning_curve.png"
-        figures.save_figure(figure, default if path is None else Path(path))
+        figures.save_figure(figure, Path(path or self.directory / "learning_curve.png"))
         return figure
 
     def plot_returns(self, path: str | Path | None = None) -> "Figure":
@@ -164,7 +163,7 @@ class Run:
             xlabel=f"{kind} of a seed",
             target_return=self.target_return,
         )
-        figures.save_figure(figure, self.directory / "returns.png" if path is None else Path(path))
+        figures.save_figure(figure, Path(path or self.directory / "returns.png"))
         return figure
 
     def _title(self) -> str:

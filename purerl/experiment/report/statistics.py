@@ -8,8 +8,8 @@ import scipy  # scipy.stats takes half a second to import: scipy does so at its 
 from jaxtyping import Float
 from numpy import ndarray
 
-RESAMPLED = 1024  # seeds of a curve, at most: every point of it is bootstrapped
-BATCH = 2**22  # numbers resampled at once: 32 MB
+MAX_RESAMPLED_SEEDS = 1024  # of a curve: every point of it is bootstrapped
+MAX_RESAMPLED_NUMBERS = 2**22  # at once: 32 MB
 
 
 class Interval(NamedTuple):
@@ -30,8 +30,8 @@ class ReturnStatistics(NamedTuple):
 
 def return_statistics(returns: Float[ndarray, " seeds"]) -> ReturnStatistics:
     """The statistics over the seeds that have a return."""
-    scores = drop_nan(returns)[:, None]
-    return ReturnStatistics(*(score_interval(scores, f) for f in (iqm, np.mean, np.median)))
+    defined = (drop_nan(returns),)
+    return ReturnStatistics(*(_bootstrapped(defined, f, 2000) for f in (iqm, np.mean, np.median)))
 
 
 def drop_nan(returns: Float[ndarray, " seeds"]) -> Float[ndarray, " defined"]:
@@ -69,58 +69,34 @@ def return_iqm(returns: Float[ndarray, " seeds"]) -> Interval:
 def curve_interval(curves: Float[ndarray, "seeds points"], *, resamples: int = 2000) -> Interval:
     """The IQM over seeds with its 95% interval at every point of a curve.
 
-    Up to `RESAMPLED` seeds it is `iqm_interval`. Of more, a sample of so many is resampled. Its
-    interval is narrowed by `√(RESAMPLED / seeds)`, and moved to the IQM of all seeds.
+    Up to `MAX_RESAMPLED_SEEDS` it is `iqm_interval`. Of more, a sample of so many is resampled. Its
+    interval is narrowed by `√(MAX_RESAMPLED_SEEDS / seeds)`, and moved to the IQM of all seeds.
     """
     num_seeds = len(curves)
-    if num_seeds <= RESAMPLED:
+    if num_seeds <= MAX_RESAMPLED_SEEDS:
         return iqm_interval(curves, resamples=resamples)
-    indices = np.random.default_rng(0).choice(num_seeds, RESAMPLED, replace=False)
+    indices = np.random.default_rng(0).choice(num_seeds, MAX_RESAMPLED_SEEDS, replace=False)
     sample, value = iqm_interval(curves[indices], resamples=resamples), iqm(curves)
-    scale = np.sqrt(RESAMPLED / num_seeds)
+    scale = np.sqrt(MAX_RESAMPLED_SEEDS / num_seeds)
     low, high = (value + (bound - sample.value) * scale for bound in (sample.low, sample.high))
     return Interval(value, low, high)
 
 
-def score_interval(
-    scores: Float[ndarray, "seeds tasks"],
-    statistic: Callable[..., Any] = iqm,
-    *,
-    resamples: int = 2000,
-) -> Interval:
-    """A statistic of all scores with its stratified bootstrap interval.
-
-    Each task's seeds are resampled separately, so that every task keeps its weight.
-    Agarwal et al. (2021), arXiv:2108.13264.
-
-    **Arguments:** `statistic` is `iqm`, `np.mean` or `np.median`, or any function with an `axis`.
-    """
-
-    def statistic_of_all(*parts: ndarray, axis: int = 0) -> Any:
-        return statistic(np.concatenate(parts, axis), axis=axis)
-
-    return _bootstrapped(tuple(scores.T), statistic_of_all, resamples)
-
-
 def probability_of_improvement(
-    x: Float[ndarray, "seeds tasks"], y: Float[ndarray, "others tasks"], *, resamples: int = 2000
+    x: Float[ndarray, " seeds"], y: Float[ndarray, " others"], *, resamples: int = 2000
 ) -> Interval:
     """The chance that a seed of `x` scores more than one of `y`, ties counted half.
 
-    The mean over tasks of the Mann-Whitney statistic `U / (seeds · others)`, with its stratified
-    bootstrap interval. Agarwal et al. (2021), arXiv:2108.13264.
+    The Mann-Whitney statistic `U / (seeds · others)`, with its bootstrap interval, for which the
+    seeds of each are resampled separately. Agarwal et al. (2021), arXiv:2108.13264.
     """
-    num_tasks = x.shape[1]
 
-    def chance(*parts: ndarray, axis: int = 0) -> Any:
-        chances = []
-        for ours, theirs in zip(parts[:num_tasks], parts[num_tasks:], strict=True):
-            ours, theirs = np.moveaxis(ours, axis, -1), np.moveaxis(theirs, axis, -1)
-            count = scipy.stats.mannwhitneyu(ours, theirs, axis=-1, method="asymptotic").statistic
-            chances.append(count / (ours.shape[-1] * theirs.shape[-1]))
-        return np.mean(chances, axis=0)
+    def chance(x: ndarray, y: ndarray, axis: int = 0) -> Any:
+        x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+        count = scipy.stats.mannwhitneyu(x, y, axis=-1, method="asymptotic").statistic
+        return count / (x.shape[-1] * y.shape[-1])
 
-    return _bootstrapped((*x.T, *y.T), chance, resamples)
+    return _bootstrapped((x, y), chance, resamples)
 
 
 def _bootstrapped(
@@ -134,7 +110,7 @@ def _bootstrapped(
         samples,
         statistic,
         n_resamples=resamples,
-        batch=max(1, BATCH // sum(sample.size for sample in samples)),
+        batch=max(1, MAX_RESAMPLED_NUMBERS // sum(sample.size for sample in samples)),
         axis=0,
         vectorized=True,
         method="percentile",

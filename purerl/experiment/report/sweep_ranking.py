@@ -99,7 +99,7 @@ class Sweep:
             f"{num_seeds} seeds each",
             target_return=self.target_return,
         )
-        figures.save_figure(figure, self.directory / "sweep.png" if path is None else Path(path))
+        figures.save_figure(figure, Path(path or self.directory / "sweep.png"))
         return figure
 
     def _label(self, setting: int) -> str:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from purerl.checks import first_line
 from purerl.experiment.hosts.processes import (
     is_lost_process,
     is_main_process,
@@ -27,7 +28,7 @@ from purerl.experiment.store.checkpoints import (
     RECORDS,
     Snapshot,
     files_of,
-    latest,
+    latest_checkpoint,
     read_manifest,
 )
 from purerl.experiment.store.files import sha256, write_checked_json
@@ -162,9 +163,8 @@ class CheckpointWriter:
             is_full = files.is_disk_full(error)
             if not is_full and is_lost_process(error):
                 raise LostProcessError("another process has died") from error
-            line = (str(error).splitlines() or [repr(error)])[0]
-            reason = "the disk is full" if is_full else line
-            last = latest(self.directory, warn=False)
+            reason = "the disk is full" if is_full else first_line(error)
+            last = latest_checkpoint(self.directory, warn=False)
             kept = "there is none before it" if last is None else f"that of update {last} stands"
             action = "make room and go on" if is_full else "go on"
             raise RunError(

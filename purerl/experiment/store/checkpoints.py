@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 
 from purerl.experiment.store import files
 from purerl.experiment.store.files import CorruptFileError, read_checked_json, sha256
-from purerl.experiment.store.orbax import import_orbax, restore_template, restored_as
+from purerl.experiment.store.orbax import from_saveable, import_orbax, restore_template
 from purerl.experiment.store.records import Records
 from purerl.training import TrainState
 
@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
     records: Records
 
 
-def latest(directory: Path, *, warn: bool = True) -> int | None:
+def latest_checkpoint(directory: Path, *, warn: bool = True) -> int | None:
     """The updates of the newest checkpoint with sound states; None without. Warn of the others."""
     sound, damaged = _examine(directory, records=False)
     if warn:
@@ -81,12 +81,12 @@ def find_damage(directory: Path, updates: int, *, records: bool) -> str | None:
     try:
         manifest = read_checked_json(folder / MANIFEST)
         if sorted(manifest["files"]) != files_of(folder):
-            return "files are missing or strange"
+            return "files are missing or unexpected"
         roots = [(folder, manifest["files"])] + [(directory, manifest["records"])] * records
         for root, hashes in roots:
             for name, digest in hashes.items():
                 if not (root / name).is_file() or sha256(root / name) != digest:
-                    return f"{name} is not as it was written"
+                    return f"{name} has changed since it was written"
     except FileNotFoundError:
         return "it was not written to its end"
     except CorruptFileError as error:
@@ -105,7 +105,7 @@ def files_of(folder: Path) -> list[str]:
 def _warn_of(directory: Path, damaged: dict[int, str]) -> None:
     for updates, damage in damaged.items():
         warnings.warn(
-            f"the checkpoint of update {updates} in {directory} is passed over: {damage}.",
+            f"the checkpoint of update {updates} in {directory} is skipped: {damage}.",
             stacklevel=4,
         )
 
@@ -134,18 +134,19 @@ def restore_snapshot(directory: Path, updates: int, like: TrainState) -> Snapsho
 
     **Arguments:** `like` has the structure, shapes and dtypes of the states.
     """
-    return Snapshot(updates, restore(directory, updates, like), restore_records(directory, updates))
+    states = restore_states(directory, updates, like)
+    return Snapshot(updates, states, restore_records(directory, updates))
 
 
-def restore(directory: Path, updates: int, like: PyTree) -> PyTree:
-    """Restore the states of a checkpoint that `latest` found sound.
+def restore_states(directory: Path, updates: int, like: PyTree) -> PyTree:
+    """Restore the states of a checkpoint that `latest_checkpoint` found sound.
 
     **Arguments:** `like` has their structure, shapes and dtypes.
     """
     folder = (directory / CHECKPOINTS / str(updates)).absolute()
     with import_orbax().StandardCheckpointer() as checkpointer:
         restored = checkpointer.restore(folder / "default", jax.tree.map(restore_template, like))
-    return jax.tree.map(restored_as, restored, like, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(from_saveable, restored, like, is_leaf=lambda leaf: leaf is None)
 
 
 def restore_records(directory: Path, updates: int) -> Records:

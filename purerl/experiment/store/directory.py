@@ -16,7 +16,7 @@ from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     discard_after,
     has_checkpoints,
-    latest,
+    latest_checkpoint,
     read_manifest,
 )
 from purerl.experiment.store.files import (
@@ -27,7 +27,6 @@ from purerl.experiment.store.files import (
 )
 from purerl.experiment.store.header import (
     diff,
-    env_name,
     find_header,
     format_diff,
     require_readable,
@@ -39,17 +38,17 @@ LOCK = ".lock"
 LOCK_TIMEOUT = 0.1  # seconds, by which `is_in_use` has released a lock
 
 
-def choose_directory(config: Config, header: dict[str, Any], directory: str | Path | None) -> str:
+def choose_directory(header: dict[str, Any], directory: str | Path | None) -> str:
     """The directory of a run, `default_directory` if none is given; refuse that of another run."""
-    chosen = default_directory(config, header) if directory is None else Path(directory)
+    chosen = default_directory(header) if directory is None else Path(directory)
     require_same_run(chosen, header)
     return str(chosen)
 
 
-def default_directory(config: Config, header: dict[str, Any]) -> Path:
+def default_directory(header: dict[str, Any]) -> Path:
     """`runs/ENV-ALGORITHM`, numbered from 2 on where another or a finished run is there."""
     suffix = "-sweep" if header["kind"] == "sweep" else ""
-    name = f"{env_name(config)}-{config.algorithm.name}{suffix}"
+    name = f"{header['env']}-{header['config']['algorithm']['name']}{suffix}"
     directory, number = Path("runs") / name, 1
     while True:
         other = find_header(directory)
@@ -94,7 +93,7 @@ def is_finished(directory: Path, header: dict[str, Any]) -> bool:
 def require_unused(directory: Path, config: Config) -> None:
     """Refuse a directory with a result or checkpoints: they would be lost."""
     if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
-        updates = latest(directory, warn=False)
+        updates = latest_checkpoint(directory, warn=False)
         finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
         position = "" if updates is None else f" at update {updates} of {config.num_updates}"
         status = "is finished" if finished else f"has stopped{position}"
@@ -114,7 +113,7 @@ def provisional_header(spec: RunSpec, directory: Path) -> Iterator[None]:
     def write() -> None:
         if path.exists():
             before.append(path.read_bytes())
-        write_header(spec, directory)
+        write_header(directory, spec.header())
 
     on_main_process(write)
     try:
@@ -127,9 +126,9 @@ def provisional_header(spec: RunSpec, directory: Path) -> Iterator[None]:
         raise
 
 
-def write_header(spec: RunSpec, directory: Path) -> None:
+def write_header(directory: Path, header: dict[str, Any]) -> None:
     with explaining_write_errors(f"{directory} cannot be written"):
-        write_checked_json(directory / files.HEADER, spec.header())
+        write_checked_json(directory / files.HEADER, header)
 
 
 def read_header(directory: Path, start: int) -> dict[str, Any]:
@@ -154,7 +153,7 @@ def read_header(directory: Path, start: int) -> dict[str, Any]:
 
 def prepare_directory(spec: RunSpec, directory: Path, start: int) -> None:
     """Write the header, and remove results and what comes after update `start`."""
-    write_header(spec, directory)
+    write_header(directory, spec.header())
     with explaining_write_errors(f"{directory} cannot be written"):
         for name in (files.SUMMARY, files.METRICS):  # of a shorter run
             (directory / name).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from purerl.checks import first_line
 from purerl.experiment.hosts.stopping import RunError
 
 HEADER = "config.json"
@@ -27,13 +28,13 @@ class CorruptFileError(Exception):
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, with null for numbers that are not finite."""
-    text = json.dumps(to_json(value), indent=2) + "\n"
+    text = json.dumps(to_jsonable(value), indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_checked_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON with the SHA-256 of its content."""
-    text = _text(to_json(content))
+    text = _text(to_jsonable(content))
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -52,7 +53,7 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFileError(f"{path.name} cannot be read") from error
     if not is_sound:
-        raise CorruptFileError(f"{path.name} is not as it was written")
+        raise CorruptFileError(f"{path.name} has changed since it was written")
     return content
 
 
@@ -67,14 +68,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def to_json(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Convert a value for JSON: NumPy to Python, numbers that are not finite to null."""
     if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
+        return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return to_json(value.tolist())
+        return to_jsonable(value.tolist())
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -94,8 +95,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             with np.load(file) as arrays:
                 return dict(arrays)
         except Exception as error:  # numpy and zipfile raise a dozen kinds, OSError too
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path} is damaged: {reason}") from error
+            raise ValueError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -1,5 +1,6 @@
 """Finished runs, read from their directories without building anything."""
 
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +37,13 @@ class FinishedRun(NamedTuple):
     @property
     def failed_seeds(self) -> tuple[int, ...]:
         """The ids of the seeds that stopped being finite."""
-        return self._ids(self.arrays["failed_at"] >= 0)
+        return tuple(compress(self.seed_ids, self.arrays["failed_at"] >= 0))
 
     @property
     def seeds_without_episode(self) -> tuple[int, ...]:
         """The ids of the seeds that have not failed, but have ended no episode."""
-        return self._ids(np.isnan(self.returns) & (self.arrays["failed_at"] < 0))
-
-    def _ids(self, mask: ndarray) -> tuple[int, ...]:
-        return tuple(seed for seed, chosen in zip(self.seed_ids, mask, strict=True) if chosen)
+        has_no_episode = np.isnan(self.returns) & (self.arrays["failed_at"] < 0)
+        return tuple(compress(self.seed_ids, has_no_episode))
 
 
 def read_run(directory: str | Path) -> FinishedRun:

@@ -34,7 +34,7 @@ FLAGS = (
 )
 # With these a GPU adds in one order, and its compiler chooses nothing by measured speed.
 DETERMINISTIC_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
-MOST_DIFFERENCES = 6  # in one message
+MAX_DIFFERENCES = 6  # in one message
 
 
 def make_header(
@@ -137,8 +137,8 @@ def diff(header: dict[str, Any], other: dict[str, Any], prefix: str = "") -> lis
 
 def format_diff(differences: list[str]) -> str:
     """Write differences in one line."""
-    rest = len(differences) - MOST_DIFFERENCES
-    return "; ".join(differences[:MOST_DIFFERENCES] + [f"and {rest} more"] * (rest > 0))
+    rest = len(differences) - MAX_DIFFERENCES
+    return "; ".join(differences[:MAX_DIFFERENCES] + [f"and {rest} more"] * (rest > 0))
 
 
 def _short(value: Any) -> str:
@@ -163,4 +163,4 @@ def find_header(directory: Path) -> dict[str, Any] | None:
 
 def through_json(value: Any) -> Any:
     """A value as it is read back from JSON."""
-    return json.loads(json.dumps(files.to_json(value)))
+    return json.loads(json.dumps(files.to_jsonable(value)))

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from purerl.checks import is_typed_key
 from purerl.experiment.store import files
 
 
@@ -25,8 +25,7 @@ def to_saveable(states: PyTree) -> PyTree:
     def saveable(leaf: Any) -> np.ndarray | jax.Array | None:
         if not leaf.size:
             return None
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        data = jax.random.key_data(leaf) if is_key else leaf
+        data = jax.random.key_data(leaf) if is_typed_key(leaf) else leaf
         is_here = isinstance(data, jax.Array) and data.is_fully_addressable
         return np.array(data) if is_here else data
 
@@ -34,13 +33,14 @@ def to_saveable(states: PyTree) -> PyTree:
 
 
 def restore_template(leaf: Any) -> np.ndarray | None:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_typed_key(leaf):
         leaf = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
 
 
-def restored_as(restored: Any, like: Any) -> Any:
-    if like is not None and jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+def from_saveable(restored: Any, like: Any) -> Any:
+    """A leaf of the states from what `to_saveable` made of it; `like` has its shape and dtype."""
+    if is_typed_key(like):
         return jax.random.wrap_key_data(restored, impl=like.dtype._impl)
     if restored is None and like is not None:
         return np.empty(like.shape, like.dtype)

@@ -36,10 +36,8 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
     **Raises:** `NotRebuildableError` where something is not purerl's or gymnax's.
     """
     if env is None:
-        if env_name not in env_names():
-            raise NotRebuildableError("env")
-        env = make_env(env_name)[0]
-        if describe(env) != described["env"]:
+        env = make_env(env_name)[0] if env_name in env_names() else None
+        if env is None or describe(env) != described["env"]:
             raise NotRebuildableError("env")
     fields = {field.name: described[field.name] for field in dataclasses.fields(Config)}
     names = [field.name for field in dataclasses.fields(Hyperparams)]

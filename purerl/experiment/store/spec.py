@@ -21,7 +21,7 @@ from purerl.seeds import is_root_seed, seed_keys
 from purerl.training import TrainState, init
 
 CHUNKS = 30  # of a run, about, without `updates_per_chunk`
-FEWEST_CHUNKS = 10  # of a run with as many records
+MIN_CHUNKS = 10  # of a run with as many records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def choose_chunk_length(config: Config, updates_per_chunk: int | None) -> int:
     The choice depends on the config alone: another chunk is another program, with other bits.
     """
     if updates_per_chunk is None:
-        fewest = min(FEWEST_CHUNKS, config.num_records)
+        fewest = min(MIN_CHUNKS, config.num_records)
         counts = [count for count in divisors(config.num_records) if count >= fewest]
         count = min(counts, key=lambda count: abs(np.log(count / CHUNKS)))
         return config.num_records // count * config.log_every

@@ -15,8 +15,7 @@ from purerl.experiment.batches import SeedBatches
 from purerl.experiment.hosts import memory
 from purerl.experiment.hosts.memory import (
     _cgroup_headroom,
-    _cgroups_headroom,
-    format_bytes,
+    _folder_headroom,
     parse_bytes,
 )
 from purerl.experiment.hosts.stopping import RunError
@@ -113,7 +112,7 @@ def test_memory_that_is_not_enough_is_told_before_training():
 
 def test_the_devices_of_a_run_alone_share_the_free_memory(monkeypatch):
     monkeypatch.setattr(memory, "_free_bytes", lambda: 1000)
-    monkeypatch.setattr(memory, "_cgroups_headroom", lambda: None)
+    monkeypatch.setattr(memory, "_cgroup_headroom", lambda: None)
     assert [memory.available_bytes(jax.devices()[:count]) for count in (1, 2)] == [900, 450]
     monkeypatch.setattr(memory, "_free_bytes", lambda: 10**18)
     needs = compiled(1).memory
@@ -138,23 +137,23 @@ def test_pages_of_files_are_memory_that_is_there(tmp_path):
         ("memory.stat", "anon 100\ninactive_file 500\nactive_file 300\n"),
     ):
         (tmp_path / name).write_text(text)
-    assert _cgroup_headroom(tmp_path) == 600
+    assert _folder_headroom(tmp_path) == 600
 
 
 def test_the_least_that_any_control_group_around_the_process_leaves_counts(tmp_path):
     (tmp_path / "membership").write_text("1:cpu:/else\n0::/job/step\n")
     where = (tmp_path / "root", tmp_path / "membership")
-    assert _cgroups_headroom(*where) is None
+    assert _cgroup_headroom(*where) is None
     for group, limit in (("", "max"), ("job", "900"), ("job/step", "max"), ("job/other", "100")):
         folder = tmp_path / "root" / group
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "memory.max").write_text(limit + "\n")
         (folder / "memory.current").write_text("200\n")
         (folder / "memory.stat").write_text("anon 200\n")
-    assert _cgroups_headroom(*where) == 700
+    assert _cgroup_headroom(*where) == 700
     (tmp_path / "root/job/step/memory.max").write_text("300\n")
-    assert _cgroups_headroom(*where) == 100
-    assert _cgroups_headroom(tmp_path / "root", tmp_path / "missing") is None
+    assert _cgroup_headroom(*where) == 100
+    assert _cgroup_headroom(tmp_path / "root", tmp_path / "missing") is None
 
 
 def test_out_of_memory_is_told_wherever_it_happens():
@@ -210,12 +209,3 @@ def test_bytes_are_read(text, count):
 def test_bytes_that_cannot_be_read_are_refused(text):
     with pytest.raises(ValueError, match=r"write 500MB or 1\.5GB"):
         parse_bytes(text)
-
-
-def test_bytes_are_shown():
-    assert [format_bytes(x) for x in (12, 3400, 1.5e9, 2e13)] == [
-        "12 B",
-        "3.4 kB",
-        "1.5 GB",
-        "20 TB",
-    ]

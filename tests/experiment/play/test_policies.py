@@ -160,7 +160,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
 ):
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.copytree(run / "checkpoints/6", run / "checkpoints/7")
-    restore, tried = policies.restore, []
+    restore, tried = policies.restore_states, []
 
     def removed_meanwhile(directory, updates, like):
         tried.append(updates)
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
             raise FileNotFoundError
         return restore(directory, updates, like)
 
-    monkeypatch.setattr(policies, "restore", removed_meanwhile)
+    monkeypatch.setattr(policies, "restore_states", removed_meanwhile)
     with Lock(run):  # it is training
         purerl.load_policy(run, 1)
     assert tried == [7, 6]
@@ -179,6 +179,6 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
     def broken(*_):
         raise OSError("something else")
 
-    monkeypatch.setattr(policies, "restore", broken)
+    monkeypatch.setattr(policies, "restore_states", broken)
     with Lock(run), pytest.raises(OSError, match="something else"):
         purerl.load_policy(run, 1)

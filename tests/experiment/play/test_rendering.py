@@ -118,7 +118,7 @@ def test_an_episode_becomes_a_gif(env, request, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("frames", [21, 101, 119])
 def test_a_long_episode_is_shown_in_few_frames_the_last_among_them(frames, tmp_path, monkeypatch):
-    monkeypatch.setattr(gif, "FRAMES", 10)
+    monkeypatch.setattr(gif, "MAX_FRAMES", 10)
     drawn = []
 
     def make_artist(axes, *_):

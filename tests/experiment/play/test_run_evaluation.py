@@ -216,7 +216,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
     copy = shutil.copytree(finished, tmp_path / "copy")
     newest = copy / "checkpoints/6"
     older = copy / "checkpoints/4"
-    restore, taken = policies.restore, []
+    restore, taken = policies.restore_states, []
 
     def removed_once(directory, updates, like):
         taken.append(updates)
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_the_next(
             return restore(finished, 6, like)
         return restore(directory, updates, like)
 
-    monkeypatch.setattr(policies, "restore", removed_once)
+    monkeypatch.setattr(policies, "restore_states", removed_once)
     updates = LoadedRun.read(copy).updates
     assert taken == [6, 4]
     assert updates == 4
@@ -239,7 +239,7 @@ def test_a_checkpoint_that_is_being_written_is_not_warned_of(finished, tmp_path)
     with Lock(copy), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert LoadedRun.read(copy).updates == 6
-    with pytest.warns(UserWarning, match="update 7 in .* is passed over"):
+    with pytest.warns(UserWarning, match="update 7 in .* is skipped"):
         assert LoadedRun.read(copy).updates == 6
 
 

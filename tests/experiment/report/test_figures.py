@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.figures import (
-    THIN_LINES,
+    MAX_THIN_LINES,
     comparison,
     histogram,
     learning_curve,
@@ -31,7 +31,7 @@ def test_the_interval_and_the_iqm_lie_on_the_single_seeds(num_seeds):
     axes = figure.axes[0]
     single = [each for each in axes.collections if isinstance(each, LineCollection)]
     drawn = [len(each.get_segments()) for each in single]
-    assert drawn == ([min(num_seeds, THIN_LINES)] if num_seeds > 1 else [])
+    assert drawn == ([min(num_seeds, MAX_THIN_LINES)] if num_seeds > 1 else [])
     (iqm,) = [line for line in axes.lines if "seed" in str(line.get_label())]
     bands = [each for each in axes.collections if each not in single]
     assert len(bands) == (num_seeds > 1)
@@ -41,8 +41,8 @@ def test_the_interval_and_the_iqm_lie_on_the_single_seeds(num_seeds):
     assert "target −80" in labels
     assert ("500 of the seeds" in labels) == (num_seeds == 3000)
     low, high = axes.get_ylim()
-    assert low <= curves[:THIN_LINES].min()
-    assert high >= curves[:THIN_LINES].max()
+    assert low <= curves[:MAX_THIN_LINES].min()
+    assert high >= curves[:MAX_THIN_LINES].max()
 
 
 def test_single_seeds_are_drawn_from_their_first_episode_on():
