@@ -21,7 +21,7 @@ from purerl.experiment.store.spec import RunSpec
 from purerl.seeds import seed_keys
 from purerl.training import TrainState
 
-MOST_REPLAYED = 8  # failed agents: more would hardly say more
+MAX_REPLAYED = 8  # failed agents: more would hardly say more
 NOT_AGAIN = "nothing when replayed"  # by rounding, the replay being another program
 NOT_KNOWN = "not known"
 
@@ -44,7 +44,7 @@ def find_causes(spec: RunSpec, states: TrainState, axes: Config | None = None) -
 
     **Arguments:** `states` are those of all agents, on the host; `axes` are those of a sweep.
     """
-    failed = np.flatnonzero(np.asarray(states.failed_at) >= 0)[:MOST_REPLAYED].tolist()
+    failed = np.flatnonzero(np.asarray(states.failed_at) >= 0)[:MAX_REPLAYED].tolist()
     return replayed_causes(spec, states, failed, axes) if failed else {}
 
 

@@ -12,7 +12,7 @@ from purerl.config.sweeps import setting_at
 from purerl.envs import Discrete, Space
 from purerl.experiment.batches import SeedBatches
 from purerl.experiment.failures import (
-    MOST_REPLAYED,
+    MAX_REPLAYED,
     NOT_AGAIN,
     NOT_KNOWN,
     agent_name,
@@ -34,7 +34,7 @@ def require_sound_start(
     problem, infinite = _look(spec, batches, states, axes)
     told = all_gather([problem, infinite])
     problem = next((problem for problem, _ in told if problem), None)
-    infinite = sorted({index for _, indices in told for index in indices})[:MOST_REPLAYED]
+    infinite = sorted({index for _, indices in told for index in indices})[:MAX_REPLAYED]
     if infinite and not problem:
         causes = replayed_causes(spec, batches.merge(states), infinite, axes)
         failing = {i: why for i, why in causes.items() if why not in (NOT_AGAIN, NOT_KNOWN)}
@@ -66,7 +66,7 @@ def _look(
             row, what = wrong
             return _problem(spec, agent_name(spec, int(indices[row]), axes), what), []
         infinite |= {*indices[np.isinf(obs).any(axis=tuple(range(1, obs.ndim)))].tolist()}
-    return None, sorted(infinite)[:MOST_REPLAYED]
+    return None, sorted(infinite)[:MAX_REPLAYED]
 
 
 def _own_observations(
