@@ -15,6 +15,7 @@ def unset(monkeypatch):
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     reset_cache()
+    jax.clear_caches()  # another test's program is compiled anew
     yield
     reset_cache()
     for name, value in before.items():
