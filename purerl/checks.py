@@ -14,6 +14,11 @@ def divisors(number: int) -> list[int]:
     return small + [number // d for d in reversed(small) if d * d != number]
 
 
+def ceil_div(number: int, divisor: int) -> int:
+    """The quotient of two whole numbers, rounded up."""
+    return -(-number // divisor)
+
+
 def require_divisor(name: str, value: int, number_name: str, number: int) -> None:
     """Refuse a size that does not divide a number, and name the nearest that do."""
     if number % value == 0:

@@ -203,7 +203,7 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
     def record(state, _):
         if config.log_every > 1:
             state, metrics = jax.lax.scan(update_once, state, length=config.log_every)
-        else:  # without a loop of one turn, which would be compiled as a loop
+        else:  # without a loop of one iteration, which would be compiled as a loop
             state, metrics = update_once(state, None)
             metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
         return state, summarize_updates(metrics)

@@ -13,7 +13,7 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.compute.hoisting import MOST_DRAWN, scan_hoisting_draws
+from purerl.compute.hoisting import MAX_HOISTED_DRAW, scan_hoisting_draws
 from purerl.networks.network import parameters
 
 SIZES: Any = {"num_envs": 2, "rollout_length": 8, "total_steps": 2 * 8 * 4}
@@ -147,7 +147,9 @@ def test_the_final_observation_counts_only_where_an_episode_ended(factory, lengt
 # What is drawn before the rollout's loop
 
 
-@pytest.mark.parametrize(("size", "is_hoisted"), [(MOST_DRAWN, True), (MOST_DRAWN + 1, False)])
+@pytest.mark.parametrize(
+    ("size", "is_hoisted"), [(MAX_HOISTED_DRAW, True), (MAX_HOISTED_DRAW + 1, False)]
+)
 def test_only_what_is_small_is_drawn_before_the_loop(size, is_hoisted):
     keys = jax.random.split(jax.random.key(0), (5, 3))
 

@@ -32,7 +32,7 @@ def train(options: cli.Train, began: float) -> None:
     """`purerl train`: the preset with the given settings, through `purerl.run`."""
     agent = options.agent
     config = preset(agent.env, agent.algo, **agent.settings())
-    arguments = options.training.options(agent.env) | options.saving.options()
+    arguments = options.training.arguments(agent.env) | options.saving.arguments()
     import_seconds = time.perf_counter() - began  # with those of the config's checks
     with showing_what_failed(tables.show_result, import_seconds):
         result = run(config, options.seeds, evaluate_every=options.evaluate_every, **arguments)
@@ -54,7 +54,7 @@ def resume_run(options: cli.Resume, began: float) -> None:
             seed_batch=options.seed_batch,
             memory_limit=limit,
             mesh=mesh,
-            **options.saving.options(),
+            **options.saving.arguments(),
         )
     if is_main_process():
         tables.show_result(result, import_seconds)
@@ -80,8 +80,8 @@ def env_from_path(path: str | None) -> Any:
 
 def evaluate(options: cli.Evaluate, _: float) -> None:
     """`purerl evaluate`: many episodes of every seed, and statistics of their returns."""
-    kind = "sampled" if options.sampled else "greedy"
-    path = options.output or options.run / f"evaluation_{kind}.json"
+    actions = "sampled" if options.sampled else "greedy"
+    path = options.output or options.run / f"evaluation_{actions}.json"
     if options.run.is_dir():  # else `evaluate_run` says that there is no run
         files.require_writable("output", path)
     evaluation = evaluate_run(
@@ -186,7 +186,7 @@ def sweep(options: cli.Sweep, began: float) -> None:
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began
     with showing_what_failed(tables.show_sweep, import_seconds):
-        result = run_sweep(settings, options.seeds, **options.training.options(agent.env))
+        result = run_sweep(settings, options.seeds, **options.training.arguments(agent.env))
     tables.show_sweep(result, import_seconds)
 
 

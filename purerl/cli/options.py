@@ -98,7 +98,7 @@ class TrainingOptions:
     """Devices: 8 for so many, over which seeds are spread; 4x2 for 4 times 2 that share the
     environments of the same seeds. By default all."""
 
-    def options(self, env: str) -> dict[str, Any]:
+    def arguments(self, env: str) -> dict[str, Any]:
         """The arguments of `run` and `run_sweep`."""
         from purerl.config.presets import TARGETS
         from purerl.experiment.hosts.devices import parse_mesh
@@ -131,7 +131,7 @@ class SavingOptions:
     log_seeds: bool = False
     """Log the numbers of single seeds too."""
 
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The arguments of `run` and `resume`."""
         from purerl.experiment.logging.loggers import LOGGERS
 

@@ -33,7 +33,7 @@ def evaluation_table(result: RunEvaluation) -> Table:
     """Statistics over seeds of an evaluation."""
     returns, target = result.returns, result.spec.target_return
     rows: list[tuple[str, Any]] = [
-        (f"{result.kind} return, {name} over seeds [95% interval]", format_interval(interval))
+        (f"{result.actions} return, {name} over seeds [95% interval]", format_interval(interval))
         for name, interval in zip(("IQM", "mean", "median"), result.statistics(), strict=True)
     ]
     if target is not None:
@@ -59,7 +59,7 @@ def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     if any(run.seeds_without_episode for run in runs):
         seeds = (format_ranges(run.seeds_without_episode) or "none" for run in runs)
         table.add_row("without an episode", *seeds)
-    for i, label in enumerate((f"{runs[0].kind}, IQM [95%]", "mean", "median")):
+    for i, label in enumerate((f"{runs[0].return_name}, IQM [95%]", "mean", "median")):
         table.add_row(label, *(format_interval(intervals[i]) for intervals in statistics))
     if any(share is not None for share in solved):
         targets = {run.target_return for run in runs}
@@ -165,13 +165,13 @@ def print_rich(renderable: Any) -> None:
 def plan_rows(plan: Plan) -> list[tuple[str, str | None]]:
     """The rows of the table of a plan; None where a value is not known."""
     fits = "yes" if plan.fits else "no"
-    if not plan.fits and plan.largest_seeds:
-        fits += f"; in batches: --seed-batch {plan.largest_seeds}"
+    if not plan.fits and plan.max_seeds:
+        fits += f"; in batches: --seed-batch {plan.max_seeds}"
     group = plan.devices_per_agent  # devices with the same seeds
     each = "each" if group == 1 else f"each {group} that share their environments"
-    largest = f"about {plan.largest_seeds:,}"
+    largest = f"about {plan.max_seeds:,}"
     if plan.num_devices > 1:
-        per_group = plan.largest_seeds // (plan.num_devices // group)
+        per_group = plan.max_seeds // (plan.num_devices // group)
         largest += f", {per_group:,} on {each}{' device' * (group == 1)}"
     memory = f"{format_bytes(plan.memory)} of {format_bytes(plan.memory_limit)} that a run may use"
     update = [format_number(plan.flops, "FLOP")]

@@ -52,13 +52,13 @@ def _stages(equations: Sequence[Equation]) -> list[Stage]:
     stages: dict[int, Stage] = defaultdict(lambda: Stage([], []))
     for equation in equations:
         stage = max((depth[atom] for atom in equation.inputs if isinstance(atom, Var)), default=0)
-        is_flat = _is_flat(equation)
+        is_flat = _can_flatten(equation)
         (stages[stage].draws if is_flat else stages[stage].equations).append(equation)
         depth |= dict.fromkeys(equation.outputs, stage + is_flat)
     return [stages[stage] for stage in sorted(stages)]
 
 
-def _is_flat(equation: Equation) -> bool:
+def _can_flatten(equation: Equation) -> bool:
     """Whether an equation draws numbers that depend on their count, and not on their shape."""
     if equation.eqn.primitive.name not in DRAWS or num_env_devices() > 1:
         return False

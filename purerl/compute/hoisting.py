@@ -15,8 +15,8 @@ from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import Equation, Program, Var, interpret, outputs_of, trace_program
 from purerl.compute.platforms import by_platform
 
-MOST_DRAWN = 256  # numbers in one draw of one key
-UNROLL = 16  # steps in one turn of an accelerator's loop, whose turns cost kernels; 1 on a CPU
+MAX_HOISTED_DRAW = 256  # numbers in one draw of one key
+UNROLL = 16  # steps in one iteration of an accelerator's loop, each of which costs kernels
 
 
 def scan_hoisting_draws(
@@ -38,17 +38,17 @@ def scan_hoisting_draws(
         return jax.tree.leaves(next_carry), out
 
     program = trace_program(flat_body, carry_leaves, key_shape)
-    parts = _partition(program, len(carry_leaves), MOST_DRAWN * key_shape.size)
+    split = _split_body(program, len(carry_leaves), MAX_HOISTED_DRAW * key_shape.size)
 
     def before_loop(key):
-        env = {parts.key: key}
-        interpret(parts.before_loop, env)
-        return [env[var] for var in parts.hoisted]
+        env = {split.key: key}
+        interpret(split.before_loop, env)
+        return [env[var] for var in split.hoisted]
 
     def step(leaves, hoisted):
         env = dict(zip(program.inputs, leaves, strict=False))
-        env |= dict(zip(parts.hoisted, hoisted, strict=True))
-        interpret(parts.in_loop, env)
+        env |= dict(zip(split.hoisted, hoisted, strict=True))
+        interpret(split.in_loop, env)
         return outputs_of(program, env)
 
     def loop(unroll):
@@ -60,7 +60,7 @@ def scan_hoisting_draws(
     return jax.tree.unflatten(treedef, leaves), out
 
 
-class Hoisted(NamedTuple):
+class SplitBody(NamedTuple):
     """The equations of a loop's body, split into those before the loop and those in it."""
 
     key: Var
@@ -70,27 +70,27 @@ class Hoisted(NamedTuple):
     """The variables that are computed before the loop and read in it."""
 
 
-def _partition(program: Program, num_carried: int, most_drawn: int) -> Hoisted:
+def _split_body(program: Program, num_carried: int, max_draw: int) -> SplitBody:
     key = program.inputs[num_carried]
     available, before_loop, in_loop = {key}, [], []
     for equation in program.equations:
-        if _is_hoistable(equation, available, most_drawn):
+        if _is_hoistable(equation, available, max_draw):
             before_loop.append(equation)
             available.update(equation.outputs)
         else:
             in_loop.append(equation)
     read = [atom for equation in in_loop for atom in equation.inputs] + list(program.outputs)
     hoisted = dict.fromkeys(atom for atom in read if isinstance(atom, Var) and atom in available)
-    return Hoisted(key, before_loop, in_loop, list(hoisted))
+    return SplitBody(key, before_loop, in_loop, list(hoisted))
 
 
-def _is_hoistable(equation: Equation, available: set[Var], most_drawn: int) -> bool:
+def _is_hoistable(equation: Equation, available: set[Var], max_draw: int) -> bool:
     """Whether an equation reads nothing but `available`, and draws little or does not grow."""
     inputs = [atom for atom in equation.inputs if isinstance(atom, Var)]
     if not inputs or not all(var in available for var in inputs) or equation.eqn.effects:
         return False
     is_draw = equation.eqn.primitive.name.startswith("random_")
-    return _size(equation.outputs) <= max(_size(inputs), most_drawn if is_draw else 0)
+    return _size(equation.outputs) <= max(_size(inputs), max_draw if is_draw else 0)
 
 
 def _size(variables: Sequence[Var]) -> int:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
+from purerl.checks import ceil_div
 from purerl.compute.mesh import SEEDS, num_env_devices, place, seed_mesh
 
 Shardings = Callable[[PyTree, Mesh], PyTree]
@@ -77,7 +78,7 @@ def block_size(num_envs: int) -> int:
 def pad_seeds(batched: PyTree, multiple: int) -> PyTree:
     """Repeat the last entry of a batch until its size is a multiple."""
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
-    index = np.minimum(np.arange(-(-num_seeds // multiple) * multiple), num_seeds - 1)
+    index = np.minimum(np.arange(ceil_div(num_seeds, multiple) * multiple), num_seeds - 1)
     return batched if len(index) == num_seeds else jax.tree.map(lambda x: x[index], batched)
 
 
@@ -106,8 +107,8 @@ def program_over_seeds(
 
     def on_mesh(*args):
         batched, broadcast = args[:num_batched], args[num_batched:]
-        on_device = functools.partial(_on_device, function, block if is_cpu else None)
-        return _on_mesh(on_device, mesh, batched, broadcast, shardings)
+        on_device = functools.partial(_map_on_device, function, block if is_cpu else None)
+        return _map_over_mesh(on_device, mesh, batched, broadcast, shardings)
 
     return jax.jit(
         on_mesh,
@@ -118,7 +119,7 @@ def program_over_seeds(
     )
 
 
-def _on_mesh(
+def _map_over_mesh(
     on_device: Callable[..., Any],
     mesh: Mesh,
     batched: PyTree,
@@ -155,7 +156,7 @@ def _share_of_empty(tree: PyTree, num_devices: int) -> PyTree:
     )
 
 
-def _on_device(
+def _map_on_device(
     function: Callable[..., Any], block: int | None, batched: PyTree, broadcast: PyTree
 ) -> PyTree:
     """Map a function over the seeds of one device: side by side, or one block after another."""
@@ -170,8 +171,8 @@ def _on_device(
     if block == num_seeds:
         return jax.vmap(for_one_seed)(batched)
     # Blocks of one size, so that there is one program; the padding of the last is cut off.
-    num_blocks = -(-num_seeds // block)
-    size = -(-num_seeds // num_blocks)
+    num_blocks = ceil_div(num_seeds, block)
+    size = ceil_div(num_seeds, num_blocks)
     blocks = jax.tree.map(
         lambda leaf: leaf.reshape(num_blocks, size, *leaf.shape[1:]),
         pad_seeds(batched, num_blocks * size),

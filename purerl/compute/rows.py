@@ -20,10 +20,10 @@ from purerl.compute.matmul import transpose_matmul
 from purerl.compute.mesh import constrain_envs, num_env_devices, num_seed_devices
 from purerl.compute.platforms import by_platform, linear_recurrence
 
-LONGEST_BLOCK = 1024  # rows
-LARGEST_WHOLE = 2048  # rows that an accelerator leaves whole: each block costs kernel launches
-CHOSEN_BLOCK = 64  # rows in a block of those that a mask chooses
-ROUNDS = 24  # of a shuffle
+MAX_BLOCK_ROWS = 1024  # rows
+MAX_WHOLE_ROWS = 2048  # rows that an accelerator leaves whole: each block costs kernel launches
+CHOSEN_BLOCK_ROWS = 64  # rows in a block of those that a mask chooses
+SHUFFLE_ROUNDS = 24  # of a shuffle
 
 
 def flatten_rows(rollout: PyTree[Shaped[Array, "T N ..."]]) -> PyTree[Shaped[Array, "rows ..."]]:
@@ -80,12 +80,12 @@ def permutations(key: Key[Array, ""], count: int, size: int) -> Int[Array, "coun
     """
     if size == 1:  # jaxlib 0.11.2 cannot compile rounds of one row for a CPU
         return jnp.zeros((count, 1), jnp.int32)
-    numbers = flat_draws(lambda key: jax.random.bits(key, (2 * ROUNDS * count,)))(key)
-    half = ROUNDS * count
-    offsets = (numbers[:half] % jnp.uint32(size)).reshape(ROUNDS, count, 1)
-    masks = numbers[half:].reshape(ROUNDS, count, 1)
+    numbers = flat_draws(lambda key: jax.random.bits(key, (2 * SHUFFLE_ROUNDS * count,)))(key)
+    half = SHUFFLE_ROUNDS * count
+    offsets = (numbers[:half] % jnp.uint32(size)).reshape(SHUFFLE_ROUNDS, count, 1)
+    masks = numbers[half:].reshape(SHUFFLE_ROUNDS, count, 1)
     index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.uint32), (count, size))
-    for i in range(ROUNDS):
+    for i in range(SHUFFLE_ROUNDS):
         partner = offsets[i] - index
         partner = jnp.where(offsets[i] < index, partner + jnp.uint32(size), partner)
         swapped = _hash(jnp.maximum(index, partner) ^ masks[i]) >> 31
@@ -154,7 +154,7 @@ def _map_chosen(
 ) -> Shaped[Array, " rows"]:
     """`map_rows_where`, by a loop over blocks of the chosen rows."""
     num_rows = len(mask)
-    length = min(num_rows, CHOSEN_BLOCK)
+    length = min(num_rows, CHOSEN_BLOCK_ROWS)
     positions = _positions(mask, num_rows + length)
 
     def map_block(carry):
@@ -176,9 +176,9 @@ def _positions(mask: Bool[Array, " rows"], size: int) -> Int[Array, " size"]:
     `jnp.nonzero` counts by trees of windows, which are slow to compile.
     """
     num_rows = len(mask)
-    blocks = jnp.pad(mask, (0, -num_rows % CHOSEN_BLOCK)).reshape(-1, CHOSEN_BLOCK)
+    blocks = jnp.pad(mask, (0, -num_rows % CHOSEN_BLOCK_ROWS)).reshape(-1, CHOSEN_BLOCK_ROWS)
     blocks = blocks.astype(jnp.float32)
-    within = blocks @ jnp.triu(jnp.ones((CHOSEN_BLOCK, CHOSEN_BLOCK)), 1)
+    within = blocks @ jnp.triu(jnp.ones((CHOSEN_BLOCK_ROWS, CHOSEN_BLOCK_ROWS)), 1)
     counts = jnp.sum(blocks, 1)
     before = linear_recurrence(counts, jnp.ones_like(counts), reverse=False) - counts
     rank = (within + before[:, None]).reshape(-1)[:num_rows].astype(jnp.int32)
@@ -217,8 +217,8 @@ def block_length(num_rows: int) -> int:
 
     It is `num_rows` where that divisor is below 256, as for few rows or a prime number of them.
     """
-    largest = max(size for size in divisors(num_rows) if size <= LONGEST_BLOCK)
-    return largest if largest >= LONGEST_BLOCK // 4 else num_rows
+    largest = max(size for size in divisors(num_rows) if size <= MAX_BLOCK_ROWS)
+    return largest if largest >= MAX_BLOCK_ROWS // 4 else num_rows
 
 
 def _block_lengths(rows: PyTree) -> tuple[int, int]:
@@ -233,7 +233,7 @@ def _block_lengths(rows: PyTree) -> tuple[int, int]:
     length = block_length(num_rows)
     return (
         length if num_seed_devices() > 1 else num_rows,
-        length if num_rows > LARGEST_WHOLE else num_rows,
+        length if num_rows > MAX_WHOLE_ROWS else num_rows,
     )
 
 

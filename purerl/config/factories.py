@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
-from purerl.checks import require_bool, require_positive_int, short_repr
+from purerl.checks import ceil_div, require_bool, require_positive_int, short_repr
 from purerl.config.config import Config, require_used
 from purerl.config.optimizers import clipped_adam
 from purerl.config.schedules import sorted_schedule
@@ -158,7 +158,7 @@ def _make_config(
         algorithm=merged["algorithm"],
         policy=policy,
         baseline=baseline,
-        num_updates=-(-merged["total_steps"] // env_steps_per_update),
+        num_updates=ceil_div(merged["total_steps"], env_steps_per_update),
         **{name: merged[name] for name in STATIC_DEFAULTS if name != "total_steps"},
     )
     require_used(config, dict(settings))

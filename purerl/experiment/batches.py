@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from numpy import ndarray
 
 from purerl.agents import Agent
-from purerl.checks import is_typed_key
+from purerl.checks import ceil_div, is_typed_key
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
 from purerl.evaluation import EvaluationPair
@@ -157,7 +157,7 @@ class SeedBatches:
 
 def _out_of_memory(programs: CompiledPrograms) -> str:
     num_devices = programs.mesh.shape[SEEDS]
-    seeds_per_device = -(-programs.seed_batch // num_devices)
+    seeds_per_device = ceil_div(programs.seed_batch, num_devices)
     problem = f"out of memory with {programs.seed_batch} seeds at once"
     if seeds_per_device == 1:
         return f"{problem}; that is one a device: use fewer num_envs or a shorter rollout_length"

@@ -21,6 +21,7 @@ from purerl.agents import (
     init_agent,
     state_shardings,
 )
+from purerl.checks import ceil_div
 from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
@@ -162,8 +163,8 @@ def _largest_seed_batch(
     bytes_per_agent = max(1.0, (large.memory - small.memory) / extra_agents)
     fits = small.seed_batch + int((limit - small.memory) / bytes_per_agent)
     fits = max(multiple, fits // multiple * multiple)
-    num_batches = -(-large.num_agents // fits)
-    return -(-large.num_agents // (num_batches * multiple)) * multiple  # of about equal size
+    num_batches = ceil_div(large.num_agents, fits)
+    return ceil_div(large.num_agents, num_batches * multiple) * multiple  # of about equal size
 
 
 def _compile(
@@ -177,7 +178,7 @@ def _compile(
 ) -> CompiledPrograms:
     num_agents, num_devices = len(agents.key), mesh.shape[SEEDS]
     size = min(size, num_agents)
-    padded_size = -(-size // num_devices) * num_devices
+    padded_size = ceil_div(size, num_devices) * num_devices
 
     def make_batch(start: int) -> Agent:
         batch = jax.tree.map(lambda leaf: leaf[start : start + size], agents)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from purerl.checks import ceil_div
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.experiment.failures import find_causes, has_agents_left, require_agents_left
@@ -182,7 +183,7 @@ def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> Non
             f"would be of two kinds. Start another run for it."
         )
     if config.num_updates % chunk:
-        longer = -(-config.num_updates // chunk) * chunk * config.env_steps_per_update
+        longer = ceil_div(config.num_updates, chunk) * chunk * config.env_steps_per_update
         raise ValueError(
             f"num_updates = {config.num_updates} is not divisible by the {chunk} updates of this "
             f"run's chunks; use total_steps = {longer}."

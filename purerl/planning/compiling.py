@@ -18,6 +18,7 @@ import jax
 from jax.sharding import Mesh
 
 from purerl.agents import Agent, EvaluateAgent
+from purerl.checks import ceil_div
 from purerl.compute.mesh import SEEDS, num_env_devices, require_mesh, seed_mesh
 from purerl.config.config import Config
 from purerl.experiment.hosts.devices import parse_mesh
@@ -82,7 +83,7 @@ class CompiledPlan:
 
     findings: Findings
     compile_seconds: float
-    largest_num_seeds: int
+    max_seeds: int
     env_steps_per_update: int
     """Of one seed."""
 
@@ -100,7 +101,7 @@ class PlannedRun:
     def padded_seeds(self) -> int:
         """The seeds, with the repeats that `pad_seeds` adds."""
         num_devices = self.mesh.shape[SEEDS]
-        return -(-self.num_seeds // num_devices) * num_devices
+        return ceil_div(self.num_seeds, num_devices) * num_devices
 
     @functools.cached_property
     def programs(self) -> LoweredPrograms:
@@ -216,12 +217,12 @@ def compile_for_target(
     return CompiledPlan(
         findings=findings,
         compile_seconds=seconds,
-        largest_num_seeds=largest_num_seeds(findings, with_seeds, limit),
+        max_seeds=max_seeds(findings, with_seeds, limit),
         env_steps_per_update=config.env_steps_per_update,
     )
 
 
-def largest_num_seeds(findings: Findings, with_seeds: Callable[[int], Findings], limit: int) -> int:
+def max_seeds(findings: Findings, with_seeds: Callable[[int], Findings], limit: int) -> int:
     """About how many seeds need `limit` bytes of each device, by a line through two numbers."""
     groups = findings.num_devices // findings.devices_per_agent  # each with seeds of its own
     per_group = findings.padded_seeds // groups

@@ -21,23 +21,23 @@ def count_flops(function: Any, *args: Any) -> float:
 
     A loop of unknown length counts once. Of several branches the longest counts.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _count(jaxpr: Any) -> float:
-    return sum((_operation(equation) for equation in jaxpr.eqns), 0.0)
+def _jaxpr_flops(jaxpr: Any) -> float:
+    return sum((_equation_flops(equation) for equation in jaxpr.eqns), 0.0)
 
 
-def _operation(equation: Any) -> float:
+def _equation_flops(equation: Any) -> float:
     name, params = equation.primitive.name, equation.params
     result = equation.outvars[0].aval if equation.outvars else None
     if name == "scan":
-        return params["length"] * _count(params["jaxpr"].jaxpr)
+        return params["length"] * _jaxpr_flops(params["jaxpr"].jaxpr)
     if name == "cond":
-        return max(_count(branch.jaxpr) for branch in params["branches"])
-    inner = list(_inside(params))
+        return max(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
+    inner = list(_inner_jaxprs(params))
     if inner:
-        return sum((_count(jaxpr) for jaxpr in inner), 0.0)
+        return sum((_jaxpr_flops(jaxpr) for jaxpr in inner), 0.0)
     if name in MOVES or result is None:
         return 0.0
     if name == "dot_general":
@@ -52,7 +52,7 @@ def _operation(equation: Any) -> float:
     return float(array.size) if is_float else 0.0
 
 
-def _inside(params: dict[str, Any]) -> Iterator[Any]:
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
     """The functions that an operation calls."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):

@@ -59,7 +59,7 @@ class Module:
     """The functions around an instruction, the innermost first, by number."""
 
     def trip_count(self, loop: Instruction) -> int | None:
-        """How often a loop turns, None where that is not known.
+        """How many iterations a loop has, None where that is not known.
 
         A TPU's compiler does not say. There the bound of the condition is taken: jax's loops of a
         fixed length count from 0, by 1.
@@ -103,7 +103,7 @@ def parse_hlo(text: str | None) -> Module:
             instructions.append(_instruction(line))
     if not entry:
         raise ValueError("no ENTRY in the text: this is not a compiled program.")
-    return Module(computations, entry, _chain(_tables(text or "")))
+    return Module(computations, entry, _call_stacks(_tables(text or "")))
 
 
 def _instruction(line: str) -> Instruction:
@@ -144,19 +144,19 @@ def _tables(text: str) -> dict[str, dict[int, str]]:
     return tables
 
 
-def _chain(tables: dict[str, dict[int, str]]) -> dict[int, tuple[SourceLocation, ...]]:
+def _call_stacks(tables: dict[str, dict[int, str]]) -> dict[int, tuple[SourceLocation, ...]]:
     """The functions around each stack frame, the innermost first."""
     stack_frames = tables["StackFrames"]
 
     @functools.cache
-    def chain(number: int) -> tuple[SourceLocation, ...]:
+    def call_stack(number: int) -> tuple[SourceLocation, ...]:
         stack_frame = stack_frames[number]
         # XLA counts parents from 1: 0 is none given, and a root is written as its own parent.
         parent = _number(stack_frame, "parent_frame_id") - 1
-        callers = chain(parent) if parent in stack_frames else ()
+        callers = call_stack(parent) if parent in stack_frames else ()
         return (_source_location(tables, stack_frame), *callers)
 
-    return {number: chain(number) for number in sorted(stack_frames)}
+    return {number: call_stack(number) for number in sorted(stack_frames)}
 
 
 def _source_location(tables: dict[str, dict[int, str]], stack_frame: str) -> SourceLocation:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from purerl.checks import ceil_div
 from purerl.planning.hlo import Instruction, Module, SourceLocation
 
 NO_LAUNCH = (
@@ -24,7 +25,7 @@ ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(:[^}]*)?\})?")
 
 @dataclasses.dataclass(frozen=True)
 class LaunchBlock:
-    """The launches of a whole program, or of one turn of a loop."""
+    """The launches of a whole program, or of one iteration of a loop."""
 
     launches: Counter[str]
     """By opcode, without those of the loops in it."""
@@ -32,19 +33,19 @@ class LaunchBlock:
     """Read and written by those launches."""
     loops: tuple["LaunchBlock", ...]
     trips: int = 1
-    """Turns of a loop in each turn of what is around it; 1 where that is not known."""
+    """Iterations of a loop in each one of what is around it; 1 where that is not known."""
     places: tuple[SourceLocation, ...] = ()
     """Where a loop comes from, the innermost function first."""
 
     @property
     def total_launches(self) -> int:
-        """Of one turn, with those of the loops in it."""
+        """Of one iteration, with those of the loops in it."""
         own = sum(self.launches.values())
         return own + sum(loop.trips * loop.total_launches for loop in self.loops)
 
     @property
     def total_bytes(self) -> float:
-        """Of one turn, with those of the loops in it."""
+        """Of one iteration, with those of the loops in it."""
         return self.bytes + sum(loop.trips * loop.total_bytes for loop in self.loops)
 
     def find(self, file: str) -> Iterator["LaunchBlock"]:
@@ -72,7 +73,7 @@ class LaunchCounter:
         """The launches of a computation, instruction by instruction."""
         instructions = self.module.computations[name]
         shapes = {instruction.name: instruction.shape for instruction in instructions}
-        return _together([self.part(instruction, shapes) for instruction in instructions])
+        return _merge_blocks([self.part(instruction, shapes) for instruction in instructions])
 
     def part(self, instruction: Instruction, shapes: dict[str, str]) -> LaunchBlock:
         """What one instruction adds to a computation with these shapes."""
@@ -91,8 +92,8 @@ class LaunchCounter:
     def loop(self, loop: Instruction) -> LaunchBlock:
         body = self.block(loop.called("body")[0])
         trips = self.module.trip_count(loop)
-        if trips is None:  # else the host counts the turns, without the condition
-            body = _together([body, self.block(loop.called("condition")[0])])
+        if trips is None:  # else the host counts the iterations, without the condition
+            body = _merge_blocks([body, self.block(loop.called("condition")[0])])
         places = self.module.stack_frames.get(loop.stack_frame, ())
         return dataclasses.replace(body, trips=1 if trips is None else trips, places=places)
 
@@ -106,11 +107,11 @@ class LaunchCounter:
     def traffic(self, launch: Instruction, shapes: dict[str, str]) -> float:
         """Bytes that a launch reads and writes."""
         operands = [shapes[name] for name in launch.operands if name in shapes]
-        results = _parts(launch.shape)
+        results = _tuple_shapes(launch.shape)
         opcode = launch.opcode.removesuffix("-start")
         # What `-start` gives holds its operands first.
         if launch.opcode != opcode and len(results) > 1:
-            results = _parts(results[0 if opcode == "copy" else 1])
+            results = _tuple_shapes(results[0 if opcode == "copy" else 1])
         if opcode == "fusion":
             return self.fusion_traffic(launch.called("calls")[0], results)
         if opcode in ("dynamic-slice", "slice", "gather"):
@@ -118,7 +119,7 @@ class LaunchCounter:
             return read + self.slice_bytes(results[0], results[0])
         if opcode == "dynamic-update-slice":
             return 2 * self.slice_bytes(operands[1], operands[0])
-        whole = (*results, *(part for shape in operands for part in _parts(shape)))
+        whole = (*results, *(part for shape in operands for part in _tuple_shapes(shape)))
         return sum((self.slice_bytes(part, part) for part in whole), 0.0)
 
     def fusion_traffic(self, name: str, results: list[str]) -> float:
@@ -159,11 +160,11 @@ class LaunchCounter:
 
     def slice_bytes(self, part: str, whole: str) -> float:
         """Bytes of a part of an array, 0 where the array is on the chip, or too small to count."""
-        full = size(whole)
-        return min(size(part, anywhere=True), full) if full >= self.min_bytes else 0.0
+        full = shape_bytes(whole)
+        return min(shape_bytes(part, anywhere=True), full) if full >= self.min_bytes else 0.0
 
 
-def _together(blocks: Sequence[LaunchBlock]) -> LaunchBlock:
+def _merge_blocks(blocks: Sequence[LaunchBlock]) -> LaunchBlock:
     return LaunchBlock(
         launches=sum((block.launches for block in blocks), Counter()),
         bytes=sum((block.bytes for block in blocks), 0.0),
@@ -188,7 +189,7 @@ def _uses(name: str, users: dict[str, list[Instruction]]) -> Iterator[tuple[str,
             yield name, user
 
 
-def _parts(shape: str) -> list[str]:
+def _tuple_shapes(shape: str) -> list[str]:
     """The shapes in a tuple; a shape by itself."""
     if not shape.startswith("("):
         return [shape]
@@ -202,7 +203,7 @@ def _parts(shape: str) -> list[str]:
     return [part.strip() for part in parts if part]
 
 
-def size(shape: str, *, anywhere: bool = False) -> float:
+def shape_bytes(shape: str, *, anywhere: bool = False) -> float:
     """Bytes of a shape in the device's memory, padded to its tiles.
 
     An array that the compiler keeps on the chip, in another memory space than 0, has none, unless
@@ -218,7 +219,7 @@ def size(shape: str, *, anywhere: bool = False) -> float:
             edges = [int(edge) for edge in tile[1].split(",")]
             minor_first = [int(dim) for dim in order.split(",")]
             for dim, edge in zip(minor_first, reversed(edges), strict=False):
-                lengths[dim] = -(-lengths[dim] // edge) * edge
+                lengths[dim] = ceil_div(lengths[dim], edge) * edge
         bits = re.search(r"\d+", dtype)  # f32, bf16, f8e4m3fn
         element = BYTES.get(dtype, int(bits[0]) / 8 if bits else 0.0)
         total += math.prod(lengths) * element

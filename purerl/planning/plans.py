@@ -38,7 +38,7 @@ class Plan:
     memory_limit: int
     """Bytes that a run may use."""
     device_memory: int
-    largest_seeds: int
+    max_seeds: int
     """Seeds of the whole run that would about fill the devices."""
     collectives: dict[str, int] | None
     """Instructions of the training chunk in which devices wait for each other, by opcode."""
@@ -102,7 +102,7 @@ def plan(
         fits=findings.memory <= limit,
         memory_limit=limit,
         device_memory=int(chip.memory),
-        largest_seeds=compiled.largest_num_seeds,
+        max_seeds=compiled.max_seeds,
         seconds=seconds,
         bound_by="arithmetic" if arithmetic_seconds >= memory_seconds else "memory",
         steps_per_second=compiled.env_steps_per_update * seeds / seconds,

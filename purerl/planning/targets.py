@@ -142,12 +142,12 @@ def parse_target(name: str) -> Target:
 
     **Raises:** `ValueError` for an unknown name, with the nearest and the list.
     """
-    kind, _, shape = name.partition(":")
-    if kind in GPUS and re.fullmatch(r"([1-9]\d{0,3})?", shape):
+    chip, _, shape = name.partition(":")
+    if chip in GPUS and re.fullmatch(r"([1-9]\d{0,3})?", shape):
         count = int(shape or 1)
-        return Target(name, GPUS[kind], f"1x1x{count}", count)
-    if kind in TPUS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", shape):
-        return Target(name, TPUS[kind], shape, math.prod(int(edge) for edge in shape.split("x")))
+        return Target(name, GPUS[chip], f"1x1x{count}", count)
+    if chip in TPUS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", shape):
+        return Target(name, TPUS[chip], shape, math.prod(int(edge) for edge in shape.split("x")))
     nearest = difflib.get_close_matches(name, EXAMPLES, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
     tpus = ", ".join(example for example in EXAMPLES if example.partition(":")[0] in TPUS)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from purerl.compute import rows
-from purerl.compute.rows import CHOSEN_BLOCK, map_rows_where
+from purerl.compute.rows import CHOSEN_BLOCK_ROWS, map_rows_where
 
 
 @pytest.mark.parametrize("way", ["cpu", "default"])
-@pytest.mark.parametrize("count", [0, 1, CHOSEN_BLOCK, CHOSEN_BLOCK + 1, 300])
+@pytest.mark.parametrize("count", [0, 1, CHOSEN_BLOCK_ROWS, CHOSEN_BLOCK_ROWS + 1, 300])
 def test_rows_that_are_chosen_get_their_own_value_and_no_other_does(count, way, monkeypatch):
     monkeypatch.setattr(rows, "by_platform", lambda *args, **ways: ways[way](*args))
     rng = np.random.default_rng(count)

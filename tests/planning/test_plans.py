@@ -175,7 +175,7 @@ def test_the_number_of_seeds_that_fill_the_memory(devices, per_agent, asked):
         memory = 100 + 10 * (count // groups)
         return compiling.Findings(devices, per_agent, count, 1, memory, 0, 0, {}, 1.0, 1.0, 1.0)
 
-    assert compiling.largest_num_seeds(with_seeds(asked * groups), with_seeds, 1100) == 100 * groups
+    assert compiling.max_seeds(with_seeds(asked * groups), with_seeds, 1100) == 100 * groups
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_plan_of_ten_seeds_on_eight_devices(target, tmp_path):
     assert (made["num_devices"], made["seeds_per_device"]) == (8, 2)
     assert made["fits"]
     assert made["collectives"] == {}
-    assert made["largest_seeds"] > 10
+    assert made["max_seeds"] > 10
 
 
 @pytest.mark.slow

@@ -68,8 +68,11 @@ def on_main_process(function: Callable[..., Any], *args: Any) -> Any:
         try:
             outcome = {"value": function(*args)}
         except Exception as raised:
-            error, kind = raised, type(raised).__name__
-            outcome = {"error": kind if kind in ERRORS else "RunError", "message": str(raised)}
+            error, error_type = raised, type(raised).__name__
+            outcome = {
+                "error": error_type if error_type in ERRORS else "RunError",
+                "message": str(raised),
+            }
     outcome = all_gather(outcome)[0]
     if "value" in outcome:
         return outcome["value"]

@@ -84,7 +84,7 @@ class HookRunner:
             thread.start()
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(self, error_type: Any, error: BaseException | None, traceback: Any) -> None:
         self.send(None)
         if is_second_interrupt(error):
             return

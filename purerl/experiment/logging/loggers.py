@@ -165,8 +165,8 @@ def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _describe(hook: Any) -> dict[str, Any]:
-    for name, kind in LOGGERS.items():
-        if type(hook) is kind and _is_json(hook.arguments):
+    for name, logger_type in LOGGERS.items():
+        if type(hook) is logger_type and _is_json(hook.arguments):
             return {"logger": name, "arguments": hook.arguments}
     return {"function": getattr(hook, "__name__", type(hook).__name__)}
 

@@ -19,6 +19,7 @@ from matplotlib.patches import Circle
 from numpy import ndarray
 from PIL import Image
 
+from purerl.checks import ceil_div
 from purerl.config.config import Config
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
@@ -42,7 +43,7 @@ def write_gif(
 ) -> None:
     """Draw the states of an episode, each with the return before it, into a GIF."""
     name, last = env_name(config), len(states) - 1
-    steps = [*range(0, last, -(-len(states) // MAX_FRAMES)), last]
+    steps = [*range(0, last, ceil_div(len(states), MAX_FRAMES)), last]
     figure = Figure(figsize=(5, 4.6), dpi=100)
     canvas = FigureCanvasAgg(figure)  # it leaves the backend of the program alone
     axes = figure.add_axes((0.13, 0.11, 0.82, 0.79))

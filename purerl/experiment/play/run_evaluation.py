@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.agents import Agent, EvaluateAgent, batch_agents
-from purerl.checks import require_positive_int, seed_index
+from purerl.checks import ceil_div, require_positive_int, seed_index
 from purerl.compute.mapping import pad_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
@@ -36,7 +36,7 @@ class RunEvaluation(NamedTuple):
     evaluation: Evaluation
 
     @property
-    def kind(self) -> str:
+    def actions(self) -> str:
         """How actions were chosen."""
         return "sampled" if self.sampled else "greedy"
 
@@ -66,7 +66,7 @@ class RunEvaluation(NamedTuple):
         contents = {
             "updates": self.updates,
             "episodes": self.evaluation.episode_return.shape[1],
-            "actions": self.kind,
+            "actions": self.actions,
             **{name: interval._asdict() for name, interval in statistics.items()},
             "num_unfinished": int(np.sum(self.evaluation.num_unfinished)),
             "failed_seeds": self.failed_seeds,
@@ -128,6 +128,6 @@ def evaluate_run(
 
 def block_sizes(episodes: int) -> list[int]:
     """Split episodes into blocks of two sizes at most: each size is compiled by itself."""
-    num_blocks = -(-episodes // MAX_BLOCK_EPISODES)
+    num_blocks = ceil_div(episodes, MAX_BLOCK_EPISODES)
     size, num_larger = divmod(episodes, num_blocks)
     return [size + 1] * num_larger + [size] * (num_blocks - num_larger)

@@ -62,12 +62,12 @@ def _columns(run: FinishedRun) -> dict[str, list[Any]]:
     }
     for field in dataclasses.fields(Metrics):
         columns[field.name] = arrays[field.name].reshape(-1).tolist()
-    for kind in ("greedy", "sampled"):
-        if f"{kind}_episode_return" in arrays:
+    for actions in ("greedy", "sampled"):
+        if f"{actions}_episode_return" in arrays:
             column = np.full((num_seeds, num_records), np.nan)
             evaluated_records = np.searchsorted(updates, arrays[EVALUATED])
-            column[:, evaluated_records] = arrays[f"{kind}_episode_return"].mean(axis=-1)
-            columns[f"{kind}_return"] = column.reshape(-1).tolist()
+            column[:, evaluated_records] = arrays[f"{actions}_episode_return"].mean(axis=-1)
+            columns[f"{actions}_return"] = column.reshape(-1).tolist()
     return columns
 
 

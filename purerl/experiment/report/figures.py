@@ -144,7 +144,7 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     final_axes.set_xticks(range(len(names)), names, fontsize=9, **slant)
     final_axes.set_xlim(-0.6, len(names) - 0.4)
     _target_line(final_axes.axhline, target)
-    final_axes.set_ylabel(first.kind)
+    final_axes.set_ylabel(first.return_name)
     final_axes.set_title("at the end: seeds and IQM", loc="left", fontsize=11)
     final_axes.tick_params(labelleft=True)
     _grid(final_axes, "y")

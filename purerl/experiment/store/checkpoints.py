@@ -126,6 +126,7 @@ def _is_finished(directory: Path, updates: int) -> bool:
 
 
 def read_manifest(directory: Path, updates: int) -> dict[str, Any]:
+    """The hashes of a checkpoint's files, the run's header, and the records up to it."""
     return read_checked_json(directory / CHECKPOINTS / str(updates) / MANIFEST)
 
 

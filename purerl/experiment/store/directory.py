@@ -127,6 +127,7 @@ def provisional_header(spec: RunSpec, directory: Path) -> Iterator[None]:
 
 
 def write_header(directory: Path, header: dict[str, Any]) -> None:
+    """Write the header of a run; `RunError` where it cannot be written."""
     with explaining_write_errors(f"{directory} cannot be written"):
         write_checked_json(directory / files.HEADER, header)
 

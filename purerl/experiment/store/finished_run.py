@@ -30,7 +30,7 @@ class FinishedRun(NamedTuple):
     arrays: dict[str, ndarray]  # `Records.arrays()`, `seed_ids` and `failed_at`
 
     @property
-    def kind(self) -> str:
+    def return_name(self) -> str:
         """The name of `returns`."""
         return "greedy return" if self.greedy else "last return in training"
 
@@ -128,4 +128,5 @@ def had_no_agents_left(directory: Path, updates: int) -> bool:
 
 
 def result_identity(config: Config) -> dict[str, Any]:
+    """What a summary repeats of the config whose result it is."""
     return {"fingerprint": fingerprint(config), "num_updates": config.num_updates}

@@ -33,6 +33,7 @@ def to_saveable(states: PyTree) -> PyTree:
 
 
 def restore_template(leaf: Any) -> np.ndarray | None:
+    """An array of the shape and dtype that `to_saveable` gives for a leaf; None for an empty one."""
     if is_typed_key(leaf):
         leaf = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
@@ -48,7 +49,8 @@ def from_saveable(restored: Any, like: Any) -> Any:
 
 
 def import_orbax() -> Any:
-    import orbax.checkpoint  # it takes a second: only where something is saved or restored
+    """`orbax.checkpoint`, imported late: it takes a second."""
+    import orbax.checkpoint
 
     return orbax.checkpoint
 
@@ -64,9 +66,9 @@ def quiet_orbax() -> Iterator[None]:
     level, excepthook, unraisablehook = absl.level, sys.excepthook, sys.unraisablehook
     filters = list(asyncio.filters)
 
-    def show(kind: Any, error: BaseException, traceback: Any) -> None:
+    def show(error_type: Any, error: BaseException, traceback: Any) -> None:
         if not _is_late(error):
-            excepthook(kind, error, traceback)
+            excepthook(error_type, error, traceback)
 
     def show_unraisable(unraisable: Any) -> None:  # of a callback from C
         if not _is_late(unraisable.exc_value):

@@ -61,13 +61,15 @@ def rebuild_component(name: str, described: Any) -> Any:
         return None
     if described == describe(clipped_adam):
         return clipped_adam
-    for kind in (DefaultPolicy, DefaultBaseline):
-        if isinstance(described, dict) and described.get("type") == describe(kind):
-            values = {field.name: described[field.name] for field in dataclasses.fields(kind)}
+    for network_type in (DefaultPolicy, DefaultBaseline):
+        if isinstance(described, dict) and described.get("type") == describe(network_type):
+            values = {
+                field.name: described[field.name] for field in dataclasses.fields(network_type)
+            }
             values["hidden"] = tuple(values["hidden"])
             activations = (jnp.tanh, *(getattr(jax.nn, name) for name in ACTIVATIONS))
             values["activation"] = _find("activation", activations, values["activation"])
-            return kind(**values)
+            return network_type(**values)
     raise NotRebuildableError(name)
 
 

@@ -53,11 +53,11 @@ class Records:
     def add_evaluation(self, updates: int, pair: EvaluationPair) -> None:
         """Add an evaluation of every seed."""
         piece = {EVALUATED: np.array([updates])}
-        for kind, evaluation in pair._asdict().items():
+        for actions, evaluation in pair._asdict().items():
             if evaluation is not None:
                 for field in dataclasses.fields(evaluation):
                     array = np.asarray(getattr(evaluation, field.name))
-                    piece[f"{kind}_{field.name}"] = array[:, None]
+                    piece[f"{actions}_{field.name}"] = array[:, None]
         self.append(piece)
 
     def arrays(self) -> dict[str, ndarray]:
@@ -87,7 +87,7 @@ class Records:
         arrays = self.arrays()
         if EVALUATED not in arrays:
             return None
-        greedy, sampled = (_evaluation(arrays, kind) for kind in ("greedy_", "sampled_"))
+        greedy, sampled = (_evaluation(arrays, prefix) for prefix in ("greedy_", "sampled_"))
         assert greedy is not None
         return Evaluations(arrays[EVALUATED], greedy, sampled)
 

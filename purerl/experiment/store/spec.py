@@ -12,7 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy import ndarray
 
-from purerl.checks import divisors, require_divisor, require_positive_int, short_repr
+from purerl.checks import (
+    ceil_div,
+    divisors,
+    require_divisor,
+    require_positive_int,
+    short_repr,
+)
 from purerl.config.config import Config
 from purerl.config.schedules import share_at
 from purerl.experiment.store.header import make_header
@@ -133,7 +139,7 @@ class RunSpec:
         """Change the budget, in whole chunks, after `start` updates; warn if schedules change."""
         require_positive_int("total_steps", total_steps)
         config, chunk = self.config, self.updates_per_chunk
-        num_updates = -(-int(total_steps) // (config.env_steps_per_update * chunk)) * chunk
+        num_updates = ceil_div(int(total_steps), config.env_steps_per_update * chunk) * chunk
         if num_updates < start:
             raise ValueError(
                 f"total_steps = {total_steps} is less than the "
