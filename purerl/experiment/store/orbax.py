@@ -33,7 +33,7 @@ def to_saveable(states: PyTree) -> PyTree:
 
 
 def restore_template(leaf: Any) -> np.ndarray | None:
-    """An array of the shape and dtype that `to_saveable` gives for a leaf; None for an empty one."""
+    """An array of the shape and dtype that `to_saveable` gives; None for an empty leaf."""
     if is_typed_key(leaf):
         leaf = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
