@@ -13,11 +13,12 @@ from jaxtyping import Array, Int, Key, PyTree
 from purerl.checks import is_typed_key, short_repr
 from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import ENVS, SEEDS, num_env_devices, require_mesh
+from purerl.compute.trees import Sums
 from purerl.config.config import Config
 from purerl.evaluation import EvaluationPair, evaluate
 from purerl.networks.normalization import RewardNormalizer
 from purerl.rollout import EnvCarry
-from purerl.training import TrainState, advance, init, train
+from purerl.training import TrainState, advance_chunk, init, train
 from purerl.types import Metrics
 
 
@@ -134,10 +135,8 @@ class AdvanceAgent:
 
     num_updates: int
 
-    def __call__(
-        self, state: TrainState, agent: Agent, shared: Config
-    ) -> tuple[TrainState, Metrics]:
-        return advance(state, eqx.combine(agent.per_agent, shared), self.num_updates)
+    def __call__(self, state: TrainState, agent: Agent, shared: Config) -> tuple[TrainState, Sums]:
+        return advance_chunk(state, eqx.combine(agent.per_agent, shared), self.num_updates)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from purerl import envs
+from purerl.compute.derivatives import mean
 from purerl.compute.draws import flat_draws
 from purerl.compute.hoisting import scan_hoisting_draws
 from purerl.compute.mesh import constrain_envs
@@ -149,3 +150,13 @@ def _track_episodes(
         episode_length=jnp.where(episode_ends[-1], 0, episode_length[-1]),
     )
     return constrain_envs(next_carry, 0), episode_length - 1, episodes
+
+
+def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:
+    """Means over the episodes that ended: NaN, not 0, where none did."""
+    count = episodes.num_episodes
+    return {
+        "episode_return": mean(episodes.total_return, count),
+        "episode_length": mean(episodes.total_length.astype(episodes.total_return.dtype), count),
+        "num_episodes": count,
+    }

@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
 from purerl.checks import require_divisor, require_positive_int
-from purerl.compute.derivatives import flat_where_unsound, mean
+from purerl.compute.derivatives import flat_where_unsound
 from purerl.compute.draws import flat_draws
 from purerl.compute.trees import (
     Packed,
+    Sums,
     depend_on,
+    divide,
     has_no_nan,
     pack,
     stays_finite,
@@ -36,7 +38,7 @@ from purerl.networks.normalization import (
     initial_stats,
     normalize_rewards,
 )
-from purerl.rollout import EnvCarry, EpisodeTotals, collect, reset_envs
+from purerl.rollout import EnvCarry, collect, episode_metrics, reset_envs
 from purerl.seeds import INIT, TRAIN, stream_key
 from purerl.types import Hyperparams, Metrics, Transition, default_float
 from purerl.update import Learner, update
@@ -194,6 +196,12 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
 
     **Raises:** `ValueError` where `log_every` does not divide `num_updates`.
     """
+    state, records = advance_chunk(state, config, num_updates)
+    return state, divide(records)
+
+
+def advance_chunk(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Sums]:
+    """`advance`, with records whose division is left to the host."""
     require_positive_int("num_updates", num_updates)
     require_divisor("log_every", config.log_every, "num_updates", num_updates)
 
@@ -206,11 +214,10 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
         else:  # without a loop of one iteration, which would be compiled as a loop
             state, metrics = update_once(state, None)
             metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
-        return state, summarize_updates(metrics)
+        return state, sum_updates(metrics)
 
     state = depend_on(state.key, state)
-    state, packed = jax.lax.scan(record, state, length=num_updates // config.log_every)
-    return state, unpack(packed)
+    return jax.lax.scan(record, state, length=num_updates // config.log_every)
 
 
 def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
@@ -221,20 +228,10 @@ def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
     return advance(init(key, config), config, config.num_updates)
 
 
-def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:
-    """Means over the episodes that ended: NaN, not 0, where none did."""
-    count = episodes.num_episodes
-    return {
-        "episode_return": mean(episodes.total_return, count),
-        "episode_length": mean(episodes.total_length.astype(episodes.total_return.dtype), count),
-        "num_episodes": count,
-    }
-
-
-def summarize_updates(metrics: Packed) -> Packed:
+def sum_updates(metrics: Packed) -> Sums:
     """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
 
-    A mean is over the updates in which the metric is defined, and NaN where it is in none.
+    A mean is over the updates in which the metric is defined.
     """
     count = metrics.others.num_episodes
     names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
@@ -242,7 +239,7 @@ def summarize_updates(metrics: Packed) -> Packed:
     weight = jnp.where(is_of_episodes, count[:, None], ~jnp.isnan(metrics.floats))
     total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
     others = jax.tree.map(jnp.sum, metrics.others)
-    return Packed(mean(total, jnp.sum(weight, axis=0)), others, metrics.treedef)
+    return Sums(Packed(total, others, metrics.treedef), jnp.sum(weight, axis=0))
 
 
 def nan_metrics(metrics: Packed) -> Packed:

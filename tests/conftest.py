@@ -41,11 +41,9 @@ def compiled_plainly():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """One for all workers of a session, and for the processes that tests start."""
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
-    base = tmp_path_factory.getbasetemp()
-    directory = (base.parent if is_worker else base) / "jax"
+def compilation_cache(pytestconfig):
+    """One for all workers, for the processes that tests start, and for the next session."""
+    directory = pytestconfig.cache.mkdir("jax")
     settings = {
         "jax_compilation_cache_dir": str(directory),
         "jax_compilation_cache_max_size": 2**32,  # with a size, jax takes a lock for each entry

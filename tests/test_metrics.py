@@ -9,8 +9,8 @@ import pytest
 from probes import Probe, ProbeParams
 
 import purerl
-from purerl.compute.trees import pack, unpack
-from purerl.training import summarize_updates
+from purerl.compute.trees import divide, pack
+from purerl.training import sum_updates
 
 train = jax.jit(purerl.train)
 SIZES: dict[str, Any] = {"num_envs": 3, "rollout_length": 10, "total_steps": 60}  # 2 updates
@@ -129,7 +129,7 @@ def some_metrics(**given):
 
 @jax.jit
 def summarized(metrics):
-    return unpack(summarize_updates(pack(metrics)))
+    return divide(sum_updates(pack(metrics)))
 
 
 def test_a_record_weights_episode_means_by_their_episodes():

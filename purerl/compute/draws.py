@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, UInt
 
-from purerl.compute.jaxprs import Equation, Var, interpret, lookup, outputs_of, trace_program
+from purerl.compute.jaxprs import (
+    Equation,
+    Var,
+    interpret,
+    is_jit_disabled,
+    lookup,
+    outputs_of,
+    trace_program,
+)
 from purerl.compute.mesh import num_env_devices
 
 DRAWS = ("random_bits", "random_split", "random_fold_in")
@@ -25,10 +33,12 @@ def flat_draws(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that draws the same numbers from threefry keys, in as few flat draws as it can.
 
     Draws that do not depend on each other are one. Those inside loops and branches stay as they
-    are.
+    are, and all do under `jax.disable_jit`.
     """
 
     def drawing_flat(*args: Any) -> Any:
+        if is_jit_disabled():
+            return function(*args)
         program = trace_program(function, *args)
         env = dict(zip(program.inputs, jax.tree.leaves(args), strict=True))
         for equations, draws in _stages(program.equations):

@@ -12,7 +12,15 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from purerl.compute.draws import flat_draws
-from purerl.compute.jaxprs import Equation, Program, Var, interpret, outputs_of, trace_program
+from purerl.compute.jaxprs import (
+    Equation,
+    Program,
+    Var,
+    interpret,
+    is_jit_disabled,
+    outputs_of,
+    trace_program,
+)
 from purerl.compute.platforms import by_platform
 
 MAX_HOISTED_DRAW = 256  # numbers in one draw of one key
@@ -28,8 +36,10 @@ def scan_hoisting_draws(
 
     Hoisted values wait in memory for their step. So draws of up to 256 numbers a key are hoisted,
     and what is computed from them as long as it does not grow: a map that is drawn, or an image
-    made from a drawn position, is made in its step.
+    made from a drawn position, is made in its step. Under `jax.disable_jit` nothing is hoisted.
     """
+    if is_jit_disabled():
+        return jax.lax.scan(body, carry, keys)
     key_shape = jax.eval_shape(lambda keys: keys[0], keys)
     carry_leaves, treedef = jax.tree.flatten(carry)
 

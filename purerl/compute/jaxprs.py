@@ -34,6 +34,11 @@ class Program(NamedTuple):
     """The pytree that the function returns, as shapes and dtypes."""
 
 
+def is_jit_disabled() -> bool:
+    """Whether a user looks at each operation by itself, as its own code calls it."""
+    return getattr(jax.config, "jax_disable_jit")  # noqa: B009
+
+
 def trace_program(function: Callable[..., Any], *args: Any) -> Program:
     """The program of a function; its arguments are pytrees of arrays, or of their shapes."""
     closed, out = jax.make_jaxpr(function, return_shape=True)(*args)

@@ -1,14 +1,17 @@
-"""Whole pytrees: a choice between two, a check that all is finite, and packing into few arrays."""
+"""Whole pytrees: a choice between two, a check that all is finite, packing, and means."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, Num, PyTree
 
+from purerl.compute.derivatives import mean
 from purerl.compute.mesh import num_env_devices
 
 
@@ -58,7 +61,7 @@ def _all(is_sound: Callable[..., Array], *trees: PyTree) -> Bool[Array, ""]:
 class Packed(eqx.Module):
     """Scalars as they leave a loop: floats in one array, where each would be stored by itself."""
 
-    floats: Float[Array, "*records floats"]
+    floats: Float[Any, "*records floats"]
     others: PyTree
     treedef: Any = eqx.field(static=True)
 
@@ -74,3 +77,31 @@ def unpack(packed: Packed) -> PyTree:
     """The pytree that `pack` was given; of several, each leaf has their axes."""
     floats = [packed.floats[..., i] for i in range(packed.floats.shape[-1])]
     return eqx.combine(jax.tree.unflatten(packed.treedef, floats), packed.others)
+
+
+class Sums(eqx.Module):
+    """Packed sums, and how many numbers each of their floats adds up; their quotients are means.
+
+    A compiled program that returns sums returns no NaN for what is not defined, which
+    `JAX_DEBUG_NANS` would take for a mistake.
+    """
+
+    packed: Packed
+    counts: Num[Any, "*records floats"]
+
+
+def divide(sums: Sums) -> PyTree:
+    """The means, unpacked: NaN where nothing was added."""
+    return _with_floats(sums, mean(sums.packed.floats, sums.counts))
+
+
+def divide_on_host(sums: Sums) -> PyTree:
+    """`divide`, of NumPy arrays and by NumPy."""
+    floats = sums.packed.floats
+    undefined = np.full(floats.shape, np.nan, floats.dtype)
+    counts = sums.counts.astype(floats.dtype)
+    return _with_floats(sums, np.divide(floats, counts, out=undefined, where=counts > 0))
+
+
+def _with_floats(sums: Sums, floats: Any) -> PyTree:
+    return unpack(dataclasses.replace(sums.packed, floats=floats))

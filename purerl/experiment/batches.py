@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
@@ -14,12 +15,13 @@ from purerl.agents import Agent
 from purerl.checks import ceil_div, is_typed_key
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
+from purerl.compute.trees import divide_on_host
 from purerl.evaluation import EvaluationPair
 from purerl.experiment.hosts.memory import available_bytes
 from purerl.experiment.hosts.processes import gather_to_host, is_multi_process
 from purerl.experiment.hosts.stopping import RunError, call_interruptibly
 from purerl.experiment.programs import CompiledPrograms
-from purerl.training import TrainState
+from purerl.training import TrainState, attempt_step
 from purerl.types import Metrics
 
 
@@ -61,8 +63,22 @@ class SeedBatches:
                 states[i], metrics = call_interruptibly(self._advance, states[i], batch)
                 recorded.append(metrics)
             seconds += time.perf_counter() - begin
-            metrics = self.merge(recorded)
-            yield ChunkResult(updates, states, metrics, self.failed_at(states), seconds)
+            metrics, failed_at = self.merge(recorded), self.failed_at(states)
+            if getattr(jax.config, "jax_debug_nans") and np.any(failed_at >= 0):  # noqa: B009
+                self._raise_at_nan(states, int(np.argmax(failed_at >= 0)))
+            yield ChunkResult(updates, states, metrics, failed_at, seconds)
+
+    def _raise_at_nan(self, states: list[TrainState], index: int) -> None:
+        """Repeat the update in which an agent failed, one operation after another.
+
+        With `JAX_DEBUG_NANS`, jax raises at the operation that makes a NaN, which within a compiled
+        program it does not see.
+        """
+        batch, position = divmod(index, self.programs.seed_batch)
+        frozen = states[batch], self._batches[batch]
+        state, agent = jax.tree.map(lambda leaf: leaf[position], frozen)
+        with jax.disable_jit():
+            attempt_step(state, eqx.combine(agent.per_agent, self.programs.shared))
 
     def evaluate(self, states: list[TrainState], updates: int) -> EvaluationPair:
         """Play greedy and sampled episodes with every agent; None where the run plays none."""
@@ -117,9 +133,9 @@ class SeedBatches:
         programs = self.programs
         with self._explaining_out_of_memory():
             state = _place_like(state, programs.state)
-            state, metrics = programs.chunk(state, batch, programs.shared)
-            metrics = jax.tree.map(lambda leaf: np.array(gather_to_host(leaf)), metrics)
-            return self._offload(jax.block_until_ready(state)), metrics
+            state, records = programs.chunk(state, batch, programs.shared)
+            records = jax.tree.map(lambda leaf: np.array(gather_to_host(leaf)), records)
+            return self._offload(jax.block_until_ready(state)), divide_on_host(records)
 
     def _evaluate(self, state: TrainState, batch: Agent, updates: int) -> EvaluationPair:
         """Play the episodes of one batch, with only the policy of its state on the devices."""
