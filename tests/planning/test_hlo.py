@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from purerl.compute.mesh import seed_mesh
 from purerl.planning import hlo
-from purerl.planning.launches import count_launches, size
+from purerl.planning.launches import count_launches, shape_bytes
 
 # A loop as a GPU's compiler prints it: an asynchronous fusion, a call, a slice that is updated.
 TEXT = """\
@@ -142,7 +142,7 @@ def test_traffic_leaves_out_arrays_that_stay_on_the_chip():
     ],
 )
 def test_sizes_are_those_of_the_padded_layout_in_device_memory(shape, expected):
-    assert size(shape) == expected
+    assert shape_bytes(shape) == expected
 
 
 def test_loops_of_what_jax_compiles_here():
