@@ -108,20 +108,17 @@ def gradient_step(
     is_taken = ~stopped & jnp.any(minibatch.weight > 0)
     updates, opt_state = settings.optimizer.update(gradient, state.opt_state, state.parameters)
     grad_norm = norm(ravel_pytree(gradient)[0])
+    # Not appended: XLA for GPUs (jaxlib 0.10.2) fails on that concatenation.
+    report = jnp.stack([*means, grad_norm])
     next_state = FitState(
         parameters=eqx.apply_updates(state.parameters, updates),
         opt_state=opt_state,
         stopped=stopped,
         num_taken=state.num_taken + 1,
-        total=state.total + _append(means, grad_norm),
+        total=state.total + report,
     )
     skipped = eqx.tree_at(lambda state: state.stopped, state, stopped)
     return tree_where(is_taken, next_state, skipped)
-
-
-def _append(x: Float[Array, " n"], last: Float[Array, ""]) -> Float[Array, " m"]:
-    """`jnp.append`, by a choice: XLA for GPUs (jaxlib 0.10.2) fails on the concatenation here."""
-    return jnp.where(jnp.arange(len(x) + 1) < len(x), jnp.pad(x, (0, 1)), last)
 
 
 def mean_gradient(

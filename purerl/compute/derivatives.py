@@ -13,17 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 
-def sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """`√x`, with the derivative 0 at 0."""
-    is_zero = x == 0
-    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, x)))
-
-
-def norm(x: Float[Array, " n"]) -> Float[Array, ""]:
-    """The Euclidean norm, with the derivative 0 at 0."""
-    return sqrt(jnp.sum(x * x))
-
-
 def mean(total: Float[Array, "*batch"], count: Num[Array, "*#batch"]) -> Float[Array, "*batch"]:
     """`total / count`, and NaN with the derivative 0 where nothing was counted."""
     is_empty = count == 0
@@ -43,6 +32,22 @@ def with_derivative_of(other: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return decorate
+
+
+def _sqrt_apart(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    is_zero = x == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, x)))
+
+
+@with_derivative_of(_sqrt_apart)
+def sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """`√x`, with the derivative 0 at 0."""
+    return jnp.sqrt(x)
+
+
+def norm(x: Float[Array, " n"]) -> Float[Array, ""]:
+    """The Euclidean norm, with the derivative 0 at 0."""
+    return sqrt(jnp.sum(x * x))
 
 
 def flat_where_unsound(function: Callable[..., tuple[Any, Array]]) -> Callable[..., Any]:
