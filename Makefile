@@ -48,7 +48,7 @@ profile: $(VENV)/.installed
 	$(BIN)/python benchmarks/phases.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(NEWEST_VENV) .venv-peers
+	rm -rf $(VENV) $(NEWEST_VENV) .venv-peers .pytest_cache
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

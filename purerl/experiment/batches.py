@@ -64,7 +64,8 @@ class SeedBatches:
                 recorded.append(metrics)
             seconds += time.perf_counter() - begin
             metrics, failed_at = self.merge(recorded), self.failed_at(states)
-            if getattr(jax.config, "jax_debug_nans") and np.any(failed_at >= 0):  # noqa: B009
+            is_debugged = getattr(jax.config, "jax_debug_nans") and not is_multi_process()  # noqa: B009
+            if is_debugged and np.any(failed_at >= 0):
                 self._raise_at_nan(states, int(np.argmax(failed_at >= 0)))
             yield ChunkResult(updates, states, metrics, failed_at, seconds)
 
