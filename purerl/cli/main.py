@@ -131,8 +131,24 @@ def _ending(error: BaseException) -> tuple[str, int] | None:
         return f"{error.filename} cannot be read or written: {error.strerror}", 2
     if isinstance(error, MemoryError):
         return f"out of memory: {first_line(error)}", 1
+    if (reason := _why_jax_cannot_start(error)) is not None:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        return f"jax cannot start with JAX_PLATFORMS={platforms}: {reason}", 2
+    return None
+
+
+def _why_jax_cannot_start(error: BaseException) -> str | None:
+    """The reason why no backend starts, which jax may tell by any error; None where one does."""
+    import jax
+
+    from purerl.checks import first_line
+
     if isinstance(error, RuntimeError) and "nable to initialize backend" in str(error):
-        return f"jax cannot start: {first_line(error)}", 2
+        return first_line(error)
+    try:
+        jax.devices()
+    except Exception as failure:
+        return first_line(failure)
     return None
 
 

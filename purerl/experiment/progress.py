@@ -43,7 +43,8 @@ class ProgressDisplay:
         )
         self.task = self.progress.add_task("compiling", total=num_updates)
         self.status = Text()
-        console = Console(file=Terminal(sys.stderr), quiet=not show, markup=False, emoji=False)
+        terminal: Any = Terminal(sys.stderr)
+        console = Console(file=terminal, quiet=not show, markup=False, emoji=False)
         self.live = Live(Group(self.progress, self.status), console=console)
 
     def __enter__(self) -> "ProgressDisplay":

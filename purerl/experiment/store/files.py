@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import stat
@@ -63,7 +64,7 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file to read it; what is none is refused, such as a pipe, which could wait for ever.
 
     **Raises:** `OSError`.

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from commands import ROOT
@@ -31,7 +32,7 @@ def closed():
 @pytest.mark.parametrize("make", [full, gone, closed, lambda: None])
 def test_what_a_terminal_does_not_take_is_lost(make):
     stream = make()
-    terminal = Terminal(stream)
+    terminal: Any = Terminal(stream)
     assert terminal.write("é · ━\n" * 10_000) == 60_000
     terminal.flush()
     assert not terminal.isatty()
