@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import read_run
+from purerl.experiment.store.sizes import require_room
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.planning.plans import plan
 
@@ -106,7 +108,8 @@ def compare(options: cli.Compare, _: float) -> None:
     files.require_writable("output", options.output)
     compared = compare_runs(options.runs)
     tables.print_rich(tables.comparison_table(compared))
-    figures.save_figure(figures.comparison(compared), options.output)
+    with figures.default_style():  # the current directory may be a stranger's run
+        figures.save_figure(figures.comparison(compared), options.output)
     tables.print_rich(f"figure: {options.output}")
 
 
@@ -183,11 +186,20 @@ def sweep(options: cli.Sweep, began: float) -> None:
             raise ValueError(f"values name {name} twice; give all its values at once.")
         values[name] = column
     root = options.training.root
+    require_room(config, options.seeds, settings=_num_settings(options, values))
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began
     with showing_what_failed(tables.show_sweep, import_seconds):
         result = run_sweep(settings, options.seeds, **options.training.arguments(agent.env))
     tables.show_sweep(result, import_seconds)
+
+
+def _num_settings(options: cli.Sweep, values: dict[str, Any]) -> int:
+    """How many settings a sweep will have; 1 where it will be refused."""
+    if options.draws is not None:
+        return max(1, options.draws)
+    sizes = [len(column) for column in values.values()]
+    return sizes[0] if options.zip else math.prod(sizes)
 
 
 def parse_values(text: str) -> tuple[str, Any]:

@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from purerl.checks import printable
 from purerl.config.presets import FACTORIES, PRESETS
-from purerl.envs import check_env, env_names, make_env
+from purerl.envs import DOWNLOADING, check_env, env_names, make_env
 from purerl.experiment.play.run_evaluation import RunEvaluation
 from purerl.experiment.report.comparison import ComparedRun
 from purerl.experiment.report.format import (
@@ -51,7 +52,14 @@ def evaluation_table(result: RunEvaluation) -> Table:
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
     names, runs, statistics, solved, improvements = zip(*compared, strict=True)
-    table = Table("", *names, title=runs[0].env, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **TITLE)
+    table = Table(
+        "",
+        *map(printable, names),
+        title=runs[0].env,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        **TITLE,
+    )
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
     if any(run.failed_seeds for run in runs):
@@ -138,8 +146,8 @@ def envs_table() -> Table:
     table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.columns[0].no_wrap = True
     for name in env_names():
-        if name == "MNISTBandit-bsuite":  # making it downloads a dataset
-            table.add_row(name, "", "", "", "[dim]needs a download[/dim]")
+        if name in DOWNLOADING:
+            table.add_row(name, "", "", "", "needs a download")
             continue
         spec = check_env(*make_env(name))
         presets = ", ".join(algo for algo in FACTORIES if (name, algo) in PRESETS)
@@ -153,13 +161,15 @@ def summary_table(title: str, rows: Sequence[tuple[str, Any]]) -> Table:
     table = Table(title=title, show_header=False, **TITLE)
     for label, value in rows:
         if value is not None:
-            table.add_row(label, str(value))
+            table.add_row(label, printable(str(value)))
     return table
 
 
 def print_rich(renderable: Any) -> None:
-    """Print text or a table with rich."""
-    Console().print(renderable)
+    """Print text or a table with rich: names as they are, without markup, paths in one piece."""
+    if isinstance(renderable, str):
+        renderable = printable(renderable)
+    Console(markup=False, emoji=False).print(renderable, soft_wrap=isinstance(renderable, str))
 
 
 def plan_rows(plan: Plan) -> list[tuple[str, str | None]]:

@@ -20,9 +20,13 @@ from purerl.experiment.hosts.processes import (
     is_main_process,
     on_main_process,
 )
+from purerl.experiment.logging.described import (
+    describe_hooks,
+    rebuild_loggers,
+    take_over_projects,
+)
 from purerl.experiment.logging.hooks import Chunk, HookRunner, replay_chunks
-from purerl.experiment.logging.loggers import describe_hooks, rebuild_loggers
-from purerl.experiment.report.run_result import Run, Times
+from purerl.experiment.report.run_result import Run, Times, draw_figures
 from purerl.experiment.runner import make_run, train_to_end, write_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
@@ -95,11 +99,13 @@ def resume(
         if mesh is None and not trained:  # a finished run needs none of its devices
             mesh = mesh_from_dict(spec.mesh)
         mesh = None if mesh is None else require_mesh(mesh, spec.config.num_envs)
+        if hooks is not None:
+            hooks = take_over_projects(hooks, header["hooks"])
         changes: dict[str, Any] = {
             "seed_batch": seed_batch,
             "checkpoint_every": checkpoint_every,
             "keep_checkpoints": keep_checkpoints,
-            "hooks": None if hooks is None else describe_hooks(hooks := tuple(hooks)),
+            "hooks": None if hooks is None else describe_hooks(hooks),
             "mesh": mesh_to_dict(mesh),
         }
         given = {name: value for name, value in changes.items() if value is not None}
@@ -107,9 +113,11 @@ def resume(
         summary = on_main_process(read_summary, directory, spec.config) if trained else None
         if hooks is None:
             # With a summary, the hooks of before have received everything.
-            hooks = [] if summary is not None else _rebuilt_loggers(spec)
+            hooks = [] if summary is not None else _rebuilt_loggers(spec, directory)
         execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
         spec.check(execution)
+        if not trained:
+            on_main_process(spec.require_room, execution)
         _require_resumable(header, spec, start)
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
         if start and not trained:
@@ -118,10 +126,10 @@ def resume(
     return require_agents_left(result)
 
 
-def _rebuilt_loggers(spec: RunSpec) -> list[Any]:
+def _rebuilt_loggers(spec: RunSpec, directory: Path) -> list[Any]:
     """The loggers that a run had, in the main process alone."""
     loggers: list[Any] = []
-    on_main_process(lambda: loggers.extend(rebuild_loggers(spec.hooks)))
+    on_main_process(lambda: loggers.extend(rebuild_loggers(spec.hooks, directory)))
     return loggers
 
 
@@ -158,7 +166,9 @@ def _continue(
         times, found = Times(**summary["times"]), summary["resumed_at"]
         known = enumerate(seed.get("cause") for seed in summary["seeds"])
         causes = {index: cause for index, cause in known if cause is not None}
-        return make_run(spec, directory, states, records, times, found, causes)
+        result = make_run(spec, directory, states, records, times, found, causes)
+        on_main_process(lambda: draw_figures(result, missing=True))
+        return result
     causes, times = find_causes(spec, states), Times(0.0, 0.0, 0.0)
     result = make_run(spec, directory, states, records, times, start, causes)
     if is_trained and header["config"]["num_updates"] != start:  # a budget cut to what is trained

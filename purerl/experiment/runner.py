@@ -19,8 +19,8 @@ from purerl.experiment.hosts.processes import (
     is_main_process,
     on_main_process,
 )
+from purerl.experiment.logging.described import describe_hooks
 from purerl.experiment.logging.hooks import Chunk, HookRunner
-from purerl.experiment.logging.loggers import describe_hooks
 from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.report.run_result import Run, Times, write_result
 from purerl.experiment.session import open_session
@@ -35,6 +35,7 @@ from purerl.experiment.store.directory import (
 )
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.records import Records
+from purerl.experiment.store.sizes import require_room
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
 from purerl.training import TrainState
@@ -86,14 +87,17 @@ def run(
     shows progress, calls hooks and writes to `directory`, on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
-    that repeat or do not fit, a first observation that cannot be, or a directory that holds another
-    run, or this one already.
+    that repeat, what does not fit into memory, a first observation that cannot be, or a directory
+    that holds another run, or this one already.
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved is kept.
     `AllAgentsFailed` where no agent is left, with what the run came to.
     """
     require_unbatched(config)
     hooks = tuple(hooks)
     mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
+    room: dict[str, Any] = {"memory_limit": memory_limit, "mesh": mesh}
+    room["episodes"] = 0 if config.time_limit is None else evaluation_episodes
+    on_main_process(lambda: require_room(config, seeds, **room))
     spec = RunSpec(
         config=config,
         root=root,

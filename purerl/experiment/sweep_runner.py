@@ -29,6 +29,7 @@ from purerl.experiment.store.directory import Lock, choose_directory, is_finishe
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
 from purerl.experiment.store.records import Records
+from purerl.experiment.store.sizes import require_room
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
 from purerl.training import TrainState
@@ -59,6 +60,15 @@ def run_sweep(
     if is_multi_process():
         raise ValueError("a sweep takes one process; train its settings as runs of their own.")
     mesh = None if mesh is None else require_mesh(mesh, configs.num_envs)
+    setting = setting_at(configs, axes)
+    require_room(
+        setting,
+        seeds,
+        settings=len(next(iter(swept_values(configs, axes).values()))),
+        episodes=0 if configs.time_limit is None else evaluation_episodes,
+        memory_limit=memory_limit,
+        mesh=mesh,
+    )
     spec = RunSpec(
         config=configs,
         root=root,
@@ -73,7 +83,6 @@ def run_sweep(
     spec.check(execution)
     names = ("updates_per_chunk", "evaluation_episodes", "mesh")
     decisions = {name: getattr(spec, name) for name in names}
-    setting = setting_at(configs, axes)
     header = make_header("sweep", configs, root, spec.seed_ids, setting, **decisions)
     directory = Path(choose_directory(header, directory))
     with Lock(directory), open_session(spec, execution, directory) as session:

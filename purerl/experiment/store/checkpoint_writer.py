@@ -5,7 +5,7 @@ Each process writes its share of the states with orbax. The main process writes 
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.checks import first_line
+from purerl.experiment.hosts.background import in_background
 from purerl.experiment.hosts.processes import (
     is_lost_process,
     is_main_process,
@@ -50,7 +51,6 @@ class CheckpointWriter:
         self.keep = keep
         self._segments = read_manifest(directory, start)["records"] if start else {}
         self._manager: Any = None
-        self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
     def save(self, snapshot: Snapshot) -> None:
@@ -68,7 +68,7 @@ class CheckpointWriter:
         if is_multi_process():  # copy the states before training changes them on the devices
             with self._explaining_failure():
                 self._begin_states(updates, states)
-        self._writing = self._writer.submit(self._write, updates, states, name, records)
+        self._writing = in_background(self._write, updates, states, name, records)
 
     def add(self, records: Records) -> None:
         """Add the records that are new to the last checkpoint.
@@ -101,7 +101,6 @@ class CheckpointWriter:
         try:
             self.wait()
         finally:
-            self._writer.shutdown()
             if self._manager is not None:
                 # It raises the error of a failed save again.
                 with contextlib.suppress(Exception), quiet_orbax():
@@ -163,6 +162,10 @@ class CheckpointWriter:
             is_full = files.is_disk_full(error)
             if not is_full and is_lost_process(error):
                 raise LostProcessError("another process has died") from error
+            if not self.directory.is_dir():
+                raise RunError(
+                    f"{self.directory} is not there any more: it was removed while the run trained"
+                ) from error
             reason = "the disk is full" if is_full else first_line(error)
             last = latest_checkpoint(self.directory, warn=False)
             kept = "there is none before it" if last is None else f"that of update {last} stands"

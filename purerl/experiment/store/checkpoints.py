@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from purerl.experiment.store import files
@@ -98,7 +97,7 @@ def find_damage(directory: Path, updates: int, *, records: bool) -> str | None:
 
 def files_of(folder: Path) -> list[str]:
     """The paths of the files in a checkpoint, without its manifest, whole or partly written."""
-    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     return sorted(path for path in paths if path not in (MANIFEST, MANIFEST + files.PART))
 
 
@@ -154,8 +153,7 @@ def restore_records(directory: Path, updates: int) -> Records:
     """Read the records up to a checkpoint."""
     records = Records()
     for name in read_manifest(directory, updates)["records"]:
-        with np.load(directory / name) as segment:
-            records.append(dict(segment))
+        records.append(files.read_arrays(directory / name))
     records.take_unsaved()  # all are saved
     return records
 

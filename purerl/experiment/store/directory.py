@@ -175,7 +175,8 @@ class Lock:
         problem = f"directory = {str(self.directory)!r} cannot be"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(self.directory / LOCK, flags, 0o644)
         except OSError as error:
             raise ValueError(f"{problem} written: {error.strerror}; name another.") from error
         try:
@@ -209,7 +210,7 @@ class Lock:
 def is_in_use(directory: Path) -> bool:
     """Whether a process works on a run."""
     try:
-        with open(directory / LOCK, "rb") as file:
+        with files.open_regular(directory / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

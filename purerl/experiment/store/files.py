@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
+import stat
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +23,7 @@ METRICS = "metrics.npz"
 SUMMARY = "summary.json"
 SWEEP = "sweep.json"
 PART = ".part"  # the suffix of a file that is being written
+MAX_JSON = 2**28  # bytes: a run of a million seeds has half of it
 
 
 class CorruptFileError(Exception):
@@ -44,17 +48,35 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     **Raises:** `FileNotFoundError`, or `CorruptFileError` where a byte has changed.
     """
     try:
-        text = path.read_text()
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_JSON:
+                raise ValueError
+            text = file.read(MAX_JSON + 1).decode()
         content = json.loads(text)
         del content["sha256"]
         is_sound = text == _text(content)
     except (FileNotFoundError, NotADirectoryError):
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFileError(f"{path.name} cannot be read") from error
     if not is_sound:
         raise CorruptFileError(f"{path.name} has changed since it was written")
     return content
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read it; what is none is refused, such as a pipe, which could wait for ever.
+
+    **Raises:** `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(descriptor, "rb")
 
 
 def _text(content: dict[str, Any]) -> str:
@@ -64,7 +86,7 @@ def _text(content: dict[str, Any]) -> str:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -90,12 +112,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     **Raises:** `OSError` where it cannot be opened, `ValueError` where it is damaged.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         try:
+            _require_stored_whole(file)
             with np.load(file) as arrays:
                 return dict(arrays)
         except Exception as error:  # numpy and zipfile raise a dozen kinds, OSError too
             raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def _require_stored_whole(file: BinaryIO) -> None:
+    """Refuse a file whose arrays are larger than itself: a small one could fill the memory."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > os.fstat(file.fileno()).st_size:
+        raise ValueError("its arrays are larger than itself")
+    file.seek(0)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -140,6 +172,9 @@ def explaining_write_errors(problem: str, advice: str = ".") -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        folder = Path(error.filename).parent if isinstance(error.filename, str) else None
+        if isinstance(error, FileNotFoundError) and folder is not None and not folder.is_dir():
+            raise RunError(f"{problem}: {folder} is not there any more") from error
         reason = "the disk is full" if is_disk_full(error) else error.strerror or error
         raise RunError(f"{problem}: {reason}{advice}") from error
 

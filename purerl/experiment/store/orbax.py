@@ -60,7 +60,7 @@ def quiet_orbax() -> Iterator[None]:
     """Hide the tracebacks that orbax prints of an error that it also raises.
 
     After a failure its other writes fail for a while too, or find their event loop closed. So the
-    hooks and the filter then stay, to hide those errors.
+    hooks, the filter and the level then stay, to hide those errors.
     """
     absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
     level, excepthook, unraisablehook = absl.level, sys.excepthook, sys.unraisablehook
@@ -77,12 +77,10 @@ def quiet_orbax() -> Iterator[None]:
     absl.setLevel(logging.CRITICAL + 1)
     asyncio.addFilter(_is_news)
     sys.excepthook, sys.unraisablehook = show, show_unraisable
-    try:
-        yield
-        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
-        asyncio.filters[:] = filters
-    finally:
-        absl.setLevel(level)
+    yield
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+    asyncio.filters[:] = filters
+    absl.setLevel(level)
 
 
 def _is_late(error: BaseException | None) -> bool:
