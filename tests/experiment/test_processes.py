@@ -313,7 +313,7 @@ def saved_sizes(directory):
     """The first sizes of all arrays in a checkpoint."""
     from purerl.experiment.store.orbax import import_orbax
 
-    (step,) = directory.glob("checkpoints/*/default")
+    (step,) = directory.glob("checkpoints/*/states")
     with import_orbax().StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(step.absolute()).item_metadata
     return {leaf.shape[0] for leaf in jax.tree.leaves(saved)}

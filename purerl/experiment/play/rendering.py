@@ -15,7 +15,8 @@ from purerl.config.config import Config
 from purerl.evaluation import play_episode
 from purerl.experiment.play.gif import write_gif
 from purerl.experiment.play.policies import LoadedRun
-from purerl.experiment.store.files import require_writable
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import as_directory
 from purerl.rollout import RawTransition
 from purerl.seeds import seed_keys
 
@@ -86,12 +87,12 @@ def render_run(
 
     **Raises:** `ValueError` where there is no such episode, or it has no end.
     """
-    directory = Path(directory)
+    as_directory(directory)
     if isinstance(episode, bool) or not 0 <= episode < 2**32:
         raise ValueError(f"episode = {short_repr(episode)} must be from 0 to 2**32 - 1.")
     if max_steps is not None:
         require_positive_int("max_steps", max_steps)
-    path = directory / f"seed_{seed}.gif" if path is None else Path(path)
+    path = Path(directory) / f"seed_{seed}.gif" if path is None else Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")
     loaded = LoadedRun.read(directory, config, env)

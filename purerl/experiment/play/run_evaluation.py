@@ -95,7 +95,7 @@ def evaluate_run(
     require_positive_int("episodes", episodes)
     if max_steps is not None:
         require_positive_int("max_steps", max_steps)
-    loaded = LoadedRun.read(Path(directory), config, env)
+    loaded = LoadedRun.read(directory, config, env)
     spec = loaded.spec
     limit = spec.config.time_limit if max_steps is None else max_steps
     if limit is None:
