@@ -87,9 +87,10 @@ def test_a_run_with_a_damaged_file_gives_the_same_or_a_line(
     state, runs, expected, tmp_path, call, capsys
 ):
     names = [name for name in contents(runs[state]) if not name.endswith(".png")]
+    asked = [command for command in expected if state == "finished" or command != "evaluate"]
     outcomes = {"the same": 0, "a line": 0}
     for number, (name, how, command) in enumerate(
-        (name, how, command) for name in names for how in HOW for command in expected
+        (name, how, command) for name in names for how in HOW for command in asked
     ):
         home = tmp_path / str(number)
         run = shutil.copytree(runs[state], home / "run")

@@ -13,7 +13,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.experiment.hosts.stopping import RunError
-from purerl.experiment.store import checkpoint_writer, checkpoints, files, leaves
+from purerl.experiment.store import checkpoint_writer, checkpoints, files, leaves, orbax
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import Snapshot, find_damage, restore_states
 from purerl.experiment.store.paths import as_directory, resume_command, shown
@@ -46,6 +46,21 @@ def test_names_that_look_alike_are_leaves_of_their_own(tmp_path):
     restored = restore_states(tmp_path, 1, jax.eval_shape(lambda: states))
     assert_bitwise_equal(restored, states)
     assert restored["half"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("name", ["plain", "a[lr=1]", r"back\slash"])
+def test_shares_of_several_processes_are_read_below_any_path(name, tmp_path):
+    (tmp_path / name).mkdir()
+    stored = [np.arange(6.0).reshape(2, 3), np.zeros((0, 2)), np.array(3), jnp.ones(4)]
+    writer = orbax.ShareWriter()
+    writer.begin(tmp_path / name, stored)
+    writer.wait()
+    writer.close()
+    for alone in (True, False):
+        read = orbax.read_shares(tmp_path / name, stored, alone=alone)
+        assert leaves.first_difference(read, [np.asarray(leaf) for leaf in stored]) is None
+    assert [len(shares) for shares in orbax.shares_of(stored)] == [1, 1, 1, 1]
+    assert leaves.first_difference(read, [*read[:3], np.zeros(4)]) == 3
 
 
 def test_states_of_other_names_or_shapes_are_refused(tmp_path):
