@@ -55,7 +55,7 @@ def restore_leaves(stored: Sequence[np.ndarray], described: list[list[Any]], lik
     return jax.tree.unflatten(structure, [_restored(array, leaf) for array, leaf in pairs])
 
 
-def _restored(array: np.ndarray, like: Any) -> Any:
+def _restored(array: Any, like: Any) -> Any:
     if is_typed_key(like):
         return jax.random.wrap_key_data(array, impl=like.dtype._impl)
     return array if array.dtype == like.dtype else array.view(like.dtype)
