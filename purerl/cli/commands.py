@@ -5,6 +5,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from purerl.cli import arguments as cli
@@ -25,6 +26,8 @@ from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import read_run
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import as_directory
 from purerl.experiment.store.sizes import require_room
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.planning.plans import plan
@@ -75,6 +78,12 @@ def showing_what_failed(
         raise
 
 
+def written(directory: str) -> Path:
+    """A run directory as it was written, if it is a path."""
+    as_directory(directory)
+    return Path(directory)
+
+
 def env_from_path(path: str | None) -> Any:
     """An environment by its import path, None without one."""
     return None if path is None else make_env(path)[0]
@@ -83,9 +92,9 @@ def env_from_path(path: str | None) -> Any:
 def evaluate(options: cli.Evaluate, _: float) -> None:
     """`purerl evaluate`: many episodes of every seed, and statistics of their returns."""
     actions = "sampled" if options.sampled else "greedy"
-    path = options.output or options.run / f"evaluation_{actions}.json"
-    if options.run.is_dir():  # else `evaluate_run` says that there is no run
-        files.require_writable("output", path)
+    path = options.output or written(options.run) / f"evaluation_{actions}.json"
+    if Path(options.run).is_dir():  # else `evaluate_run` says that there is no run
+        require_writable("output", path)
     evaluation = evaluate_run(
         options.run,
         episodes=options.episodes,
@@ -105,7 +114,7 @@ def compare(options: cli.Compare, _: float) -> None:
     from purerl.experiment.report import figures
 
     figures.require_figure_name("output", options.output)
-    files.require_writable("output", options.output)
+    require_writable("output", options.output)
     compared = compare_runs(options.runs)
     tables.print_rich(tables.comparison_table(compared))
     with figures.default_style():  # the current directory may be a stranger's run
@@ -125,10 +134,10 @@ def export(options: cli.Export, _: float) -> None:
         raise ValueError("output has no effect without --seed: it is the file of a policy.")
     for name in ("output", "metrics", "scores"):
         if getattr(options, name) is not None:
-            files.require_writable(name, getattr(options, name))
+            require_writable(name, getattr(options, name))
     directory = next(iter(options.runs))
     if options.seed is not None:
-        path = options.output or directory / f"policy_{options.seed}.npz"
+        path = options.output or written(directory) / f"policy_{options.seed}.npz"
         loaded = LoadedRun.read(directory, env=env_from_path(options.env))
         save_policy(path, loaded.policy(options.seed), loaded.spec.config)
         tables.print_rich(f"written: {path}")
@@ -159,7 +168,7 @@ def show_plan(options: cli.Plan, _: float) -> None:
     """`purerl plan`: what a run would need on machines that are not here."""
     agent = options.agent
     if options.json is not None:
-        files.require_writable("json", options.json)
+        require_writable("json", options.json)
     planned = plan(
         agent.env,
         agent.algo,

@@ -24,6 +24,7 @@ from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
 from purerl.experiment.store.header import env_name
+from purerl.experiment.store.paths import shown
 from purerl.planning.plans import Plan
 
 TRIED = "jax 0.10.2 and 0.11.2"
@@ -107,7 +108,7 @@ def show_result(result: Run, import_seconds: float) -> None:
         ("environment steps, all seeds", format_number(summary.env_steps)),
         ("environment steps trained per second", speed),
         ("seconds: import + compile + run + evaluate", seconds),
-        ("run directory", result.directory),
+        ("run directory", shown(result.directory)),
     ]
     print_rich(summary_table(title, rows))
 
@@ -136,7 +137,7 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
     times = result.times
     print_rich(
         f"seconds: import {import_seconds:.1f} + compile {times.compile:.1f} + run "
-        f"{times.run:.1f} + evaluate {times.evaluate:.1f}; {result.directory}"
+        f"{times.run:.1f} + evaluate {times.evaluate:.1f}; {shown(result.directory)}"
     )
 
 

@@ -34,6 +34,7 @@ from purerl.experiment.store.directory import (
     require_unused,
 )
 from purerl.experiment.store.files import explaining_write_errors
+from purerl.experiment.store.paths import quoted, resume_command
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.sizes import require_room
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -88,7 +89,7 @@ def run(
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
     that repeat, what does not fit into memory, a first observation that cannot be, or a directory
-    that holds another run, or this one already.
+    that holds another run, this one already, or files of somebody else's where a run writes.
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved is kept.
     `AllAgentsFailed` where no agent is left, with what the run came to.
     """
@@ -115,7 +116,7 @@ def run(
     execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
     spec.check(execution)
     directory = Path(on_main_process(lambda: choose_directory(spec.header(), directory)))
-    with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
+    with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
         result = train_to_end(spec, execution, directory)
     return require_agents_left(result)
@@ -142,7 +143,8 @@ def train_to_end(
                     begin = batches.split(states)
             spec = dataclasses.replace(spec, seed_batch=programs.seed_batch)
             session = dataclasses.replace(session, spec=spec)
-            session.stop_on_signal(f"stopped before training; to go on: purerl resume {directory}")
+            advice = f"to go on: {resume_command(directory)}"
+            session.stop_on_signal(f"stopped before training; {advice}")
             on_main_process(prepare_directory, spec, directory, start)
             writer = CheckpointWriter(directory, spec.header(), start, keep=spec.keep_checkpoints)
             loop = TrainingLoop(session, batches, writer, hooks, start, records)
@@ -184,7 +186,7 @@ def write_run(result: Run, records: Records) -> None:
 
     **Raises:** `RunError` where it cannot be written.
     """
-    again = f"Make room and write it again: purerl resume {result.directory}"
+    again = f"Make room and write it again: {resume_command(result.directory)}"
     advice = f"; the last checkpoint stands. {again}"
     explain = explaining_write_errors("the result could not be written", advice)
     on_main_process(explain(write_result), result, records)

@@ -28,6 +28,7 @@ from purerl.experiment.store import files
 from purerl.experiment.store.directory import Lock, choose_directory, is_finished, write_header
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
+from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.sizes import require_room
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -88,7 +89,7 @@ def run_sweep(
     with Lock(directory), open_session(spec, execution, directory) as session:
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"
-            raise ValueError(f"the sweep in {directory} is finished; {advice}.")
+            raise ValueError(f"the sweep in {shown(directory)} is finished; {advice}.")
         batches = SeedBatches(session.compile(axes))
         session.stop_on_signal("stopped before training; nothing was trained")
         states = batches.init()
@@ -102,7 +103,8 @@ def run_sweep(
         if result.updates < configs.num_updates:
             session.stop_on_signal(
                 f"stopped at update {result.updates} of {configs.num_updates}; what it has come to "
-                f"is ranked in {directory / files.SWEEP}. A sweep does not go on: it begins anew"
+                f"is ranked in {shown(directory / files.SWEEP)}. A sweep does not go on: it begins "
+                f"anew"
             )
     return result
 

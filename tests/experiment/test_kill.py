@@ -18,9 +18,8 @@ SCRIPT = """
 import hashlib, sys
 from pathlib import Path
 
-import jax
 import purerl
-from purerl.experiment.store.orbax import to_saveable
+from purerl.experiment.store.leaves import leaves_to_save
 
 directory, num_updates = Path(sys.argv[1]), int(sys.argv[2])
 every = {"checkpoint_every": 2, "progress": False}
@@ -30,7 +29,7 @@ else:
     sizes = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
     config = purerl.vpg("CartPole-v1", total_steps=32 * num_updates, **sizes)
     run = purerl.run(config, 3, directory, updates_per_chunk=2, evaluate_every=20, **every)
-leaves = jax.tree.leaves(to_saveable(run.states))
+leaves = leaves_to_save(run.states)
 print(run.resumed_at, hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest())
 """
 

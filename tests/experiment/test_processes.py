@@ -190,6 +190,18 @@ def test_two_processes_share_environments_and_take_seeds_in_batches(layout, tmp_
 
 
 @pytest.mark.slow
+def test_two_processes_save_below_any_path_and_read_it_back(tmp_path):
+    directory = tmp_path / "a[lr=1]"
+    outcomes = together(*train(directory, updates=20, checkpoint_every=10))
+    assert [outcome[0] for outcome in outcomes] == [0, 0], outcomes
+    manifest = read_checked_json(directory / "checkpoints/20/manifest.json")
+    assert manifest["was_read_back"]
+    assert any(name.startswith("states/") for name in manifest["files"])
+    done = alone("evaluate", str(directory), "--episodes", "2")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_a_process_dies_all_end_and_the_run_goes_on(tmp_path, victim):
     directory = tmp_path / "run"
@@ -313,7 +325,7 @@ def saved_sizes(directory):
     """The first sizes of all arrays in a checkpoint."""
     from purerl.experiment.store.orbax import import_orbax
 
-    (step,) = directory.glob("checkpoints/*/default")
+    (step,) = directory.glob("checkpoints/*/states")
     with import_orbax().StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(step.absolute()).item_metadata
     return {leaf.shape[0] for leaf in jax.tree.leaves(saved)}

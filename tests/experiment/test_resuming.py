@@ -222,7 +222,7 @@ def damage(path, how):
 def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
     step = stopped / "checkpoints/12"
     names = [path.relative_to(step) for path in files_of(step)]
-    assert len(names) > 5
+    assert len(names) == 2
     for name in names:
         copy = stopped.with_name("copy")
         shutil.copytree(stopped, copy)
@@ -552,7 +552,8 @@ def test_keep_checkpoints_keeps_as_many(straight, tmp_path):
 
 
 def test_a_manifest_that_was_being_written_anew_does_not_damage_the_checkpoint(stopped):
-    (stopped / "checkpoints/12/manifest.json.part").write_text("{")  # as a kill leaves it
+    part = stopped / "checkpoints/12/.manifest.json.0123abcd.part"
+    part.write_text("{")  # as a kill leaves it
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert checkpoints.latest_resumable(stopped) == 12

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from purerl.compute.mesh import seed_mesh
 from purerl.planning import hlo
-from purerl.planning.launches import count_launches, size
+from purerl.planning.launches import count_launches, shape_bytes
 
 # A loop as a GPU's compiler prints it: an asynchronous fusion, a call, a slice that is updated.
 TEXT = """\
@@ -142,7 +142,7 @@ def test_traffic_leaves_out_arrays_that_stay_on_the_chip():
     ],
 )
 def test_sizes_are_those_of_the_padded_layout_in_device_memory(shape, expected):
-    assert size(shape) == expected
+    assert shape_bytes(shape) == expected
 
 
 def test_loops_of_what_jax_compiles_here():
@@ -171,7 +171,7 @@ def test_collectives_are_found():
         return jax.lax.psum(x, "seeds")
 
     shared = jax.shard_map(total, mesh=mesh, in_specs=P("seeds"), out_specs=P())
-    compiled = jax.jit(shared).lower(jnp.ones(2 * mesh.size)).compile()
+    compiled = jax.jit(shared).lower(jnp.ones(2 * mesh.shape_bytes)).compile()
     assert set(hlo.parse_hlo(compiled.as_text()).collectives()) == {"all-reduce"}
 
 

@@ -16,7 +16,8 @@ from purerl.evaluation import play_episode
 from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
 from purerl.experiment.play.gif import write_gif
 from purerl.experiment.play.policies import LoadedRun
-from purerl.experiment.store.files import require_writable
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import as_directory
 from purerl.rollout import RawTransition
 from purerl.seeds import seed_keys
 
@@ -87,12 +88,12 @@ def render_run(
 
     **Raises:** `ValueError` where there is no such episode, or it has no end.
     """
-    directory = Path(directory)
+    as_directory(directory)
     if isinstance(episode, bool) or not 0 <= episode < 2**32:
         raise ValueError(f"episode = {short_repr(episode)} must be from 0 to 2**32 - 1.")
     if max_steps is not None:
         require_int32("max_steps", max_steps)
-    path = directory / f"seed_{seed}.gif" if path is None else Path(path)
+    path = Path(directory) / f"seed_{seed}.gif" if path is None else Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")
     loaded = LoadedRun.read(directory, config, env)

@@ -96,7 +96,7 @@ def evaluate_run(
     require_int32("episodes", episodes)
     if max_steps is not None:
         require_int32("max_steps", max_steps)
-    loaded = LoadedRun.read(Path(directory), config, env)
+    loaded = LoadedRun.read(directory, config, env)
     spec = loaded.spec
     limit = spec.config.time_limit if max_steps is None else max_steps
     if limit is None:

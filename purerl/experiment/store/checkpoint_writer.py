@@ -1,17 +1,16 @@
-"""Checkpoints of a run, written in the background while it trains.
+"""Checkpoints of a run, written in the background while it trains, and read back.
 
-Each process writes its share of the states with orbax. The main process writes the rest.
+Each process writes its share of the states. The main process writes the rest.
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from purerl.checks import first_line
 from purerl.experiment.hosts.background import in_background
@@ -30,15 +29,40 @@ from purerl.experiment.store.checkpoints import (
     Snapshot,
     files_of,
     latest_checkpoint,
+    list_checkpoints,
     read_manifest,
 )
 from purerl.experiment.store.files import sha256, write_checked_json
-from purerl.experiment.store.orbax import import_orbax, quiet_orbax, to_saveable
+from purerl.experiment.store.leaves import (
+    STATES,
+    describe_leaves,
+    first_difference,
+    leaves_to_save,
+    read_leaves,
+    write_leaves,
+)
+from purerl.experiment.store.orbax import ShareWriter, read_shares, shares_of
+from purerl.experiment.store.own_files import remove_checkpoint
+from purerl.experiment.store.paths import resume_command
 from purerl.experiment.store.records import Records
+
+
+class _Saved(NamedTuple):
+    """What is written of a snapshot: its leaves, what describes them, and the new records."""
+
+    updates: int
+    leaves: list[Any]
+    described: list[list[Any]]
+    segment: str
+    records: dict[str, np.ndarray]
+    is_read_back: bool
 
 
 class CheckpointWriter:
     """Saves the states and the records of a run in the background.
+
+    The first checkpoint of a process is restored, and compared leaf by leaf with what was saved; of
+    later ones the bytes are read back and hashed.
 
     **Arguments:** the newest `keep` checkpoints are kept, at least 2: one is whole while another is
     written.
@@ -50,11 +74,14 @@ class CheckpointWriter:
         self.last_updates = start
         self.keep = keep
         self._segments = read_manifest(directory, start)["records"] if start else {}
-        self._manager: Any = None
+        self._shares: ShareWriter | None = None
+        self._has_restored = False
         self._writing: Future[None] | None = None
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot, *, is_read_back: bool = True) -> None:
         """Copy a snapshot, and write it in the background, with the records that are new.
+
+        **Arguments:** without `is_read_back` there is no time for that; whoever resumes does it.
 
         **Raises:** `RunError` where the checkpoint before this could not be written.
         """
@@ -62,13 +89,24 @@ class CheckpointWriter:
         if updates == self.last_updates:
             return
         self.wait()
-        name = f"{RECORDS}/{self.last_updates:09d}-{updates:09d}.npz"
-        states, records = to_saveable(snapshot.states), snapshot.records.take_unsaved()
+        saved = _Saved(
+            updates=updates,
+            leaves=leaves_to_save(snapshot.states),
+            described=describe_leaves(snapshot.states),
+            segment=f"{RECORDS}/{self.last_updates:09d}-{updates:09d}.npz",
+            records=snapshot.records.take_unsaved(),
+            is_read_back=is_read_back,
+        )
         self.last_updates = updates
+        held = None
         if is_multi_process():  # copy the states before training changes them on the devices
             with self._explaining_failure():
-                self._begin_states(updates, states)
-        self._writing = in_background(self._write, updates, states, name, records)
+                on_main_process(self._make_folder, updates)
+                if is_read_back and not self._has_restored:
+                    held = shares_of(saved.leaves)
+                self._shares = self._shares or ShareWriter()
+                self._shares.begin(self._unfinished(updates), saved.leaves)
+        self._writing = in_background(self._write, saved, held)
 
     def add(self, records: Records) -> None:
         """Add the records that are new to the last checkpoint.
@@ -81,7 +119,7 @@ class CheckpointWriter:
     def _add(self, records: Records) -> None:
         name = f"{RECORDS}/{self.last_updates:09d}-{self.last_updates:09d}.npz"
         with self._explaining_failure():
-            segments = self._write_records(name, records.take_unsaved())
+            segments = self._write_records(name, records.take_unsaved(), is_read_back=True)
             manifest = read_manifest(self.directory, self.last_updates)
             manifest |= {"records": segments, "header": self.header}
             folder = self.directory / CHECKPOINTS / str(self.last_updates)
@@ -101,57 +139,90 @@ class CheckpointWriter:
         try:
             self.wait()
         finally:
-            if self._manager is not None:
-                # It raises the error of a failed save again.
-                with contextlib.suppress(Exception), quiet_orbax():
-                    self._manager.close()
+            if self._shares is not None:
+                self._shares.close()
 
-    def _write(
-        self, updates: int, states: PyTree, name: str, records: dict[str, np.ndarray]
-    ) -> None:
-        """Write records, states, and last the manifest, with which the checkpoint counts."""
-        segments = self._write_records(name, records) if is_main_process() else {}
-        with quiet_orbax():
-            if not is_multi_process():
-                self._begin_states(updates, states)
-            self._manager.wait_until_finished()
-        if not is_main_process():
-            return
-        folder = self.directory / CHECKPOINTS / str(updates)
+    def _write(self, saved: _Saved, held: Any) -> None:
+        """Write the states and the rest, and move the whole checkpoint into place."""
+        folder = self._unfinished(saved.updates)
+        if self._shares is None:
+            self._make_folder(saved.updates)
+        try:
+            if self._shares is not None:
+                self._shares.wait()
+                self._compare_shares(folder, saved, held)
+            if not is_main_process():
+                return
+            self._fill(folder, saved)
+        except BaseException:
+            if is_main_process():  # on a full disk, it leaves room
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        folder.rename(folder.with_name(str(saved.updates)))
+        kept = [updates for updates in list_checkpoints(self.directory) if updates <= saved.updates]
+        for updates in kept[self.keep :]:
+            remove_checkpoint(self.directory, updates)
+
+    def _fill(self, folder: Path, saved: _Saved) -> None:
+        """Write what the main process writes; last the manifest."""
+        segments = self._write_records(saved.segment, saved.records, saved.is_read_back)
+        if self._shares is None:
+            hashes = {STATES: write_leaves(folder / STATES, saved.updates, saved.leaves)}
+            self._read_back(folder / STATES, hashes[STATES], saved)
+        else:
+            hashes = {path: sha256(folder / path) for path in files_of(folder)}
         manifest = {
-            "updates": updates,
+            "updates": saved.updates,
             "header": self.header,
+            "leaves": saved.described,
             "records": segments,
-            "files": {path: sha256(folder / path) for path in files_of(folder)},
+            "files": hashes,
+            "was_read_back": saved.is_read_back,
         }
         write_checked_json(folder / MANIFEST, manifest)
 
-    def _write_records(self, name: str, records: dict[str, np.ndarray]) -> dict[str, str]:
+    def _unfinished(self, updates: int) -> Path:
+        return self.directory / CHECKPOINTS / f".{updates}.part"
+
+    def _make_folder(self, updates: int) -> None:
+        folder = self._unfinished(updates)
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir()  # a new one
+
+    def _write_records(
+        self, name: str, records: dict[str, np.ndarray], is_read_back: bool
+    ) -> dict[str, str]:
         """Write a segment of records, and return the hashes of all segments."""
         path = self.directory / name
         path.parent.mkdir(exist_ok=True)
-        files.write_arrays(path, records)
-        self._segments = {**self._segments, name: sha256(path)}
+        digest = files.write_arrays(path, records)
+        if is_read_back:
+            _require_digest(path, digest)
+        self._segments = {**self._segments, name: digest}
         return self._segments
 
-    def _begin_states(self, updates: int, states: PyTree) -> None:
-        ocp = import_orbax()
-        if self._manager is None:
-            checkpoints = (self.directory / CHECKPOINTS).absolute()
-            self._manager = ocp.CheckpointManager(checkpoints, options=self._options(checkpoints))
-        self._manager.save(updates, args=ocp.args.StandardSave(states))
+    def _read_back(self, path: Path, digest: str, saved: _Saved) -> None:
+        """Check what was written, if there is time: the first time leaf by leaf."""
+        if not saved.is_read_back:
+            return
+        _require_digest(path, digest)
+        if not self._has_restored:
+            _require_equal(first_difference(read_leaves(path), saved.leaves), saved)
+            self._has_restored = True
 
-    def _options(self, checkpoints: Path) -> Any:
-        ocp = import_orbax()
-        keep = {"max_to_keep": self.keep, "cleanup_tmp_directories": True}
-        if not is_multi_process():
-            return ocp.CheckpointManagerOptions(**keep)
-        on_main_process(lambda: checkpoints.mkdir(exist_ok=True))
-        # With named processes, orbax waits through jax's coordination service and not in a
-        # collective, which would collide with those of training.
-        active = set(range(jax.process_count()))
-        processes = ocp.options.MultiprocessingOptions(active_processes=active)
-        return ocp.CheckpointManagerOptions(**keep, create=False, multiprocessing_options=processes)
+    def _compare_shares(self, folder: Path, saved: _Saved, held: Any) -> None:
+        """Compare what this process held, if it was kept, with what is read of all leaves."""
+        if held is None:
+            return
+        whole = read_shares(folder, saved.leaves, alone=True)
+        expected = [array for shares in held for _, array in shares]
+        numbers = [number for number, shares in enumerate(held) for _ in shares]
+        stored = [
+            array[index] for array, shares in zip(whole, held, strict=True) for index, _ in shares
+        ]
+        different = first_difference(stored, expected)
+        _require_equal(None if different is None else numbers[different], saved)
+        self._has_restored = True
 
     @contextlib.contextmanager
     def _explaining_failure(self) -> Iterator[None]:
@@ -172,5 +243,16 @@ class CheckpointWriter:
             action = "make room and go on" if is_full else "go on"
             raise RunError(
                 f"the checkpoint of update {self.last_updates} could not be written: {reason}; "
-                f"{kept}. To {action}: purerl resume {self.directory}"
+                f"{kept}. To {action}: {resume_command(self.directory)}"
             ) from error
+
+
+def _require_digest(path: Path, digest: str) -> None:
+    if sha256(path) != digest:
+        raise ValueError(f"{path.name} does not read back as it was written")
+
+
+def _require_equal(different: int | None, saved: _Saved) -> None:
+    if different is not None:
+        name = saved.described[different][0]
+        raise ValueError(f"the array {name} does not read back as it was written")

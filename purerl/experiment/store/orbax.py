@@ -1,51 +1,98 @@
-"""What orbax needs: states as it can save them, and less of its output."""
+"""States that are spread over several processes: each writes its share, with orbax."""
 
 import contextlib
 import logging
+import re
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
-from purerl.checks import is_typed_key
 from purerl.experiment.store import files
 
+SHARES = "states"  # the folder that orbax writes
+PLAIN = re.compile(r"[\w/.,=+-]+", re.ASCII)  # paths in which orbax finds its own files
 
-def to_saveable(states: PyTree) -> PyTree:
-    """States as NumPy arrays, typed keys as their numbers; None for an empty array.
 
-    Arrays on a device are copied, as the next chunk overwrites them. Arrays that are spread over
-    several processes stay there. orbax refuses empty arrays.
+class ShareWriter:
+    """Writes the share of this process of the leaves, in the background; all processes call it."""
+
+    def __init__(self):
+        ocp = import_orbax()
+        # With named processes, orbax waits through jax's coordination service and not in a
+        # collective, which would collide with those of training.
+        processes = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count()))
+        )
+        self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=processes)
+        self._path = contextlib.ExitStack()
+
+    def begin(self, folder: Path, leaves: Sequence[Any]) -> None:
+        """Copy the leaves from the devices, and begin to write them into a folder that is there."""
+        plain = self._path.enter_context(plain_path(folder))
+        self._checkpointer.save(plain / SHARES, _numbered(leaves))
+
+    def wait(self) -> None:
+        """Wait until all processes have written their shares."""
+        with self._path, quiet_orbax():
+            self._checkpointer.wait_until_finished()
+
+    def close(self) -> None:
+        # It raises the error of a failed save again.
+        with contextlib.suppress(Exception), quiet_orbax():
+            self._checkpointer.close()
+
+
+def shares_of(leaves: Sequence[Any]) -> list[list[tuple[Any, np.ndarray]]]:
+    """A copy of what this process holds of each leaf: where it lies in the whole, and the array."""
+    return [
+        [(shard.index, np.array(shard.data)) for shard in leaf.addressable_shards]
+        if isinstance(leaf, jax.Array)
+        else [((), np.asarray(leaf))]
+        for leaf in leaves
+    ]
+
+
+def read_shares(folder: Path, shapes: Sequence[Any], *, alone: bool = False) -> list[np.ndarray]:
+    """Read whole leaves of the given shapes and dtypes from a checkpoint of several processes.
+
+    All processes call it, unless `alone`.
     """
-
-    def saveable(leaf: Any) -> np.ndarray | jax.Array | None:
-        if not leaf.size:
-            return None
-        data = jax.random.key_data(leaf) if is_typed_key(leaf) else leaf
-        is_here = isinstance(data, jax.Array) and data.is_fully_addressable
-        return np.array(data) if is_here else data
-
-    return jax.tree.map(saveable, states)
-
-
-def restore_template(leaf: Any) -> np.ndarray | None:
-    """An array of the shape and dtype that `to_saveable` gives; None for an empty leaf."""
-    if is_typed_key(leaf):
-        leaf = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-    return np.empty(leaf.shape, leaf.dtype) if leaf.size else None
+    ocp, me = import_orbax(), jax.process_index()
+    only_me = {"active_processes": {me}, "primary_host": me} if alone else {}
+    options = ocp.options.MultiprocessingOptions(**only_me)
+    template = _numbered([np.empty(leaf.shape, leaf.dtype) for leaf in shapes])
+    with (
+        plain_path(folder) as plain,
+        ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
+    ):
+        restored = checkpointer.restore(plain / SHARES, template)
+    return [
+        restored.get(str(number), np.empty(leaf.shape, leaf.dtype))
+        for number, leaf in enumerate(shapes)
+    ]
 
 
-def from_saveable(restored: Any, like: Any) -> Any:
-    """A leaf of the states from what `to_saveable` made of it; `like` has its shape and dtype."""
-    if is_typed_key(like):
-        return jax.random.wrap_key_data(restored, impl=like.dtype._impl)
-    if restored is None and like is not None:
-        return np.empty(like.shape, like.dtype)
-    return restored
+def _numbered(leaves: Sequence[Any]) -> dict[str, Any]:
+    """Leaves by number, without those that are empty, which orbax refuses."""
+    return {str(number): leaf for number, leaf in enumerate(leaves) if leaf.size}
+
+
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A path to a folder in which no letter is special: orbax globs below the path that it gets."""
+    if PLAIN.fullmatch(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="purerl-") as home:
+        alias = Path(home) / "checkpoint"
+        alias.symlink_to(folder)
+        yield alias
 
 
 def import_orbax() -> Any:

@@ -66,8 +66,9 @@ def test_what_is_no_finished_run_is_refused_for_what_it_is(copy, tmp_path):
     assert "holds no run" in refused(tmp_path)
     (copy / "summary.json").unlink()
     assert "is not finished; go on with it: purerl resume" in refused(copy)
+    shutil.rmtree(copy / "checkpoints")
     (copy / "config.json").write_text("{}")
-    assert "config.json' is damaged" in refused(copy)
+    assert "config.json' is damaged, and no checkpoint has a copy" in refused(copy)
 
 
 @pytest.mark.slow
@@ -78,7 +79,8 @@ def test_a_sweep_is_no_run(tmp_path):
     assert "holds a sweep" in refused(tmp_path)
 
 
-def test_damaged_results_are_refused(copy):
+def test_damaged_results_are_read_from_the_records_or_refused(copy):
+    whole = read_run(copy).arrays
     path = copy / "metrics.npz"
     sound = path.read_bytes()
     flag, method = (bytearray(sound) for _ in range(2))
@@ -89,11 +91,13 @@ def test_damaged_results_are_refused(copy):
     middle[len(sound) // 2] ^= 255
     for data in (b"", b"nothing", sound[:-40], sound[: len(sound) // 2], flag, method, middle):
         path.write_bytes(bytes(data))
-        assert f"metrics.npz' is damaged; remove it, and write it again: purerl resume {copy}" in (
-            refused(copy)
-        )
+        with pytest.warns(UserWarning, match=r"metrics.npz is missing or damaged; the records"):
+            np.testing.assert_array_equal(read_run(copy).arrays["entropy"], whole["entropy"])
+    records = shutil.move(copy / "records", copy / "moved")
+    assert f"metrics.npz' is damaged; write it again: purerl resume {copy}" in refused(copy)
     np.savez(path, something=np.zeros(3))
     assert "metrics.npz' is damaged" in refused(copy)
+    shutil.move(records, copy / "records")
     path.write_bytes(sound)
     (copy / "summary.json").write_text('{"seeds": [')
     assert "summary.json' is damaged" in refused(copy)
