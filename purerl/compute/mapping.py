@@ -164,7 +164,7 @@ def _map_on_device(
     def for_one_seed(args):
         return function(*args, *broadcast)
 
-    num_seeds = jax.tree.leaves(batched)[0].shape[0]
+    num_seeds: int = jax.tree.leaves(batched)[0].shape[0]
     block = num_seeds if block is None else min(block, num_seeds)
     if block == 1:
         return jax.lax.map(for_one_seed, batched)

@@ -171,7 +171,7 @@ def test_collectives_are_found():
         return jax.lax.psum(x, "seeds")
 
     shared = jax.shard_map(total, mesh=mesh, in_specs=P("seeds"), out_specs=P())
-    compiled = jax.jit(shared).lower(jnp.ones(2 * mesh.shape_bytes)).compile()
+    compiled = jax.jit(shared).lower(jnp.ones(2 * mesh.size)).compile()
     assert set(hlo.parse_hlo(compiled.as_text()).collectives()) == {"all-reduce"}
 
 
