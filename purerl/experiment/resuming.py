@@ -142,7 +142,7 @@ def resume(
         _require_resumable(header, spec, start)
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
         if not is_whole:  # something will be written
-            on_main_process(require_own_names, directory, spec.hooks, start)
+            on_main_process(require_own_names, directory, describe_hooks(hooks), start)
         if start and not trained:
             warn_if_nondeterministic(header)
         result = _continue(header, spec, execution, directory, start, summary, is_whole)

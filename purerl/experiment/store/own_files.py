@@ -51,9 +51,7 @@ BEGINNINGS = {
 ARRAYS = {MARK, UPDATES, EVALUATED} | {field.name for field in dataclasses.fields(Metrics)}
 
 
-def require_own_names(
-    directory: Path, hooks: Sequence[dict[str, Any]] = (), start: int = 0
-) -> None:
+def require_own_names(directory: Path, hooks: Sequence[Any] = (), start: int = 0) -> None:
     """Refuse a directory where a name that a run writes is taken by what no run wrote.
 
     **Arguments:** `hooks` as `describe_hooks` describes them; the run goes on after `start`
@@ -72,7 +70,7 @@ def require_own_names(
         )
 
 
-def _strange_files(directory: Path, hooks: Sequence[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
+def _strange_files(directory: Path, hooks: Sequence[Any]) -> Iterator[tuple[Path, str]]:
     """Files that are in a run's way, each with the reason why they are not its own."""
     is_run = is_run_directory(directory)
     for name in (files.HEADER, LOCK, *RESULTS, *FIGURES, *_log_files(hooks)):
@@ -97,11 +95,12 @@ def _strange_entries(directory: Path, start: int) -> Iterator[tuple[Path, str]]:
                         yield strange, "purerl did not write"
 
 
-def _log_files(hooks: Sequence[dict[str, Any]]) -> list[str]:
-    """What loggers write into the run directory."""
-    described = [hook for hook in hooks if hook.get("logger") in LOGS]
-    logs = [(LOGS[hook["logger"]], hook["arguments"]) for hook in described]
-    return [name for (argument, name), given in logs if given.get(argument) is None]
+def _log_files(hooks: Sequence[Any]) -> list[str]:
+    """What loggers write into the run directory; a stranger's header may describe anything."""
+    described = [hook for hook in hooks if isinstance(hook, dict)]
+    pairs = [(LOGS.get(str(hook.get("logger"))), hook.get("arguments")) for hook in described]
+    known = [(log, given) for log, given in pairs if log and isinstance(given, dict)]
+    return [name for (argument, name), given in known if given.get(argument) is None]
 
 
 def _is_own(path: Path, is_run: bool) -> bool:
