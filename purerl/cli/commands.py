@@ -18,6 +18,7 @@ from purerl.experiment.failures import AllAgentsFailed
 from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_main_process
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.play.policies import LoadedRun, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
@@ -28,7 +29,6 @@ from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import read_run
 from purerl.experiment.store.own_files import require_writable
 from purerl.experiment.store.paths import as_directory
-from purerl.experiment.store.sizes import require_room
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.planning.plans import plan
 

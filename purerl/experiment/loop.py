@@ -83,7 +83,7 @@ class TrainingLoop:
                 saved = self.batches.states_to_save(states)
                 snapshot = Snapshot(chunk.updates, saved, self.records)
                 # Whoever sends a signal may not wait: what resumes reads it back.
-                self.checkpoints.save(snapshot, is_read_back=not isinstance(reason, Stopped))
+                self.checkpoints.save(snapshot, verify=not isinstance(reason, Stopped))
                 self.saved_at = time.monotonic()
             if reason or is_over:
                 self._send_to_hooks(chunk, EvaluationPair(None, None))

@@ -20,12 +20,12 @@ from purerl.experiment.hosts.processes import (
     is_main_process,
     on_main_process,
 )
-from purerl.experiment.logging.described import (
+from purerl.experiment.logging.hooks import Chunk, HookRunner, replay_chunks
+from purerl.experiment.logging.rebuilding import (
     describe_hooks,
     rebuild_loggers,
     take_over_projects,
 )
-from purerl.experiment.logging.hooks import Chunk, HookRunner, replay_chunks
 from purerl.experiment.report.run_result import Run, Times, draw_figures
 from purerl.experiment.runner import make_run, train_to_end, write_run
 from purerl.experiment.store import files

@@ -19,8 +19,9 @@ from purerl.experiment.hosts.processes import (
     is_main_process,
     on_main_process,
 )
-from purerl.experiment.logging.described import describe_hooks
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.logging.hooks import Chunk, HookRunner
+from purerl.experiment.logging.rebuilding import describe_hooks
 from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.report.run_result import Run, Times, write_result
 from purerl.experiment.session import open_session
@@ -36,7 +37,6 @@ from purerl.experiment.store.directory import (
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.paths import quoted, resume_command
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.sizes import require_room
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
 from purerl.training import TrainState

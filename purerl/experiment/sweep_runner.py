@@ -20,6 +20,7 @@ from purerl.experiment.failures import agent_name, all_failed, find_causes, has_
 from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
@@ -30,7 +31,6 @@ from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
 from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import Records
-from purerl.experiment.store.sizes import require_room
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
 from purerl.training import TrainState

@@ -168,7 +168,7 @@ class WeightsAndBiases:
             _require_no_way_out(chunk.directory / "wandb", chunk.directory)
             settings = {"project": "purerl", "name": chunk.directory.name}
             settings["dir"] = str(chunk.directory.absolute())
-            known = _read_id(chunk.directory / RUN_ID)
+            known = read_run_id(chunk.directory / RUN_ID)
             if known is not None:
                 settings |= {"id": known, "resume": "allow"}
             settings = {**settings, **self.settings}
@@ -188,7 +188,7 @@ class WeightsAndBiases:
             self._run = None
 
 
-def _read_id(path: Path) -> str | None:
+def read_run_id(path: Path) -> str | None:
     """The id of a run at Weights & Biases; None where the file holds none."""
     try:
         with files.open_regular(path) as file:

@@ -41,7 +41,7 @@ from purerl.experiment.store.leaves import (
     read_leaves,
     write_leaves,
 )
-from purerl.experiment.store.orbax import ShareWriter, read_shares, shares_of
+from purerl.experiment.store.orbax import ShardWriter, read_shards, shards_of
 from purerl.experiment.store.own_files import remove_checkpoint
 from purerl.experiment.store.paths import resume_command
 from purerl.experiment.store.records import Records
@@ -55,7 +55,7 @@ class _Saved(NamedTuple):
     described: list[list[Any]]
     segment: str
     records: dict[str, np.ndarray]
-    is_read_back: bool
+    verify: bool
 
 
 class CheckpointWriter:
@@ -74,14 +74,14 @@ class CheckpointWriter:
         self.last_updates = start
         self.keep = keep
         self._segments = read_manifest(directory, start)["records"] if start else {}
-        self._shares: ShareWriter | None = None
+        self._shards: ShardWriter | None = None
         self._has_restored = False
         self._writing: Future[None] | None = None
 
-    def save(self, snapshot: Snapshot, *, is_read_back: bool = True) -> None:
+    def save(self, snapshot: Snapshot, *, verify: bool = True) -> None:
         """Copy a snapshot, and write it in the background, with the records that are new.
 
-        **Arguments:** without `is_read_back` there is no time for that; whoever resumes does it.
+        **Arguments:** without `verify` there is no time for that; whoever resumes does it.
 
         **Raises:** `RunError` where the checkpoint before this could not be written.
         """
@@ -95,17 +95,17 @@ class CheckpointWriter:
             described=describe_leaves(snapshot.states),
             segment=f"{RECORDS}/{self.last_updates:09d}-{updates:09d}.npz",
             records=snapshot.records.take_unsaved(),
-            is_read_back=is_read_back,
+            verify=verify,
         )
         self.last_updates = updates
         held = None
         if is_multi_process():  # copy the states before training changes them on the devices
             with self._explaining_failure():
                 on_main_process(self._make_folder, updates)
-                if is_read_back and not self._has_restored:
-                    held = shares_of(saved.leaves)
-                self._shares = self._shares or ShareWriter()
-                self._shares.begin(self._unfinished(updates), saved.leaves)
+                if verify and not self._has_restored:
+                    held = shards_of(saved.leaves)
+                self._shards = self._shards or ShardWriter()
+                self._shards.begin(self._unfinished(updates), saved.leaves)
         self._writing = in_background(self._write, saved, held)
 
     def add(self, records: Records) -> None:
@@ -119,7 +119,7 @@ class CheckpointWriter:
     def _add(self, records: Records) -> None:
         name = f"{RECORDS}/{self.last_updates:09d}-{self.last_updates:09d}.npz"
         with self._explaining_failure():
-            segments = self._write_records(name, records.take_unsaved(), is_read_back=True)
+            segments = self._write_records(name, records.take_unsaved(), verify=True)
             manifest = read_manifest(self.directory, self.last_updates)
             manifest |= {"records": segments, "header": self.header}
             folder = self.directory / CHECKPOINTS / str(self.last_updates)
@@ -139,18 +139,18 @@ class CheckpointWriter:
         try:
             self.wait()
         finally:
-            if self._shares is not None:
-                self._shares.close()
+            if self._shards is not None:
+                self._shards.close()
 
     def _write(self, saved: _Saved, held: Any) -> None:
         """Write the states and the rest, and move the whole checkpoint into place."""
         folder = self._unfinished(saved.updates)
-        if self._shares is None:
+        if self._shards is None:
             self._make_folder(saved.updates)
         try:
-            if self._shares is not None:
-                self._shares.wait()
-                self._compare_shares(folder, saved, held)
+            if self._shards is not None:
+                self._shards.wait()
+                self._compare_shards(folder, saved, held)
             if not is_main_process():
                 return
             self._fill(folder, saved)
@@ -165,8 +165,8 @@ class CheckpointWriter:
 
     def _fill(self, folder: Path, saved: _Saved) -> None:
         """Write what the main process writes; last the manifest."""
-        segments = self._write_records(saved.segment, saved.records, saved.is_read_back)
-        if self._shares is None:
+        segments = self._write_records(saved.segment, saved.records, saved.verify)
+        if self._shards is None:
             hashes = {STATES: write_leaves(folder / STATES, saved.updates, saved.leaves)}
             self._read_back(folder / STATES, hashes[STATES], saved)
         else:
@@ -177,7 +177,7 @@ class CheckpointWriter:
             "leaves": saved.described,
             "records": segments,
             "files": hashes,
-            "was_read_back": saved.is_read_back,
+            "was_read_back": saved.verify,
         }
         write_checked_json(folder / MANIFEST, manifest)
 
@@ -190,31 +190,31 @@ class CheckpointWriter:
         folder.mkdir()  # a new one
 
     def _write_records(
-        self, name: str, records: dict[str, np.ndarray], is_read_back: bool
+        self, name: str, records: dict[str, np.ndarray], verify: bool
     ) -> dict[str, str]:
         """Write a segment of records, and return the hashes of all segments."""
         path = self.directory / name
         path.parent.mkdir(exist_ok=True)
         digest = files.write_arrays(path, records)
-        if is_read_back:
+        if verify:
             _require_digest(path, digest)
         self._segments = {**self._segments, name: digest}
         return self._segments
 
     def _read_back(self, path: Path, digest: str, saved: _Saved) -> None:
         """Check what was written, if there is time: the first time leaf by leaf."""
-        if not saved.is_read_back:
+        if not saved.verify:
             return
         _require_digest(path, digest)
         if not self._has_restored:
             _require_equal(first_difference(read_leaves(path), saved.leaves), saved)
             self._has_restored = True
 
-    def _compare_shares(self, folder: Path, saved: _Saved, held: Any) -> None:
+    def _compare_shards(self, folder: Path, saved: _Saved, held: Any) -> None:
         """Compare what this process held, if it was kept, with what is read of all leaves."""
         if held is None:
             return
-        whole = read_shares(folder, saved.leaves, alone=True)
+        whole = read_shards(folder, saved.leaves, alone=True)
         expected = [array for shares in held for _, array in shares]
         numbers = [number for number, shares in enumerate(held) for _ in shares]
         stored = [

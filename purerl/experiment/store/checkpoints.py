@@ -25,7 +25,7 @@ from purerl.checks import first_line, is_typed_key
 from purerl.experiment.store import files
 from purerl.experiment.store.files import CorruptFileError, read_checked_json, sha256
 from purerl.experiment.store.leaves import STATES, read_leaves, restore_leaves
-from purerl.experiment.store.orbax import read_shares
+from purerl.experiment.store.orbax import read_shards
 from purerl.experiment.store.paths import resume_command, shown
 from purerl.experiment.store.records import Records
 from purerl.training import TrainState
@@ -185,7 +185,7 @@ def restore_states(directory: Path, updates: int, like: PyTree) -> PyTree:
     if (folder / STATES).exists():
         stored = read_leaves(folder / STATES)
     else:
-        stored = read_shares(folder, jax.tree.leaves(jax.tree.map(_as_stored, like)))
+        stored = read_shards(folder, jax.tree.leaves(jax.tree.map(_as_stored, like)))
     return restore_leaves(stored, described, like)
 
 

@@ -41,7 +41,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_checked_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON with the SHA-256 of its content."""
-    text = _text(to_jsonable(content))
+    text = _json_with_digest(to_jsonable(content))
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -57,7 +57,7 @@ def read_checked_json(path: Path) -> dict[str, Any]:
             text = file.read(MAX_JSON + 1).decode()
         content = json.loads(text)
         del content["sha256"]
-        is_sound = text == _text(content)
+        is_sound = text == _json_with_digest(content)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -82,7 +82,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
-def _text(content: dict[str, Any]) -> str:
+def _json_with_digest(content: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps({"sha256": digest, **content}, indent=2) + "\n"
 

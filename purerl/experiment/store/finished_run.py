@@ -1,5 +1,6 @@
 """Finished runs, read from their directories without building anything."""
 
+import dataclasses
 import warnings
 from itertools import compress
 from pathlib import Path
@@ -32,6 +33,7 @@ from purerl.experiment.store.header import find_header, require_readable
 from purerl.experiment.store.own_files import require_own_names
 from purerl.experiment.store.paths import as_directory, resume_command, shown
 from purerl.experiment.store.records import UPDATES
+from purerl.types import Metrics
 
 
 class FinishedRun(NamedTuple):
@@ -80,6 +82,8 @@ def read_run(directory: str | Path) -> FinishedRun:
     if arrays[UPDATES][-1] != config["num_updates"] and np.any(arrays["failed_at"] < 0):
         raise _unfinished(directory)
     returns = [seed["episode_return"] for seed in summary["seeds"]]
+    if not len(returns) == len(arrays["failed_at"]) == len(header["seeds"]):
+        raise ValueError(f"{shown(directory)!r} is damaged: its files are not of the same seeds.")
     return FinishedRun(
         directory=directory,
         env=header["env"],
@@ -113,7 +117,7 @@ def _header_or_copy(directory: Path) -> dict[str, Any]:
 
 def _read_result_summary(directory: Path) -> dict[str, Any]:
     try:
-        return read_checked_json(directory / files.SUMMARY)
+        return _read_summary(directory)
     except FileNotFoundError:
         raise _unfinished(directory) from None
     except CorruptFileError as error:
@@ -150,9 +154,43 @@ def read_metrics(directory: Path) -> dict[str, ndarray]:
     """
     path = directory / files.METRICS
     arrays = files.read_arrays(path)
-    if not {UPDATES, "seed_ids", "failed_at"} <= arrays.keys():
-        raise ValueError(f"{path} is damaged: arrays are missing")
+    if not _are_results(arrays):
+        raise ValueError(f"{path} is damaged: it has not the arrays of a result")
     return arrays
+
+
+def _are_results(arrays: dict[str, ndarray]) -> bool:
+    """Whether these are the arrays that a run writes; a directory may be a stranger's."""
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        return False
+    shapes = {name: array.shape for name, array in arrays.items()}
+    records, seeds = shapes.get(UPDATES, ()), shapes.get("seed_ids", ())
+    is_whole = len(records) == len(seeds) == 1 and min(*records, *seeds) > 0
+    metrics = [shapes.get(field.name) for field in dataclasses.fields(Metrics)]
+    has_all = shapes.get("failed_at") == seeds and set(metrics) == {(*seeds, *records)}
+    return is_whole and has_all
+
+
+def _read_summary(directory: Path) -> dict[str, Any]:
+    """Read the summary of a run.
+
+    **Raises:** `FileNotFoundError`, or `CorruptFileError` where it is damaged or no run's.
+    """
+    summary = read_checked_json(directory / files.SUMMARY)
+    try:
+        numbers = [summary["updates"], summary["resumed_at"]]
+        numbers += [seed["failed_at"] for seed in summary["seeds"]]
+        returns = [seed["episode_return"] for seed in summary["seeds"]]
+        causes = [seed["cause"] for seed in summary["seeds"]]
+        times = [summary["times"][name] for name in ("compile", "run", "evaluate")]
+    except (KeyError, TypeError):
+        numbers, returns, causes, times = [None], [], [], []
+    is_sound = all(isinstance(number, int) for number in numbers)
+    is_sound &= all(isinstance(value, int | float | None) for value in (*returns, *times))
+    is_sound &= all(isinstance(cause, str | None) for cause in causes)
+    if not (is_sound and isinstance(summary.get("greedy"), bool)):
+        raise CorruptFileError(f"{files.SUMMARY} is not one that purerl has written")
+    return summary
 
 
 def _unfinished(directory: Path) -> ValueError:
@@ -168,7 +206,7 @@ def _damaged(path: Path, directory: Path) -> ValueError:
 def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
     """Read the summary of a run; None where there is none, or that of another config."""
     try:
-        summary = read_checked_json(directory / files.SUMMARY)
+        summary = _read_summary(directory)
     except (FileNotFoundError, CorruptFileError):
         return None
     return summary if result_identity(config).items() <= summary.items() else None
@@ -218,7 +256,7 @@ def write_records_again(directory: Path) -> None:
 def had_no_agents_left(directory: Path, updates: int) -> bool:
     """Whether a run has ended after so many updates since all its agents had failed."""
     try:
-        summary = read_checked_json(directory / files.SUMMARY)
+        summary = _read_summary(directory)
     except (FileNotFoundError, CorruptFileError):
         return False
     has_failed = all(seed["failed_at"] >= 0 for seed in summary["seeds"])

@@ -15,11 +15,11 @@ import numpy as np
 
 from purerl.experiment.store import files
 
-SHARES = "states"  # the folder that orbax writes
+SHARDS = "states"  # the folder that orbax writes
 PLAIN = re.compile(r"[\w/.,=+-]+", re.ASCII)  # paths in which orbax finds its own files
 
 
-class ShareWriter:
+class ShardWriter:
     """Writes the share of this process of the leaves, in the background; all processes call it."""
 
     def __init__(self):
@@ -35,7 +35,7 @@ class ShareWriter:
     def begin(self, folder: Path, leaves: Sequence[Any]) -> None:
         """Copy the leaves from the devices, and begin to write them into a folder that is there."""
         plain = self._path.enter_context(plain_path(folder))
-        self._checkpointer.save(plain / SHARES, _numbered(leaves))
+        self._checkpointer.save(plain / SHARDS, _numbered(leaves))
 
     def wait(self) -> None:
         """Wait until all processes have written their shares."""
@@ -48,7 +48,7 @@ class ShareWriter:
             self._checkpointer.close()
 
 
-def shares_of(leaves: Sequence[Any]) -> list[list[tuple[Any, np.ndarray]]]:
+def shards_of(leaves: Sequence[Any]) -> list[list[tuple[Any, np.ndarray]]]:
     """A copy of what this process holds of each leaf: where it lies in the whole, and the array."""
     return [
         [(shard.index, np.array(shard.data)) for shard in leaf.addressable_shards]
@@ -58,7 +58,7 @@ def shares_of(leaves: Sequence[Any]) -> list[list[tuple[Any, np.ndarray]]]:
     ]
 
 
-def read_shares(folder: Path, shapes: Sequence[Any], *, alone: bool = False) -> list[np.ndarray]:
+def read_shards(folder: Path, shapes: Sequence[Any], *, alone: bool = False) -> list[np.ndarray]:
     """Read whole leaves of the given shapes and dtypes from a checkpoint of several processes.
 
     All processes call it, unless `alone`.
@@ -71,7 +71,7 @@ def read_shares(folder: Path, shapes: Sequence[Any], *, alone: bool = False) -> 
         plain_path(folder) as plain,
         ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
     ):
-        restored = checkpointer.restore(plain / SHARES, template)
+        restored = checkpointer.restore(plain / SHARDS, template)
     return [
         restored.get(str(number), np.empty(leaf.shape, leaf.dtype))
         for number, leaf in enumerate(shapes)

@@ -26,7 +26,7 @@ from purerl.experiment.store.checkpoints import (
 )
 from purerl.experiment.store.files import CorruptFileError
 from purerl.experiment.store.leaves import MARK, STATES
-from purerl.experiment.store.orbax import SHARES
+from purerl.experiment.store.orbax import SHARDS
 from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import EVALUATED, UPDATES
 from purerl.types import Metrics
@@ -151,7 +151,7 @@ def _is_part(path: Path) -> bool:
     """Whether an entry of a checkpoint has a name that a run gives."""
     match = files.TEMPORARY.fullmatch(path.name)
     name = path.name if match is None else match[1]
-    return name in (STATES, MANIFEST, SHARES) or name.startswith(f"{SHARES}.orbax-checkpoint-tmp")
+    return name in (STATES, MANIFEST, SHARDS) or name.startswith(f"{SHARDS}.orbax-checkpoint-tmp")
 
 
 def _is_folder(path: Path) -> bool:

@@ -22,9 +22,9 @@ from purerl.checks import (
 from purerl.config.config import Config
 from purerl.config.schedules import share_at
 from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.store.header import is_of_a_run, make_header
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_config
-from purerl.experiment.store.sizes import require_room
 from purerl.seeds import is_root_seed, seed_keys
 from purerl.training import TrainState, init
 

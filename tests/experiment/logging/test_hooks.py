@@ -16,12 +16,12 @@ from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.logging.described import (
+from purerl.experiment.logging.loggers import read_run_id, record_rows
+from purerl.experiment.logging.rebuilding import (
     describe_hooks,
     rebuild_loggers,
     take_over_projects,
 )
-from purerl.experiment.logging.loggers import record_rows
 from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import list_checkpoints
@@ -285,17 +285,30 @@ def test_a_link_out_of_the_run_is_none_into_it(tmp_path):
         assert rebuild_loggers([described], tmp_path / "run") == []
 
 
-def test_a_log_of_the_run_is_not_written_through_a_link(tmp_path):
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+def test_a_link_in_the_place_of_a_log_is_refused(name, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "kept").write_text("kept")
-    (tmp_path / "run/metrics.jsonl").symlink_to(tmp_path / "kept")
-    (tmp_path / "board").mkdir()
-    (tmp_path / "run/tensorboard").symlink_to(tmp_path / "board")
-    with pytest.warns(UserWarning, match="hook TensorBoard failed: OSError: .*outside of the run"):
+    (tmp_path / "run" / name).symlink_to(tmp_path / "kept")
+    with pytest.raises(ValueError, match=f"has '{name}', which is a link"):
         run(tmp_path / "run", [purerl.JsonLines(), purerl.TensorBoard()])
     assert (tmp_path / "kept").read_text() == "kept"
-    assert not list((tmp_path / "board").iterdir())
-    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_log_of_the_run_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run/logs").symlink_to(tmp_path / "elsewhere")
+    loggers = [
+        purerl.JsonLines(tmp_path / "run/logs/log"),
+        purerl.TensorBoard(tmp_path / "run/logs"),
+    ]
+    with pytest.warns(UserWarning, match="outside of the run") as warned:
+        run(tmp_path / "run", loggers)
+    text = " ".join(str(each.message) for each in warned)
+    assert "hook JsonLines failed" in text
+    assert "hook TensorBoard failed" in text
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_log_that_is_named_elsewhere_may_be_a_link(tmp_path):
@@ -338,19 +351,16 @@ def test_keys_tokens_and_passwords_are_not_written_down(fake_wandb, tmp_path):
     assert not any(SECRET.encode() in path.read_bytes() for path in written)
 
 
-def test_weights_and_biases_takes_its_id_from_a_plain_file_alone(fake_wandb, tmp_path):
-    for place, (content, known) in enumerate(
-        {"abc_1.x\n": "abc_1.x", "": None, "../x": None, "a" * 1000: None}.items()
-    ):
-        directory = tmp_path / str(place)
-        directory.mkdir()
-        (tmp_path / f"target{place}").write_text(content)
-        (directory / "wandb_id.txt").symlink_to(tmp_path / f"target{place}")
-        fake_wandb.clear()
-        run(directory, [purerl.WeightsAndBiases()])
-        assert fake_wandb.get("id") == known
-        assert (directory / "wandb_id.txt").read_text() == "x"
-        assert (tmp_path / f"target{place}").read_text() == content
+@pytest.mark.parametrize(
+    ("content", "known"),
+    [("abc_1.x\n", "abc_1.x"), ("", None), ("../x", None), ("a" * 1000, None), ("\xff", None)],
+)
+def test_an_id_of_weights_and_biases_is_a_plain_word(content, known, tmp_path):
+    (tmp_path / "wandb_id.txt").write_bytes(content.encode("latin-1"))
+    assert read_run_id(tmp_path / "wandb_id.txt") == known
+
+
+def test_settings_of_weights_and_biases_are_a_dictionary(fake_wandb):
     with pytest.raises(ValueError, match="config = 3 must be a dictionary"):
         purerl.WeightsAndBiases(config=3)
 

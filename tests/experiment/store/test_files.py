@@ -39,7 +39,7 @@ def test_a_pipe_holds_up_no_command(name, finished, tmp_path, call, at_once):
 def test_a_pipe_in_a_checkpoint_is_damage(finished, tmp_path, call, at_once):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    (data,) = run.glob("checkpoints/*/default/_METADATA")
+    (data,) = run.glob("checkpoints/*/states.npz")
     data.unlink()
     os.mkfifo(data)
     code, _, err = call("evaluate", run, "--episodes", 2)

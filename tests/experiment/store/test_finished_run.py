@@ -15,6 +15,8 @@ import purerl
 from purerl.experiment.report.comparison import shortest_names
 from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.report.format import format_ranges
+from purerl.experiment.store import files
+from purerl.experiment.store.files import read_checked_json, write_checked_json
 from purerl.experiment.store.finished_run import read_run
 
 
@@ -101,6 +103,48 @@ def test_damaged_results_are_read_from_the_records_or_refused(copy):
     path.write_bytes(sound)
     (copy / "summary.json").write_text('{"seeds": [')
     assert "summary.json' is damaged" in refused(copy)
+
+
+STRANGE_SUMMARIES: dict[str, Any] = {
+    "seeds that are no list": {"seeds": 7},
+    "seeds without returns": {"seeds": [{}] * 4},
+    "a return that is text": {
+        "seeds": [{"episode_return": "9", "failed_at": -1, "cause": None}] * 4
+    },
+    "a cause that is a list": {"seeds": [{"episode_return": 9, "failed_at": -1, "cause": [1]}] * 4},
+    "fewer seeds": {"seeds": [{"episode_return": 9.0, "failed_at": -1, "cause": None}]},
+    "updates that are text": {"updates": "all"},
+    "times that are none": {"times": None},
+    "an answer that is text": {"greedy": "yes"},
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE_SUMMARIES.values(), ids=list(STRANGE_SUMMARIES))
+def test_a_summary_that_no_run_wrote_is_refused(strange, copy, call, tmp_path):
+    summary = read_checked_json(copy / files.SUMMARY)
+    write_checked_json(copy / files.SUMMARY, summary | strange)
+    assert "damaged" in refused(copy)
+    code, _, err = call("compare", copy, "--output", tmp_path / "figure.png")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("entropy", np.zeros((4, 2))),
+        ("entropy", np.full((4, 6), "high")),
+        ("seed_ids", np.zeros(())),
+        ("failed_at", np.zeros(3, int)),
+        ("record_updates", np.zeros(0, int)),
+    ],
+)
+def test_arrays_that_no_run_wrote_are_those_of_the_records(name, array, copy):
+    entropy = read_run(copy).arrays["entropy"]
+    files.write_arrays(
+        copy / files.METRICS, files.read_arrays(copy / files.METRICS) | {name: array}
+    )
+    with pytest.warns(UserWarning, match="the records are read"):
+        np.testing.assert_array_equal(read_run(copy).arrays["entropy"], entropy)
 
 
 def test_ids_are_all_named_in_ranges():

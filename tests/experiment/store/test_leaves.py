@@ -52,14 +52,14 @@ def test_names_that_look_alike_are_leaves_of_their_own(tmp_path):
 def test_shares_of_several_processes_are_read_below_any_path(name, tmp_path):
     (tmp_path / name).mkdir()
     stored = [np.arange(6.0).reshape(2, 3), np.zeros((0, 2)), np.array(3), jnp.ones(4)]
-    writer = orbax.ShareWriter()
+    writer = orbax.ShardWriter()
     writer.begin(tmp_path / name, stored)
     writer.wait()
     writer.close()
     for alone in (True, False):
-        read = orbax.read_shares(tmp_path / name, stored, alone=alone)
+        read = orbax.read_shards(tmp_path / name, stored, alone=alone)
         assert leaves.first_difference(read, [np.asarray(leaf) for leaf in stored]) is None
-    assert [len(shares) for shares in orbax.shares_of(stored)] == [1, 1, 1, 1]
+    assert [len(shares) for shares in orbax.shards_of(stored)] == [1, 1, 1, 1]
     assert leaves.first_difference(read, [*read[:3], np.zeros(4)]) == 3
 
 
@@ -117,7 +117,7 @@ def test_leaves_that_are_exchanged_are_found(tmp_path, monkeypatch):
 
 def test_what_a_signal_saves_is_read_when_it_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_writer, "sha256", lambda path: pytest.fail("there is no time"))
-    save(tmp_path, {"a": jnp.zeros(3)}, is_read_back=False)
+    save(tmp_path, {"a": jnp.zeros(3)}, verify=False)
     assert not checkpoints.read_manifest(tmp_path, 1)["was_read_back"]
     read = []
     monkeypatch.setattr(checkpoints, "read_leaves", read.append)

@@ -7,8 +7,8 @@ import pytest
 from small import OPTIONS
 
 import purerl
-from purerl.experiment.hosts import memory
-from purerl.experiment.store import files, sizes
+from purerl.experiment.hosts import memory, sizes
+from purerl.experiment.store import files
 from purerl.experiment.store.files import read_checked_json, write_checked_json
 
 HUGE = [

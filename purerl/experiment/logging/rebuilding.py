@@ -8,7 +8,7 @@ from typing import Any
 
 from purerl.experiment.logging.loggers import LOGGERS, WeightsAndBiases
 
-PLACES = {"jsonl": "path", "tensorboard": "directory"}  # the argument that says where
+PATH_ARGUMENTS = {"jsonl": "path", "tensorboard": "directory"}  # the argument that says where
 
 
 def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
@@ -45,13 +45,13 @@ def _rebuild(hook: dict[str, Any], directory: Path) -> Any:
     name, arguments = hook["logger"], hook.get("arguments")
     arguments = arguments if isinstance(arguments, dict) else {}
     logger_type, per_seed = LOGGERS[name], arguments.get("per_seed") is True
-    if name not in PLACES:
+    if name not in PATH_ARGUMENTS:
         _warn(
             f"the logger {name} sends what it gets, and is not taken from the directory; give it "
             f"again: --log {name}, or hooks=[purerl.{logger_type.__name__}()]."
         )
         return None
-    place = arguments.get(PLACES[name])
+    place = arguments.get(PATH_ARGUMENTS[name])
     if place is None:
         return logger_type(per_seed=per_seed)
     real = Path(os.path.realpath(str(place).replace("\0", "?")))
