@@ -10,9 +10,8 @@ about one: `JAX_COMPILATION_CACHE_DIR`, with `JAX_PERSISTENT_CACHE_MIN_COMPILE_T
 `JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1` so that every program is kept.
 
 **solved**: seconds from the start of the process to that evaluation in its log. **import**: what
-the command prints of its imports, rich and tyro included; orbax is imported with the first
-checkpoint, in the run. **compile**, **run**: what the run's summary says. **ended**: seconds to
-the end of the process.
+the command prints of its imports, rich and tyro included. **compile**, **run**: what the run's
+summary says. **ended**: seconds to the end of the process.
 **import purerl**, **first config**: seconds of a Python process that does no more than that; the
 first `purerl.vpg("CartPole-v1")` imports jax, equinox, optax and gymnax.
 

@@ -35,6 +35,13 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def printable(text: str) -> str:
+    """A text in which what a terminal would obey, such as an escape sequence, is written out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -49,6 +56,13 @@ def require_positive_int(name: str, value: Any) -> None:
     """Refuse a count that is not an int of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} = {short_repr(value)} must be a whole number of at least 1.")
+
+
+def require_int32(name: str, value: Any) -> None:
+    """Refuse a count that is not an int of at least 1, or that compiled code could not count to."""
+    require_positive_int(name, value)
+    if value >= 2**31:
+        raise ValueError(f"{name} = {value} must be below 2**31, as it is counted in int32.")
 
 
 def require_bool(name: str, value: Any) -> None:

@@ -47,9 +47,11 @@ def is_root_seed(root: Any) -> bool:
 
 def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
     """The ids that `seeds` stands for, checked: a count means 0 … seeds − 1."""
+    if isinstance(seeds, int | np.integer):
+        require_seed_count(int(seeds))
+        return tuple(range(int(seeds)))
     try:
-        sequence = range(seeds) if isinstance(seeds, int | np.integer) else seeds
-        ids = tuple(operator.index(seed) for seed in sequence)
+        ids = tuple(operator.index(seed) for seed in seeds)
     except TypeError:
         raise ValueError(f"seeds = {seeds!r} must be a count or a sequence of ids.") from None
     if not ids:
@@ -60,6 +62,16 @@ def seed_ids(seeds: int | Sequence[int] | np.ndarray) -> tuple[int, ...]:
     if repeated:
         raise ValueError(f"seeds repeat {short_repr(repeated)}; give each id once.")
     return ids
+
+
+def require_seed_count(seeds: int) -> None:
+    """Refuse a number of seeds that is not positive, or whose last id would be a stream's."""
+    if seeds < 1:
+        raise ValueError(
+            f"seeds = {seeds} must name at least one seed; give a count of at least 1, or ids."
+        )
+    if seeds > FIRST_STREAM:
+        raise ValueError(f"seeds = {seeds} must be at most 2**31: ids are below that.")
 
 
 def stream_key(key: Key[Array, ""], stream: int) -> Key[Array, ""]:

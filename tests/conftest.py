@@ -1,6 +1,7 @@
 """Every test runs on two CPU devices, and with shapes checked unless `UNCHECKED_SHAPES` is set."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def call(monkeypatch, capsys):
 
     monkeypatch.setattr(startup, "use_all_cores", lambda: None)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.syspath_prepend("")
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(*args):
         code = 0

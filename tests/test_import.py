@@ -22,7 +22,7 @@ def test_importing_purerl_starts_no_backend_and_imports_nothing_heavy():
     code = """
 import sys
 import purerl
-heavy = ["gymnax", "matplotlib", "tyro", "rich", "scipy.stats", "orbax", "equinox", "optax"]
+heavy = ["gymnax", "matplotlib", "tyro", "rich", "scipy.stats", "equinox", "optax"]
 print(*[name for name in heavy if name in sys.modules])
 if "jax" in sys.modules:
     from jax._src import xla_bridge

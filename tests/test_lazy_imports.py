@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("matplotlib", "seaborn", "pandas", "scipy.stats", "orbax", "torch")
+HEAVY = ("matplotlib", "seaborn", "pandas", "scipy.stats", "torch")
 LOADED = f"import json, sys; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
 
 

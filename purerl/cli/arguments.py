@@ -5,7 +5,13 @@ from pathlib import Path
 
 import tyro
 
-from purerl.cli.options import AgentOptions, ProcessOptions, SavingOptions, TrainingOptions
+from purerl.cli.options import (
+    AgentOptions,
+    Directory,
+    ProcessOptions,
+    SavingOptions,
+    TrainingOptions,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Train:
 class Resume:
     """Go on with a run that was stopped, exactly as if it had not been."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Directory]
     """Run directory."""
     saving: SavingOptions
     processes: ProcessOptions
@@ -49,7 +55,7 @@ class Resume:
 class Evaluate:
     """Play many episodes with the policies of a run."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Directory]
     """Run directory."""
     episodes: int = 1000
     """Episodes of each seed."""
@@ -69,7 +75,7 @@ class Evaluate:
 class Compare:
     """Compare finished runs of one environment: a table, and a figure."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Directory, ...]]
     """Run directories; the others are compared with the first."""
     output: Path = Path("comparison.png")
     """Figure to write."""
@@ -79,7 +85,7 @@ class Compare:
 class Export:
     """Write a policy, the metrics or the scores of a run into a file for other programs."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Directory, ...]]
     """Run directory; for --scores several, of several algorithms and environments."""
     seed: int | None = None
     """Seed whose policy is written."""
@@ -97,7 +103,7 @@ class Export:
 class Render:
     """Make a GIF of an episode of a run."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Directory]
     """Run directory."""
     seed: int = 0
     """Seed whose policy plays."""

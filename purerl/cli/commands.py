@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from purerl.cli import arguments as cli
@@ -16,6 +18,7 @@ from purerl.experiment.failures import AllAgentsFailed
 from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_main_process
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.play.policies import LoadedRun, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
@@ -24,6 +27,8 @@ from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import read_run
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import as_directory
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.planning.plans import plan
 
@@ -73,6 +78,12 @@ def showing_what_failed(
         raise
 
 
+def written(directory: str) -> Path:
+    """A run directory as it was written, if it is a path."""
+    as_directory(directory)
+    return Path(directory)
+
+
 def env_from_path(path: str | None) -> Any:
     """An environment by its import path, None without one."""
     return None if path is None else make_env(path)[0]
@@ -81,9 +92,9 @@ def env_from_path(path: str | None) -> Any:
 def evaluate(options: cli.Evaluate, _: float) -> None:
     """`purerl evaluate`: many episodes of every seed, and statistics of their returns."""
     actions = "sampled" if options.sampled else "greedy"
-    path = options.output or options.run / f"evaluation_{actions}.json"
-    if options.run.is_dir():  # else `evaluate_run` says that there is no run
-        files.require_writable("output", path)
+    path = options.output or written(options.run) / f"evaluation_{actions}.json"
+    if Path(options.run).is_dir():  # else `evaluate_run` says that there is no run
+        require_writable("output", path)
     evaluation = evaluate_run(
         options.run,
         episodes=options.episodes,
@@ -103,10 +114,11 @@ def compare(options: cli.Compare, _: float) -> None:
     from purerl.experiment.report import figures
 
     figures.require_figure_name("output", options.output)
-    files.require_writable("output", options.output)
+    require_writable("output", options.output)
     compared = compare_runs(options.runs)
     tables.print_rich(tables.comparison_table(compared))
-    figures.save_figure(figures.comparison(compared), options.output)
+    with figures.default_style():  # the current directory may be a stranger's run
+        figures.save_figure(figures.comparison(compared), options.output)
     tables.print_rich(f"figure: {options.output}")
 
 
@@ -122,10 +134,10 @@ def export(options: cli.Export, _: float) -> None:
         raise ValueError("output has no effect without --seed: it is the file of a policy.")
     for name in ("output", "metrics", "scores"):
         if getattr(options, name) is not None:
-            files.require_writable(name, getattr(options, name))
+            require_writable(name, getattr(options, name))
     directory = next(iter(options.runs))
     if options.seed is not None:
-        path = options.output or directory / f"policy_{options.seed}.npz"
+        path = options.output or written(directory) / f"policy_{options.seed}.npz"
         loaded = LoadedRun.read(directory, env=env_from_path(options.env))
         save_policy(path, loaded.policy(options.seed), loaded.spec.config)
         tables.print_rich(f"written: {path}")
@@ -156,7 +168,7 @@ def show_plan(options: cli.Plan, _: float) -> None:
     """`purerl plan`: what a run would need on machines that are not here."""
     agent = options.agent
     if options.json is not None:
-        files.require_writable("json", options.json)
+        require_writable("json", options.json)
     planned = plan(
         agent.env,
         agent.algo,
@@ -183,11 +195,20 @@ def sweep(options: cli.Sweep, began: float) -> None:
             raise ValueError(f"values name {name} twice; give all its values at once.")
         values[name] = column
     root = options.training.root
+    require_room(config, options.seeds, settings=_num_settings(options, values))
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began
     with showing_what_failed(tables.show_sweep, import_seconds):
         result = run_sweep(settings, options.seeds, **options.training.arguments(agent.env))
     tables.show_sweep(result, import_seconds)
+
+
+def _num_settings(options: cli.Sweep, values: dict[str, Any]) -> int:
+    """How many settings a sweep will have; 1 where it will be refused."""
+    if options.draws is not None:
+        return max(1, options.draws)
+    sizes = [len(column) for column in values.values()]
+    return sizes[0] if options.zip else math.prod(sizes)
 
 
 def parse_values(text: str) -> tuple[str, Any]:

@@ -1,15 +1,21 @@
-"""Runs `purerl COMMAND …`, from its words to an exit code."""
+"""Runs `purerl COMMAND …`, from its words to an exit code.
 
+Importing this imports nothing that takes long: a Ctrl-C meanwhile would show a traceback.
+"""
+
+import contextlib
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from purerl.experiment.hosts.terminal import forgiving_terminal
 
 BEGAN = time.perf_counter()  # before the imports, whose seconds are shown
-
-import tyro  # noqa: E402
-
-from purerl.cli.arguments import Command, Resume, Train  # noqa: E402
 
 
 def main(args: list[str] | None = None) -> None:
@@ -17,29 +23,56 @@ def main(args: list[str] | None = None) -> None:
 
     Errors end with one line on stderr. The exit code is 2 for bad input, 1 for a run that cannot go
     on or of which no agent is left, and 128 plus the signal's number for a run that a signal
-    stopped.
+    stopped. What a terminal cannot show is lost, and changes no exit code.
     """
-    command = tyro.cli(
+    with forgiving_terminal():
+        try:
+            with _ending_at_once():
+                command = _parse(args)
+                _import_commands()
+            warnings.showwarning = _show_warning
+            os.environ["MPLBACKEND"] = "agg"  # nothing opens a window
+            _run(command)
+        except KeyboardInterrupt:
+            _end_at_once()  # without waiting for a chunk that is still computed
+
+
+def _parse(args: list[str] | None) -> Any:
+    import tyro
+
+    from purerl.cli.arguments import Command
+
+    return tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="purerl",
         args=args,
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from purerl.experiment.hosts.startup import gc_paused, use_all_cores, use_compilation_cache
+
+
+def _import_commands() -> None:
+    from purerl.experiment.hosts.startup import gc_paused
 
     with gc_paused():
-        from purerl.cli import commands
+        import purerl.cli.commands  # noqa: F401
+
+
+def _run(command: Any) -> None:
+    """Carry out a command; an error ends the process with its line and its exit code."""
+    from purerl.checks import printable
+    from purerl.cli import commands
     from purerl.experiment.hosts.distributed import exit_process, initialize
     from purerl.experiment.hosts.processes import is_main_process, is_raised_by_all
+    from purerl.experiment.hosts.startup import use_all_cores, use_compilation_cache
     from purerl.experiment.hosts.stopping import RunError, Stopped
 
-    use_all_cores()
-    use_compilation_cache()
-    sys.path.insert(0, os.getcwd())  # --env package.module:Name means the user's own
-    warnings.showwarning = _show_warning
     try:
-        if isinstance(command, Train | Resume) and (arguments := command.processes.arguments()):
+        use_all_cores()
+        use_compilation_cache()
+        _find_own_modules(command)
+        processes = getattr(command, "processes", None)
+        if processes is not None and (arguments := processes.arguments()):
             initialize(**arguments)
         commands.execute(command, BEGAN)
     except (Exception, Stopped) as error:
@@ -48,15 +81,43 @@ def main(args: list[str] | None = None) -> None:
         line, code = ending
         is_alone = not is_raised_by_all(error)
         if is_alone or is_main_process():
-            print(f"purerl: {line}", file=sys.stderr, flush=True)
+            print(f"purerl: {printable(line)}", file=sys.stderr)
         exit_process(code, at_once=is_alone and isinstance(error, RunError))
-    except KeyboardInterrupt:
-        print("purerl: stopped at once; what was saved is kept.", file=sys.stderr, flush=True)
-        os._exit(130)  # without waiting for a chunk that is still computed
+
+
+def _find_own_modules(command: Any) -> None:
+    """Let `--env package.module:Name` mean a module in the current directory too, after all others.
+
+    Without such a name the current directory stays out: it may be a stranger's run, and a module
+    in it could have any name.
+    """
+    env = getattr(getattr(command, "agent", command), "env", None)
+    if env is not None and ":" in env:
+        sys.path.append(os.getcwd())
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Within this, Ctrl-C ends the process: an import could turn its exception into another."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(*_: Any) -> None:
+    print("purerl: stopped at once; what was saved is kept.", file=sys.stderr)
+    os._exit(130)
 
 
 def _ending(error: BaseException) -> tuple[str, int] | None:
     """The line and the exit code of an error; None for a bug, which shows its traceback."""
+    from purerl.checks import first_line
     from purerl.experiment.hosts.stopping import RunError, Stopped
 
     if isinstance(error, Stopped):
@@ -68,8 +129,30 @@ def _ending(error: BaseException) -> tuple[str, int] | None:
     # An `OSError` of a library names no file, or gives no reason.
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename} cannot be read or written: {error.strerror}", 2
+    if isinstance(error, MemoryError):
+        return f"out of memory: {first_line(error)}", 1
+    if (reason := _why_jax_cannot_start(error)) is not None:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        return f"jax cannot start with JAX_PLATFORMS={platforms}: {reason}", 2
+    return None
+
+
+def _why_jax_cannot_start(error: BaseException) -> str | None:
+    """The reason why no backend starts, which jax may tell by any error; None where one does."""
+    import jax
+
+    from purerl.checks import first_line
+
+    if isinstance(error, RuntimeError) and "nable to initialize backend" in str(error):
+        return first_line(error)
+    try:
+        jax.devices()
+    except Exception as failure:
+        return first_line(failure)
     return None
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"purerl: warning: {message}", file=sys.stderr)
+    from purerl.checks import printable
+
+    print(f"purerl: warning: {printable(str(message))}", file=sys.stderr)

@@ -1,8 +1,12 @@
 """The options that several commands share, as the command line shows them."""
 
 import dataclasses
-from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+
+# Of a run. It is text until it is checked: as a path, "" would be the current directory.
+Directory = Annotated[str, tyro.conf.arg(metavar="PATH")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +85,7 @@ class TrainingOptions:
 
     root: int = 0
     """Root key from which every seed's key is derived."""
-    directory: Path | None = None
+    directory: Directory | None = None
     """Run directory; by default under runs/, named after environment and algorithm."""
     target_return: float | None = None
     """Greedy return that counts as solved; known for some environments."""

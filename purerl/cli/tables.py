@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from purerl.checks import printable
 from purerl.config.presets import FACTORIES, PRESETS
-from purerl.envs import check_env, env_names, make_env
+from purerl.envs import DOWNLOADING, check_env, env_names, make_env
 from purerl.experiment.play.run_evaluation import RunEvaluation
 from purerl.experiment.report.comparison import ComparedRun
 from purerl.experiment.report.format import (
@@ -23,6 +24,7 @@ from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
 from purerl.experiment.store.header import env_name
+from purerl.experiment.store.paths import shown
 from purerl.planning.plans import Plan
 
 TRIED = "jax 0.10.2 and 0.11.2"
@@ -51,7 +53,14 @@ def evaluation_table(result: RunEvaluation) -> Table:
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
     names, runs, statistics, solved, improvements = zip(*compared, strict=True)
-    table = Table("", *names, title=runs[0].env, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **TITLE)
+    table = Table(
+        "",
+        *map(printable, names),
+        title=runs[0].env,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        **TITLE,
+    )
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
     if any(run.failed_seeds for run in runs):
@@ -99,7 +108,7 @@ def show_result(result: Run, import_seconds: float) -> None:
         ("environment steps, all seeds", format_number(summary.env_steps)),
         ("environment steps trained per second", speed),
         ("seconds: import + compile + run + evaluate", seconds),
-        ("run directory", result.directory),
+        ("run directory", shown(result.directory)),
     ]
     print_rich(summary_table(title, rows))
 
@@ -128,7 +137,7 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
     times = result.times
     print_rich(
         f"seconds: import {import_seconds:.1f} + compile {times.compile:.1f} + run "
-        f"{times.run:.1f} + evaluate {times.evaluate:.1f}; {result.directory}"
+        f"{times.run:.1f} + evaluate {times.evaluate:.1f}; {shown(result.directory)}"
     )
 
 
@@ -138,8 +147,8 @@ def envs_table() -> Table:
     table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.columns[0].no_wrap = True
     for name in env_names():
-        if name == "MNISTBandit-bsuite":  # making it downloads a dataset
-            table.add_row(name, "", "", "", "[dim]needs a download[/dim]")
+        if name in DOWNLOADING:
+            table.add_row(name, "", "", "", "needs a download")
             continue
         spec = check_env(*make_env(name))
         presets = ", ".join(algo for algo in FACTORIES if (name, algo) in PRESETS)
@@ -153,13 +162,15 @@ def summary_table(title: str, rows: Sequence[tuple[str, Any]]) -> Table:
     table = Table(title=title, show_header=False, **TITLE)
     for label, value in rows:
         if value is not None:
-            table.add_row(label, str(value))
+            table.add_row(label, printable(str(value)))
     return table
 
 
 def print_rich(renderable: Any) -> None:
-    """Print text or a table with rich."""
-    Console().print(renderable)
+    """Print text or a table with rich: names as they are, without markup, paths in one piece."""
+    if isinstance(renderable, str):
+        renderable = printable(renderable)
+    Console(markup=False, emoji=False).print(renderable, soft_wrap=isinstance(renderable, str))
 
 
 def plan_rows(plan: Plan) -> list[tuple[str, str | None]]:

@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
-from purerl.checks import require_bool, require_divisor, require_positive_int, short_repr
+from purerl.checks import (
+    require_bool,
+    require_divisor,
+    require_int32,
+    require_positive_int,
+    short_repr,
+)
 from purerl.config.components import (
     algorithm_reads,
     check_algorithm,
@@ -178,7 +184,8 @@ def check_hyper(hyper: Hyperparams) -> None:
 
 def _check_sizes(config: Config) -> None:
     for name in COUNTS:
-        require_positive_int(name, getattr(config, name))
+        require_int32(name, getattr(config, name))
+    require_int32("num_envs * rollout_length", config.env_steps_per_update)
     for name in ("normalize_advantage", "normalize_obs", "normalize_reward"):
         require_bool(name, getattr(config, name))
     if config.lookahead is not None:

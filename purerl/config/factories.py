@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
-from purerl.checks import ceil_div, require_bool, require_positive_int, short_repr
+from purerl.checks import ceil_div, require_bool, require_int32, require_positive_int, short_repr
 from purerl.config.config import Config, require_used
 from purerl.config.optimizers import clipped_adam
 from purerl.config.schedules import sorted_schedule
@@ -218,7 +218,7 @@ def _networks(merged: dict[str, Any]) -> tuple[Callable, Callable | None]:
     if not isinstance(hidden, list | tuple):
         raise ValueError(f"hidden = {short_repr(hidden)} must be widths, such as (64, 64).")
     for size in hidden:
-        require_positive_int("hidden", size)
+        require_int32("hidden", size)
     hidden = tuple(int(size) for size in hidden)
     policy = DefaultPolicy(hidden=hidden, **flags)
     baseline = merged.get("baseline", DefaultBaseline(hidden=hidden)) if has_baseline else None

@@ -12,6 +12,7 @@ from typing import Any
 
 # Modules that gymnax imports, and that only its drawing needs.
 PLOTTING = ("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn")
+DOWNLOADING = ("MNISTBandit-bsuite",)  # when they are made
 
 
 def names() -> tuple[str, ...]:

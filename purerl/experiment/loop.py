@@ -20,6 +20,7 @@ from purerl.experiment.logging.hooks import HookRunner, make_chunk, replay_chunk
 from purerl.experiment.session import Session
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import Snapshot
+from purerl.experiment.store.paths import resume_command
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import RunSpec
 from purerl.training import TrainState
@@ -55,13 +56,13 @@ class TrainingLoop:
         """
         try:
             trained = self._train(states)
-            self.checkpoints.close()
+            self.checkpoints.wait()
         except LostProcessError:
             raise  # the writer waits for the process that has died: do not wait for it
         except BaseException as error:
             if not is_second_interrupt(error):
                 with contextlib.suppress(RunError):  # the first error is the one to raise
-                    self.checkpoints.close()
+                    self.checkpoints.wait()
             raise
         return self.batches.merge(trained)
 
@@ -80,12 +81,14 @@ class TrainingLoop:
             reason = None if is_over else self._reason_to_stop(chunk, signal)
             if reason or is_over or self._is_due(chunk, is_late):
                 saved = self.batches.states_to_save(states)
-                self.checkpoints.save(Snapshot(chunk.updates, saved, self.records))
+                snapshot = Snapshot(chunk.updates, saved, self.records)
+                # Whoever sends a signal may not wait: what resumes reads it back.
+                self.checkpoints.save(snapshot, verify=not isinstance(reason, Stopped))
                 self.saved_at = time.monotonic()
             if reason or is_over:
                 self._send_to_hooks(chunk, EvaluationPair(None, None))
             if reason:
-                self.checkpoints.close()
+                self.checkpoints.wait()
                 raise mark_raised_by_all(reason)
             if is_over:
                 break
@@ -121,7 +124,7 @@ class TrainingLoop:
 
     def _reason_to_stop(self, chunk: ChunkResult, signal: int | None) -> BaseException | None:
         position = f"at update {chunk.updates} of {self.spec.config.num_updates}"
-        advice = f"saved; to go on: purerl resume {self.session.directory}"
+        advice = f"saved; to go on: {resume_command(self.session.directory)}"
         failed = self._failed_seeds(chunk.failed_at)
         if self.session.execution.stop_on_nan and failed:
             seeds = f"seeds that stopped being finite: {', '.join(map(str, failed))}"

@@ -1,5 +1,6 @@
 """The progress that a run shows on stderr while it trains."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from purerl.experiment.batches import ChunkResult
+from purerl.experiment.hosts.terminal import Terminal
 from purerl.experiment.programs import CompiledPrograms
 from purerl.experiment.report.format import format_bytes, format_list, format_number
 from purerl.experiment.report.statistics import fill_forward, iqm
@@ -32,7 +34,7 @@ class ProgressDisplay:
         self.latest: ndarray = np.array(np.nan)  # of each agent; NaN until its first episode ends
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f} updates"),
             TimeElapsedColumn(),
@@ -41,7 +43,8 @@ class ProgressDisplay:
         )
         self.task = self.progress.add_task("compiling", total=num_updates)
         self.status = Text()
-        console = Console(stderr=True, quiet=not show)
+        terminal: Any = Terminal(sys.stderr)
+        console = Console(file=terminal, quiet=not show, markup=False, emoji=False)
         self.live = Live(Group(self.progress, self.status), console=console)
 
     def __enter__(self) -> "ProgressDisplay":

@@ -21,8 +21,12 @@ from purerl.experiment.hosts.processes import (
     on_main_process,
 )
 from purerl.experiment.logging.hooks import Chunk, HookRunner, replay_chunks
-from purerl.experiment.logging.loggers import describe_hooks, rebuild_loggers
-from purerl.experiment.report.run_result import Run, Times
+from purerl.experiment.logging.rebuilding import (
+    describe_hooks,
+    rebuild_loggers,
+    take_over_projects,
+)
+from purerl.experiment.report.run_result import Run, Times, draw_figures
 from purerl.experiment.runner import make_run, train_to_end, write_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
@@ -32,7 +36,13 @@ from purerl.experiment.store.checkpoints import (
 )
 from purerl.experiment.store.directory import Lock, read_header, write_header
 from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
-from purerl.experiment.store.finished_run import had_no_agents_left, read_summary
+from purerl.experiment.store.finished_run import (
+    had_no_agents_left,
+    has_metrics,
+    read_summary,
+    trained_updates,
+    write_records_again,
+)
 from purerl.experiment.store.header import (
     diff,
     format_diff,
@@ -40,6 +50,14 @@ from purerl.experiment.store.header import (
     runtime_of,
     through_json,
     warn_if_nondeterministic,
+)
+from purerl.experiment.store.own_files import require_own_names
+from purerl.experiment.store.paths import (
+    READ_RESULT,
+    as_directory,
+    quoted,
+    resume_command,
+    shown,
 )
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec
 
@@ -72,22 +90,28 @@ def resume(
       `env` is enough where only the environment is.
     - `total_steps`: another budget. Schedules then run over the new one.
     - `force`: go on although the config, a version or the machine differs, which may change the
-      result. Where no checkpoint is sound, remove them and start from zero.
+      result. Where no checkpoint is sound, remove them and start from zero; where a finished run
+      lacks its last checkpoint, train anew what is missing.
     - `seed_batch`, `mesh`: other seeds at once or other devices, which may change the result.
     - `checkpoint_every`, `keep_checkpoints`: by default as before.
     - `hooks`: by default the loggers that the run had, unless it is finished; a warning names its
       other hooks. Hooks first get all records so far.
     - The others are those of `purerl.run`.
 
-    **Raises:** `ValueError` where there is no run, it is in use, its config is needed, or something
-    differs and `force` is not given. `AllAgentsFailed` where no agent is or was left.
+    **Raises:** `ValueError` where there is no run, it is in use, its config is needed, something
+    differs or a finished run lacks its states and `force` is not given, or a name that a run writes
+    is taken by a file of somebody else's. `AllAgentsFailed` where no agent is or was left.
     """
-    directory = Path(directory)
+    directory = as_directory(directory)
     on_main_process(_require_run, directory)
-    with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
+    with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):
+        header = on_main_process(read_header, directory)
+        on_main_process(write_records_again, directory)
         start = on_main_process(latest_resumable, directory, force) or 0
-        header = on_main_process(read_header, directory, start)
         spec = RunSpec.from_header(header, config, env)
+        if not force:
+            asked = total_steps is not None
+            on_main_process(_require_states, directory, spec.config, start, asked)
         is_over = on_main_process(had_no_agents_left, directory, start)
         if total_steps is not None and not is_over:
             spec = spec.with_budget(total_steps, start)
@@ -95,33 +119,40 @@ def resume(
         if mesh is None and not trained:  # a finished run needs none of its devices
             mesh = mesh_from_dict(spec.mesh)
         mesh = None if mesh is None else require_mesh(mesh, spec.config.num_envs)
+        if hooks is not None:
+            hooks = take_over_projects(hooks, header["hooks"])
         changes: dict[str, Any] = {
             "seed_batch": seed_batch,
             "checkpoint_every": checkpoint_every,
             "keep_checkpoints": keep_checkpoints,
-            "hooks": None if hooks is None else describe_hooks(hooks := tuple(hooks)),
+            "hooks": None if hooks is None else describe_hooks(hooks),
             "mesh": mesh_to_dict(mesh),
         }
         given = {name: value for name, value in changes.items() if value is not None}
         spec = dataclasses.replace(spec, **given)
         summary = on_main_process(read_summary, directory, spec.config) if trained else None
+        is_whole = summary is not None and on_main_process(has_metrics, directory)
         if hooks is None:
             # With a summary, the hooks of before have received everything.
-            hooks = [] if summary is not None else _rebuilt_loggers(spec)
+            hooks = [] if summary is not None else _rebuilt_loggers(spec, directory)
         execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
         spec.check(execution)
+        if not trained:
+            on_main_process(spec.require_room, execution)
         _require_resumable(header, spec, start)
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
+        if not is_whole:  # something will be written
+            on_main_process(require_own_names, directory, describe_hooks(hooks), start)
         if start and not trained:
             warn_if_nondeterministic(header)
-        result = _continue(header, spec, execution, directory, start, summary)
+        result = _continue(header, spec, execution, directory, start, summary, is_whole)
     return require_agents_left(result)
 
 
-def _rebuilt_loggers(spec: RunSpec) -> list[Any]:
+def _rebuilt_loggers(spec: RunSpec, directory: Path) -> list[Any]:
     """The loggers that a run had, in the main process alone."""
     loggers: list[Any] = []
-    on_main_process(lambda: loggers.extend(rebuild_loggers(spec.hooks)))
+    on_main_process(lambda: loggers.extend(rebuild_loggers(spec.hooks, directory)))
     return loggers
 
 
@@ -132,11 +163,12 @@ def _continue(
     directory: Path,
     start: int,
     summary: dict[str, Any] | None,
+    is_whole: bool,
 ) -> Run:
     """Train what is left, and play the last episodes; where both are done, load the run.
 
-    Hooks get all records of such a run: they may have missed its end. It is written if it has no
-    summary.
+    Hooks get all records of such a run: they may have missed its end. Its result is written unless
+    it `is_whole`.
     """
     if not start:
         return train_to_end(spec, execution, directory)
@@ -158,7 +190,12 @@ def _continue(
         times, found = Times(**summary["times"]), summary["resumed_at"]
         known = enumerate(seed.get("cause") for seed in summary["seeds"])
         causes = {index: cause for index, cause in known if cause is not None}
-        return make_run(spec, directory, states, records, times, found, causes)
+        result = make_run(spec, directory, states, records, times, found, causes)
+        if is_whole:
+            on_main_process(lambda: draw_figures(result, missing=True))
+        else:
+            write_run(result, records)
+        return result
     causes, times = find_causes(spec, states), Times(0.0, 0.0, 0.0)
     result = make_run(spec, directory, states, records, times, start, causes)
     if is_trained and header["config"]["num_updates"] != start:  # a budget cut to what is trained
@@ -170,8 +207,25 @@ def _continue(
 def _require_run(directory: Path) -> None:
     if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
         raise ValueError(
-            f"directory = {str(directory)!r} holds no run; start one with purerl train."
+            f"directory = {shown(directory)!r} holds no run; start one with purerl train."
         )
+
+
+def _require_states(directory: Path, config: Config, start: int, asked_for_more: bool) -> None:
+    """Refuse to train anew what is trained: its states are gone, but its result is there."""
+    trained = trained_updates(directory, config)
+    has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
+    if not start and has_result:
+        problem, effect = "has a result but no checkpoint", "train it anew"
+    elif trained is not None and start < trained and not asked_for_more:
+        problem = f"is finished, but has no sound checkpoint after update {start} of {trained}"
+        effect = "train the rest anew"
+    else:
+        return
+    raise ValueError(
+        f"the run in {shown(directory)} {problem}, so that its states cannot be loaded; "
+        f"{READ_RESULT}; to {effect}: {resume_command(directory, '--force')}"
+    )
 
 
 def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:

@@ -19,8 +19,9 @@ from purerl.experiment.hosts.processes import (
     is_main_process,
     on_main_process,
 )
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.logging.hooks import Chunk, HookRunner
-from purerl.experiment.logging.loggers import describe_hooks
+from purerl.experiment.logging.rebuilding import describe_hooks
 from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.report.run_result import Run, Times, write_result
 from purerl.experiment.session import open_session
@@ -34,6 +35,7 @@ from purerl.experiment.store.directory import (
     require_unused,
 )
 from purerl.experiment.store.files import explaining_write_errors
+from purerl.experiment.store.paths import quoted, resume_command
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
@@ -86,14 +88,17 @@ def run(
     shows progress, calls hooks and writes to `directory`, on a file system that all share.
 
     **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
-    that repeat or do not fit, a first observation that cannot be, or a directory that holds another
-    run, or this one already.
+    that repeat, what does not fit into memory, a first observation that cannot be, or a directory
+    that holds another run, this one already, or files of somebody else's where a run writes.
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved is kept.
     `AllAgentsFailed` where no agent is left, with what the run came to.
     """
     require_unbatched(config)
     hooks = tuple(hooks)
     mesh = None if mesh is None else require_mesh(mesh, config.num_envs)
+    room: dict[str, Any] = {"memory_limit": memory_limit, "mesh": mesh}
+    room["episodes"] = 0 if config.time_limit is None else evaluation_episodes
+    on_main_process(lambda: require_room(config, seeds, **room))
     spec = RunSpec(
         config=config,
         root=root,
@@ -111,7 +116,7 @@ def run(
     execution = ExecutionOptions(memory_limit, stop_on_nan, hooks, progress, mesh)
     spec.check(execution)
     directory = Path(on_main_process(lambda: choose_directory(spec.header(), directory)))
-    with explaining_lost_processes(directory), entered_by_main_process(Lock(directory)):
+    with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
         result = train_to_end(spec, execution, directory)
     return require_agents_left(result)
@@ -138,7 +143,8 @@ def train_to_end(
                     begin = batches.split(states)
             spec = dataclasses.replace(spec, seed_batch=programs.seed_batch)
             session = dataclasses.replace(session, spec=spec)
-            session.stop_on_signal(f"stopped before training; to go on: purerl resume {directory}")
+            advice = f"to go on: {resume_command(directory)}"
+            session.stop_on_signal(f"stopped before training; {advice}")
             on_main_process(prepare_directory, spec, directory, start)
             writer = CheckpointWriter(directory, spec.header(), start, keep=spec.keep_checkpoints)
             loop = TrainingLoop(session, batches, writer, hooks, start, records)
@@ -180,7 +186,7 @@ def write_run(result: Run, records: Records) -> None:
 
     **Raises:** `RunError` where it cannot be written.
     """
-    again = f"Make room and write it again: purerl resume {result.directory}"
+    again = f"Make room and write it again: {resume_command(result.directory)}"
     advice = f"; the last checkpoint stands. {again}"
     explain = explaining_write_errors("the result could not be written", advice)
     on_main_process(explain(write_result), result, records)

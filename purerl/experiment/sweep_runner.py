@@ -20,6 +20,7 @@ from purerl.experiment.failures import agent_name, all_failed, find_causes, has_
 from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
+from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import fill_forward
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
@@ -28,6 +29,7 @@ from purerl.experiment.store import files
 from purerl.experiment.store.directory import Lock, choose_directory, is_finished, write_header
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
+from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
 from purerl.seeds import seed_ids
@@ -59,6 +61,15 @@ def run_sweep(
     if is_multi_process():
         raise ValueError("a sweep takes one process; train its settings as runs of their own.")
     mesh = None if mesh is None else require_mesh(mesh, configs.num_envs)
+    setting = setting_at(configs, axes)
+    require_room(
+        setting,
+        seeds,
+        settings=len(next(iter(swept_values(configs, axes).values()))),
+        episodes=0 if configs.time_limit is None else evaluation_episodes,
+        memory_limit=memory_limit,
+        mesh=mesh,
+    )
     spec = RunSpec(
         config=configs,
         root=root,
@@ -73,13 +84,12 @@ def run_sweep(
     spec.check(execution)
     names = ("updates_per_chunk", "evaluation_episodes", "mesh")
     decisions = {name: getattr(spec, name) for name in names}
-    setting = setting_at(configs, axes)
     header = make_header("sweep", configs, root, spec.seed_ids, setting, **decisions)
     directory = Path(choose_directory(header, directory))
     with Lock(directory), open_session(spec, execution, directory) as session:
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"
-            raise ValueError(f"the sweep in {directory} is finished; {advice}.")
+            raise ValueError(f"the sweep in {shown(directory)} is finished; {advice}.")
         batches = SeedBatches(session.compile(axes))
         session.stop_on_signal("stopped before training; nothing was trained")
         states = batches.init()
@@ -93,7 +103,8 @@ def run_sweep(
         if result.updates < configs.num_updates:
             session.stop_on_signal(
                 f"stopped at update {result.updates} of {configs.num_updates}; what it has come to "
-                f"is ranked in {directory / files.SWEEP}. A sweep does not go on: it begins anew"
+                f"is ranked in {shown(directory / files.SWEEP)}. A sweep does not go on: it begins "
+                f"anew"
             )
     return result
 

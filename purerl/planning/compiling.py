@@ -29,7 +29,7 @@ from purerl.planning import hlo
 from purerl.planning.flops import count_flops
 from purerl.planning.launches import count_launches
 from purerl.planning.targets import Target, parse_target
-from purerl.seeds import seed_ids
+from purerl.seeds import require_seed_count
 from purerl.training import init, train_step
 
 EPISODES = 32  # of each seed, at the end of a run
@@ -47,8 +47,8 @@ class PlanRequest:
     settings: dict[str, Any]
     limit: int
     """Bytes that may be used on each device."""
-    directory: str
-    """Where Python looks for an environment that is named by an import path."""
+    directory: str | None
+    """Where Python looks last, if the environment is named by an import path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,9 +242,10 @@ def main() -> None:
 
     request_file, answer_file = map(Path, sys.argv[1:])
     request = PlanRequest(**json.loads(request_file.read_text()))
-    sys.path.insert(0, request.directory)  # env may be an import path: package.module:Name
+    if request.directory is not None:
+        sys.path.append(request.directory)
     try:
-        seed_ids(request.seeds)
+        require_seed_count(request.seeds)
         target = parse_target(request.target)
         config = preset(request.env, request.algo, **_with_tuples(request.settings))
         compiled = compile_for_target(config, request.seeds, target, request.limit, request.devices)

@@ -83,7 +83,8 @@ def plan(
     parsed_target = parse_target(target)
     versions, chip = require_compiler(parsed_target), parsed_target.chip
     limit = int(USABLE_FRACTION * chip.share * chip.memory)
-    request = PlanRequest(target, env, algo, seeds, devices, settings, limit, os.getcwd())
+    directory = os.getcwd() if ":" in env else None  # of a module:Name
+    request = PlanRequest(target, env, algo, seeds, devices, settings, limit, directory)
     compiled = _compile_in_subprocess(request)
     findings = compiled.findings
     arithmetic_seconds = findings.flops / chip.flops
@@ -129,7 +130,8 @@ def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
         request_file, answer_file = Path(directory, "request.json"), Path(directory, "answer.json")
         request_file.write_text(text)
         process = subprocess.run(
-            [sys.executable, "-m", "purerl.planning.compiling", request_file, answer_file],
+            # -P: the current directory is not where its modules come from.
+            [sys.executable, "-P", "-m", "purerl.planning.compiling", request_file, answer_file],
             env=environment,
             capture_output=True,
             text=True,

@@ -10,7 +10,7 @@ from commands import run_purerl
 from finished import altered
 
 from purerl.experiment.store import files
-from purerl.experiment.store.files import require_writable
+from purerl.experiment.store.own_files import require_writable
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,8 @@ SCRIPT = """
 import hashlib, sys
 from pathlib import Path
 
-import jax
 import purerl
-from purerl.experiment.store.orbax import to_saveable
+from purerl.experiment.store.leaves import leaves_to_save
 
 directory, num_updates = Path(sys.argv[1]), int(sys.argv[2])
 every = {"checkpoint_every": 2, "progress": False}
@@ -29,7 +29,7 @@ else:
     sizes = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
     config = purerl.vpg("CartPole-v1", total_steps=32 * num_updates, **sizes)
     run = purerl.run(config, 3, directory, updates_per_chunk=2, evaluate_every=20, **every)
-leaves = jax.tree.leaves(to_saveable(run.states))
+leaves = leaves_to_save(run.states)
 print(run.resumed_at, hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest())
 """
 
@@ -129,7 +129,11 @@ TINY = ("--num-envs", "4", "--rollout-length", "16", "--hidden", "8", "--seeds",
 
 @pytest.mark.parametrize(
     ("sent", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_finishes_the_chunk_saves_and_says_how_to_go_on(sent, code, tmp_path):
     cache = tmp_path / "cache"
@@ -244,6 +248,106 @@ def test_a_full_disk_ends_with_a_line_alone(when, small_disk, tmp_path):
     again = command("resume", str(run), cwd=tmp_path, cache=cache)
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err.decode()
+
+
+@pytest.fixture
+def few_inodes(tmp_path):
+    """A disk with room for bytes and for few files, where root may make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    args = ["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=60", "tmpfs", str(disk)]
+    if os.getuid() or subprocess.run(args, capture_output=True).returncode:
+        pytest.skip("only root can mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk, left):
+    """Use the inodes of a disk up to so many."""
+    (disk / "fill").mkdir(exist_ok=True)
+    while os.statvfs(disk).f_ffree > left:
+        (disk / "fill" / str(os.statvfs(disk).f_ffree)).touch()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0, 1, 3, 7])
+def test_a_disk_without_room_for_files_ends_a_run_within_seconds(left, few_inodes, tmp_path):
+    fill(few_inodes, 6 + left)  # for the directory, its lock, its header and what writes it
+    args = ("--total-steps", "6400", "--checkpoint-every", "5", "--updates-per-chunk", "5")
+    run = few_inodes / "run"
+    begin = time.monotonic()
+    first = command("train", *TINY, *args, "--directory", str(run), cwd=tmp_path, cache=tmp_path)
+    _, err = first.communicate(timeout=120)  # it has compiled
+    assert time.monotonic() - begin < 100
+    assert first.returncode in (0, 1, 2), err.decode()  # 2: not even a directory could be made
+    assert "Traceback" not in err.decode(), err.decode()
+    assert err.decode().count("purerl: ") == (first.returncode > 0), err.decode()
+
+
+WITHOUT_ROOM = """
+import errno, os, sys, time
+import purerl
+
+directory, updates, real = sys.argv[1], int(sys.argv[2]), os.mkdir
+
+
+def refuse(path, *args, **kwargs):
+    if "checkpoints" + os.sep in str(path):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(path))
+    real(path, *args, **kwargs)
+
+
+os.mkdir = refuse
+config = purerl.vpg("CartPole-v1", num_envs=4, rollout_length=16, hidden=(8,), total_steps=1280)
+begin = time.monotonic()
+try:
+    purerl.run(config, 2, directory, updates_per_chunk=5, checkpoint_every=5, progress=False)
+except purerl.RunError as error:
+    print(error)
+    print(f"seconds: {time.monotonic() - begin:.1f}")
+"""
+
+
+@pytest.mark.slow
+def test_from_python_too_a_disk_without_room_for_files_ends_a_run_within_seconds(tmp_path):
+    args = [sys.executable, "-c", WITHOUT_ROOM, str(tmp_path / "run"), "20"]
+    cache, begin = environment(tmp_path / "cache"), time.monotonic()
+    done = subprocess.run(args, env=cache, capture_output=True, text=True, timeout=120)
+    assert time.monotonic() - begin < 100
+    assert done.returncode == 0, done.stderr
+    assert "could not be written: the disk is full" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["checkpoint", "result"])
+def test_a_directory_that_is_removed_ends_a_run_with_a_line(when, tmp_path):
+    cache = tmp_path / "cache"
+    every = ("--checkpoint-every", "200") if when == "checkpoint" else ()
+    args = ("--total-steps", "1280000", "--updates-per-chunk", "200", "--directory", "run", *every)
+    process = command("train", *TINY, *args, cwd=tmp_path, cache=cache)
+    wait_for(tmp_path / "run", process)
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err.decode()
+    assert err.decode().splitlines()[-1].startswith("purerl: ")
+    assert "run is not there any more" in err.decode()
+    assert "purerl resume" not in err.decode()
+    assert "Traceback" not in err.decode()
+
+
+@pytest.mark.slow
+def test_a_hangup_that_is_ignored_does_not_stop_a_run(tmp_path):
+    args = ("--total-steps", "1280000", "--updates-per-chunk", "200", "--directory", "run")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        process = command("train", *TINY, *args, cwd=tmp_path, cache=tmp_path / "cache")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(tmp_path / "run", process)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):

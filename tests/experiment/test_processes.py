@@ -1,6 +1,7 @@
 """Several real processes on this machine, which talk over loopback: one run."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -190,6 +191,18 @@ def test_two_processes_share_environments_and_take_seeds_in_batches(layout, tmp_
 
 
 @pytest.mark.slow
+def test_two_processes_save_below_any_path_and_read_it_back(tmp_path):
+    directory = tmp_path / "a[lr=1]"
+    outcomes = together(*train(directory, updates=20, checkpoint_every=10))
+    assert [outcome[0] for outcome in outcomes] == [0, 0], outcomes
+    manifest = read_checked_json(directory / "checkpoints/20/manifest.json")
+    assert manifest["was_read_back"]
+    assert any(name.startswith("states/") for name in manifest["files"])
+    done = alone("evaluate", str(directory), "--episodes", "2")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_a_process_dies_all_end_and_the_run_goes_on(tmp_path, victim):
     directory = tmp_path / "run"
@@ -217,6 +230,21 @@ def test_where_a_process_dies_all_end_and_the_run_goes_on(tmp_path, victim):
         assert done.returncode == 0, done.stderr
     assert read_checked_json(directory / "summary.json")["resumed_at"] == saved
     assert metrics(directory)["policy_loss"].shape == (4, saved + 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [0, 1])
+def test_where_one_process_cannot_write_its_share_all_end_with_one_line(full, tmp_path):
+    directory = tmp_path / "run"
+    with started(*train(directory, updates=100_000)) as pair:
+        wait_for_checkpoint(directory, pair)
+        resource.prlimit(pair[full].pid, resource.RLIMIT_FSIZE, (2000, 2000))
+        outcomes = ended(pair)
+    assert [outcome[0] for outcome in outcomes] == [1, 1], outcomes
+    lines = [line for _, _, err in outcomes for line in err.splitlines() if "purerl: the" in line]
+    assert len(lines) == 1, outcomes
+    assert "could not be written: the disk is full; that of update " in lines[0]
+    assert not list(directory.glob("checkpoints/.*"))
 
 
 @pytest.mark.slow
@@ -311,9 +339,5 @@ def test_the_script_for_slurm_trains_10_seeds_on_4_devices_of_two_tasks(tmp_path
 
 def saved_sizes(directory):
     """The first sizes of all arrays in a checkpoint."""
-    from purerl.experiment.store.orbax import import_orbax
-
-    (step,) = directory.glob("checkpoints/*/default")
-    with import_orbax().StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(step.absolute()).item_metadata
-    return {leaf.shape[0] for leaf in jax.tree.leaves(saved)}
+    (checkpoint,) = directory.glob("checkpoints/*")
+    return {shape[0] for _, _, shape in read_checked_json(checkpoint / "manifest.json")["leaves"]}

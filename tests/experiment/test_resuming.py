@@ -222,7 +222,7 @@ def damage(path, how):
 def test_every_damaged_file_of_a_checkpoint_is_found(how, stopped):
     step = stopped / "checkpoints/12"
     names = [path.relative_to(step) for path in files_of(step)]
-    assert len(names) > 5
+    assert len(names) == 2
     for name in names:
         copy = stopped.with_name("copy")
         shutil.copytree(stopped, copy)
@@ -419,8 +419,8 @@ def test_what_dies_while_it_compiles_can_be_resumed(tmp_path, monkeypatch, strai
 
 @pytest.mark.slow
 def test_what_is_refused_while_it_compiles_leaves_the_directory_free(tmp_path):
-    with pytest.raises(ValueError, match="memory_limit = 1 kB on each device is less"):
-        purerl.run(config(), 3, tmp_path, memory_limit=1000, progress=False)
+    with pytest.raises(ValueError, match="memory_limit = 10 kB on each device is less"):
+        purerl.run(config(), 3, tmp_path, memory_limit=10_000, progress=False)
     assert not (tmp_path / "config.json").exists()
 
 
@@ -447,7 +447,7 @@ def test_keys_come_back_with_their_implementation(tmp_path):
     states = {"key": jax.random.split(jax.random.key(0, impl="rbg"), 2)}
     writer = CheckpointWriter(tmp_path, {}, 0)
     writer.save(checkpoints.Snapshot(1, states, Records()))  # pyright: ignore[reportArgumentType]
-    writer.close()
+    writer.wait()
     like = jax.eval_shape(lambda: states)
     assert_bitwise_equal(checkpoints.restore_states(tmp_path, 1, like), states)
     assert checkpoints.restore_states(tmp_path, 1, like)["key"].dtype == states["key"].dtype
@@ -552,7 +552,8 @@ def test_keep_checkpoints_keeps_as_many(straight, tmp_path):
 
 
 def test_a_manifest_that_was_being_written_anew_does_not_damage_the_checkpoint(stopped):
-    (stopped / "checkpoints/12/manifest.json.part").write_text("{")  # as a kill leaves it
+    part = stopped / "checkpoints/12/.manifest.json.0123abcd.part"
+    part.write_text("{")  # as a kill leaves it
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert checkpoints.latest_resumable(stopped) == 12

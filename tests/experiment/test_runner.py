@@ -183,7 +183,8 @@ def test_default_directories_of_two_configs_do_not_collide(tmp_path, monkeypatch
     second = run(small(discount=0.5), 1, None)
     third = run(small(), 1, None)
     names = [str(each.directory) for each in (first, second, third)]
-    assert names == ["runs/Probe-vpg", "runs/Probe-vpg-2", "runs/Probe-vpg-3"]
+    runs = tmp_path / "runs"
+    assert names == [f"{runs}/Probe-vpg", f"{runs}/Probe-vpg-2", f"{runs}/Probe-vpg-3"]
 
 
 def test_directory_that_cannot_be_made_is_refused(tmp_path):

@@ -37,8 +37,23 @@ def available_bytes(devices: Sequence[Any]) -> int | None:
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(USABLE_FRACTION * stats["bytes_limit"])
+    limit = host_bytes()
+    return None if limit is None else limit // len(devices)
+
+
+def host_bytes() -> int | None:
+    """Bytes of the host's memory that a program may use; None where the machine does not tell."""
     limits = [limit for limit in (_free_bytes(), _cgroup_headroom()) if limit is not None]
-    return int(USABLE_FRACTION * min(limits)) // len(devices) if limits else None
+    return int(USABLE_FRACTION * min(limits)) if limits else None
+
+
+def require_bytes(what: str, needed: int, available: int | None, advice: str) -> None:
+    """Refuse what would need more memory than there is."""
+    if available is not None and needed > available:
+        raise ValueError(
+            f"{what} need at least {needed / 1e9:.3g} GB, and there are {available / 1e9:.3g}; "
+            f"{advice}."
+        )
 
 
 def parse_bytes(text: str) -> int:
@@ -47,7 +62,7 @@ def parse_bytes(text: str) -> int:
     **Raises:** `ValueError` for anything else.
     """
     match = re.fullmatch(r"([0-9]+\.?[0-9]*) ?(B|kB|MB|GB|TB)", text)
-    if match is None or not float(match[1]):
+    if match is None or not 0 < float(match[1]) < float("inf"):
         raise ValueError(f"memory_limit = {text!r} cannot be read; write 500MB or 1.5GB.")
     return int(float(match[1]) * UNITS[match[2]])
 

@@ -52,10 +52,10 @@ def use_compilation_cache() -> None:
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         (home / "purerl").mkdir(parents=True, exist_ok=True)
-    except OSError:  # a user without a home: jax would warn
+    except (OSError, RuntimeError):  # a user without a home: jax would warn; without a name
         return
     jax.config.update("jax_compilation_cache_dir", str(home / "purerl"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

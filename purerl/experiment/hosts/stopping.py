@@ -48,9 +48,9 @@ def is_second_interrupt(error: BaseException | None) -> bool:
 
 
 class Signals:
-    """Remembers SIGINT and SIGTERM in `received` until the `with` ends, if in the main thread.
+    """Remembers SIGINT, SIGTERM and SIGHUP in `received` until the `with` ends, in the main thread.
 
-    A second SIGINT raises `KeyboardInterrupt`.
+    A second SIGINT raises `KeyboardInterrupt`. A SIGHUP that is ignored stays so, as with `nohup`.
     """
 
     def __init__(self):
@@ -59,7 +59,9 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._receive)
         return self
 

@@ -1,25 +1,29 @@
 """Loggers: hooks that write a run's records where other tools read them.
 
-After a resume the first chunks hold all records so far, and a logger writes them anew.
+After a resume the first chunks hold all records so far, and a logger writes them anew. A run may be
+a stranger's: what a logger writes into its directory never goes through a link.
 """
 
 import dataclasses
 import json
-import warnings
-from collections.abc import Sequence
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from purerl.checks import require_package
+from purerl.checks import require_package, short_repr
 from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.report.statistics import iqm
+from purerl.experiment.store import files
 from purerl.experiment.store.header import find_header
 
 LOG = "metrics.jsonl"
 RUN_ID = "wandb_id.txt"
+ID = re.compile(r"[\w.-]{1,128}")  # of a run at Weights & Biases
+SECRET = re.compile(r"(^|_)key$|api.?key|token|secret|passw|credential", re.IGNORECASE)
 
 
 def record_rows(chunk: Chunk, *, per_seed: bool = False) -> list[dict[str, Any]]:
@@ -54,6 +58,24 @@ def _by_seed(name: str, chunk: Chunk, values: ndarray) -> dict[str, Any]:
     return {f"{name}/seed_{seed}": _number(value) for seed, value in pairs}
 
 
+def _is_within(path: str | Path, directory: Path) -> bool:
+    """Whether a path is in a directory by its name, wherever links lead."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(directory))
+
+
+def _require_no_way_out(path: str | Path, directory: Path) -> None:
+    """Refuse a path in a directory from which a link leads out of it."""
+    real = Path(os.path.realpath(path))
+    if _is_within(path, directory) and not real.is_relative_to(os.path.realpath(directory)):
+        raise OSError(f"{path} leads to {real}, outside of the run; remove that link")
+
+
+def _create(path: Path) -> Any:
+    """Open a new file in the place of whatever has this name: a link is removed, not followed."""
+    path.unlink(missing_ok=True)
+    return open(path, "x")
+
+
 def _absolute(path: str | Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
 
@@ -73,8 +95,10 @@ class JsonLines:
 
     def __call__(self, chunk: Chunk) -> None:
         if self._file is None:
-            path = chunk.directory / LOG if self.path is None else self.path
-            self._file = open(path, "w")  # noqa: SIM115 (`close` closes it)
+            path = Path(self.path or chunk.directory / LOG)
+            _require_no_way_out(path.parent, chunk.directory)
+            is_own = _is_within(path, chunk.directory)
+            self._file = _create(path) if is_own else open(path, "w")  # noqa: SIM115
         for row in record_rows(chunk, per_seed=self.per_seed):
             self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -100,6 +124,7 @@ class TensorBoard:
             import tensorboardX
 
             directory = self.directory or chunk.directory / "tensorboard"
+            _require_no_way_out(directory, chunk.directory)
             # `purge_step` replaces what an earlier process wrote.
             self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=0)
         for row in record_rows(chunk, per_seed=self.per_seed):
@@ -117,31 +142,42 @@ class TensorBoard:
 class WeightsAndBiases:
     """Logs to Weights & Biases; offline, into `wandb/` of the run directory.
 
-    The run directory keeps the id that wandb gives the run. After a resume the same wandb run goes
-    on, and takes only the records after its last step.
+    The run directory keeps the project, and the id that wandb gives the run; no other setting.
+    After a resume, given again, the same wandb run goes on, and takes only the records after its
+    last step.
 
-    **Arguments:** `settings` go to `wandb.init`, such as `project` or `mode="offline"`.
+    **Arguments:** `settings` go to `wandb.init`, such as `project` or `mode="offline"`. Of
+    `config`, which is added to the run's, keys, tokens and passwords are left out.
     """
 
     def __init__(self, *, per_seed: bool = False, **settings: Any):
         require_package("wandb", "wandb")
+        if not isinstance(settings.get("config", {}), dict):
+            raise ValueError(f"config = {short_repr(settings['config'])} must be a dictionary.")
         self.per_seed = per_seed
         self.settings = settings
-        self.arguments = {"per_seed": per_seed, **settings}
+        # Of the settings only this: others may be secret, at any depth.
+        named = {"project": project} if isinstance(project := settings.get("project"), str) else {}
+        self.arguments = {"per_seed": per_seed, **named}
         self._run: Any = None
 
     def __call__(self, chunk: Chunk) -> None:
         if self._run is None:
             import wandb
 
+            _require_no_way_out(chunk.directory / "wandb", chunk.directory)
             settings = {"project": "purerl", "name": chunk.directory.name}
             settings["dir"] = str(chunk.directory.absolute())
-            id_file = chunk.directory / RUN_ID
-            if id_file.exists():
-                settings |= {"id": id_file.read_text(), "resume": "allow"}
-            config = find_header(chunk.directory)
-            self._run = wandb.init(config=config, **{**settings, **self.settings})
-            id_file.write_text(self._run.id)
+            known = read_run_id(chunk.directory / RUN_ID)
+            if known is not None:
+                settings |= {"id": known, "resume": "allow"}
+            settings = {**settings, **self.settings}
+            settings["config"] = _config(chunk.directory) | _without_secrets(
+                settings.get("config", {})
+            )
+            self._run = wandb.init(**settings)
+            with _create(chunk.directory / RUN_ID) as file:
+                file.write(self._run.id)
         for row in record_rows(chunk, per_seed=self.per_seed):
             defined = {name: value for name, value in row.items() if value is not None}
             self._run.log(defined, step=row["env_steps"])
@@ -152,40 +188,34 @@ class WeightsAndBiases:
             self._run = None
 
 
+def read_run_id(path: Path) -> str | None:
+    """The id of a run at Weights & Biases; None where the file holds none."""
+    try:
+        with files.open_regular(path) as file:
+            text = file.read(200).decode().strip()
+    except (OSError, ValueError):
+        return None
+    return text if ID.fullmatch(text) else None
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    """What Weights & Biases shows as the config of a run: its header, without its loggers."""
+    header = find_header(directory) or {}
+    return {name: value for name, value in header.items() if name != "hooks"}
+
+
+def _without_secrets(value: Any) -> Any:
+    """A setting without the entries whose names are those of secrets, at any depth."""
+    if isinstance(value, dict):
+        kept = {name: item for name, item in value.items() if not SECRET.search(str(name))}
+        return {name: _without_secrets(item) for name, item in kept.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
 LOGGERS: dict[str, Any] = {  # by their names on the command line
     "jsonl": JsonLines,
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
 }
-
-
-def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
-    """Hooks as JSON, for `rebuild_loggers`: loggers with their arguments, others by name."""
-    return [_describe(hook) for hook in hooks]
-
-
-def _describe(hook: Any) -> dict[str, Any]:
-    for name, logger_type in LOGGERS.items():
-        if type(hook) is logger_type and _is_json(hook.arguments):
-            return {"logger": name, "arguments": hook.arguments}
-    return {"function": getattr(hook, "__name__", type(hook).__name__)}
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        return json.loads(json.dumps(value)) == value
-    except (TypeError, ValueError):
-        return False
-
-
-def rebuild_loggers(described: Sequence[dict[str, Any]]) -> list[Any]:
-    """The loggers of a resumed run; a warning names the other hooks, which are not called."""
-    functions = [hook["function"] for hook in described if "function" in hook]
-    if functions:
-        warnings.warn(
-            f"hooks that the run had before are not called any more: {', '.join(functions)}; "
-            f"give all of them again, as hooks=.",
-            stacklevel=3,
-        )
-    loggers = [hook for hook in described if "logger" in hook]
-    return [LOGGERS[logger["logger"]](**logger["arguments"]) for logger in loggers]

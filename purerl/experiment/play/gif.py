@@ -21,6 +21,7 @@ from PIL import Image
 
 from purerl.checks import ceil_div
 from purerl.config.config import Config
+from purerl.experiment.report.figures import default_style
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 
@@ -44,12 +45,12 @@ def write_gif(
     """Draw the states of an episode, each with the return before it, into a GIF."""
     name, last = env_name(config), len(states) - 1
     steps = [*range(0, last, ceil_div(len(states), MAX_FRAMES)), last]
-    figure = Figure(figsize=(5, 4.6), dpi=100)
-    canvas = FigureCanvasAgg(figure)  # it leaves the backend of the program alone
-    axes = figure.add_axes((0.13, 0.11, 0.82, 0.79))
-    title = axes.set_title("", loc="left", fontsize=11)
     images = []
-    with headless():
+    with headless(), default_style():
+        figure = Figure(figsize=(5, 4.6), dpi=100)
+        canvas = FigureCanvasAgg(figure)  # it leaves the backend of the program alone
+        axes = figure.add_axes((0.13, 0.11, 0.82, 0.79))
+        title = axes.set_title("", loc="left", fontsize=11, parse_math=False)
         update = _make_artist(axes, states, obs, config)
         for i in steps:
             update(i)

@@ -5,6 +5,7 @@ The file is NumPy's npz, read without pickle: nothing in it is executed.
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +17,24 @@ from purerl.checks import first_line, seed_index
 from purerl.config.config import Config
 from purerl.envs import Box, Discrete, Space, action_space
 from purerl.experiment.store import files
-from purerl.experiment.store.checkpoints import find_damage, latest_checkpoint, restore_states
+from purerl.experiment.store.checkpoints import (
+    find_damage,
+    has_checkpoints,
+    latest_checkpoint,
+    restore_states,
+)
 from purerl.experiment.store.directory import is_in_use, read_header
 from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
 from purerl.experiment.store.header import (
     diff,
     env_name,
+    find_header,
     format_diff,
     require_readable,
     through_json,
 )
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import as_directory, resume_command, shown
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_component
 from purerl.experiment.store.spec import RunSpec
 from purerl.networks.network import Network, TrainedPolicy, as_network
@@ -37,7 +46,11 @@ ATTEMPTS = 3  # to read a checkpoint, which training may remove meanwhile
 
 
 def save_policy(path: str | Path, policy: Network | TrainedPolicy, config: Config) -> None:
-    """Write a policy to a file: its weights, its statistics, and what it takes to rebuild it."""
+    """Write a policy to a file: its weights, its statistics, and what it takes to rebuild it.
+
+    **Raises:** `ValueError` where the file cannot be written, or is a run's own.
+    """
+    require_writable("path", Path(path))
     network = policy.network if isinstance(policy, TrainedPolicy) else policy
     spaces = {
         "obs": config.env_spec.obs_space,
@@ -72,9 +85,9 @@ def load_policy(
     **Raises:** `ValueError` where there is no policy, the file is damaged, or `config` is needed or
     does not fit.
     """
-    path = Path(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         return LoadedRun.read(path, config).policy(seed)
+    path = Path(path)
     try:
         arrays = files.read_arrays(path)
         header = json.loads(arrays["header"].tobytes())
@@ -130,7 +143,9 @@ class LoadedRun(NamedTuple):
     updates: int
 
     @classmethod
-    def read(cls, directory: Path, config: Config | None = None, env: Any = None) -> "LoadedRun":
+    def read(
+        cls, directory: str | Path, config: Config | None = None, env: Any = None
+    ) -> "LoadedRun":
         """Read the newest checkpoint of a run, which may be training meanwhile.
 
         Where training removes the checkpoint that is being read, the next one is read.
@@ -138,13 +153,16 @@ class LoadedRun(NamedTuple):
         **Raises:** `ValueError` where there is none, `config` is needed, or the run was trained
         with another config or environment.
         """
+        directory = as_directory(directory)
+        if header := find_header(directory):
+            require_readable(f"the run in {shown(directory)!r}", header)
         is_training = is_in_use(directory)
         for _ in range(ATTEMPTS):
             updates = latest_checkpoint(directory, warn=not is_training)  # one may be half written
             if updates is None:
                 break
             try:
-                header = read_header(directory, updates)
+                header = read_header(directory)
                 spec = RunSpec.from_header(header, config, env)
                 if config is not None or env is not None:
                     spec = _require_given(header, spec, "env" if config is None else "config")
@@ -152,10 +170,7 @@ class LoadedRun(NamedTuple):
             except Exception:
                 if find_damage(directory, updates, records=False) is None:
                     raise  # the checkpoint is whole: the error is another
-        raise ValueError(
-            f"{str(directory)!r} holds no checkpoint; train first: "
-            f"purerl train --directory {directory}"
-        )
+        raise ValueError(f"{shown(directory)!r} holds no checkpoint; {_way_to_one(directory)}")
 
     def policy(self, seed: int | None) -> TrainedPolicy:
         """The policy of one seed.
@@ -166,6 +181,19 @@ class LoadedRun(NamedTuple):
         network = jax.tree.map(lambda leaf: leaf[index], self.states.learner.policy)
         config = self.spec.config
         return TrainedPolicy(network, action_space(config.env, config.env_params))
+
+
+def _way_to_one(directory: Path) -> str:
+    """How to come to a checkpoint where there is none that is sound."""
+    header = find_header(directory)
+    if header is None and not has_checkpoints(directory):
+        return f"train first: {shlex.join(['purerl', 'train', '--directory', shown(directory)])}"
+    if header and header.get("kind") == "sweep":
+        return "it holds a sweep, which keeps none; name the directory of a run."
+    has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
+    if has_result or has_checkpoints(directory):
+        return f"to train it anew: {resume_command(directory, '--force')}"
+    return f"go on with it: {resume_command(directory)}"
 
 
 def _require_given(header: dict[str, Any], spec: RunSpec, given: str) -> RunSpec:

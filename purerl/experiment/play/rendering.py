@@ -10,12 +10,14 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from purerl import envs
-from purerl.checks import require_positive_int, short_repr
+from purerl.checks import require_int32, short_repr
 from purerl.config.config import Config
 from purerl.evaluation import play_episode
+from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
 from purerl.experiment.play.gif import write_gif
 from purerl.experiment.play.policies import LoadedRun
-from purerl.experiment.store.files import require_writable
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import as_directory
 from purerl.rollout import RawTransition
 from purerl.seeds import seed_keys
 
@@ -86,12 +88,12 @@ def render_run(
 
     **Raises:** `ValueError` where there is no such episode, or it has no end.
     """
-    directory = Path(directory)
+    as_directory(directory)
     if isinstance(episode, bool) or not 0 <= episode < 2**32:
         raise ValueError(f"episode = {short_repr(episode)} must be from 0 to 2**32 - 1.")
     if max_steps is not None:
-        require_positive_int("max_steps", max_steps)
-    path = directory / f"seed_{seed}.gif" if path is None else Path(path)
+        require_int32("max_steps", max_steps)
+    path = Path(directory) / f"seed_{seed}.gif" if path is None else Path(path)
     if path.suffix != ".gif":
         raise ValueError(f"output = {str(path)!r} must end in .gif.")
     loaded = LoadedRun.read(directory, config, env)
@@ -100,7 +102,10 @@ def render_run(
     limit = config.time_limit if max_steps is None else max_steps
     if limit is None:
         raise ValueError("max_steps is required: the environment has no time limit.")
-    policy = loaded.policy(seed)
+    policy, shown = loaded.policy(seed), (loaded.states.envs.state, loaded.states.envs.obs)
+    of_a_step = tree_bytes(shown) // (len(loaded.spec.seed_ids) * config.num_envs)
+    advice = "give fewer as max_steps"
+    require_bytes(f"pictures of {limit} steps", limit * of_a_step, host_bytes(), advice)
     # Beyond the last update: an evaluation folds in the number of its update.
     key = jax.random.fold_in(seed_keys(loaded.spec.root, [seed])[0], config.num_updates + 1)
     frames = record_episode(jax.random.fold_in(key, episode), policy, config, max_steps=limit)

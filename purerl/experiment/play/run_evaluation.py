@@ -11,11 +11,12 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.agents import Agent, EvaluateAgent, batch_agents
-from purerl.checks import ceil_div, require_positive_int, seed_index
+from purerl.checks import ceil_div, require_int32, seed_index
 from purerl.compute.mapping import pad_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.config.config import Config
 from purerl.evaluation import Evaluation
+from purerl.experiment.hosts.memory import host_bytes, require_bytes
 from purerl.experiment.play.policies import LoadedRun
 from purerl.experiment.report.statistics import ReturnStatistics, drop_nan, return_statistics
 from purerl.experiment.store import files
@@ -92,10 +93,10 @@ def evaluate_run(
     **Raises:** `ValueError` where there is no checkpoint, a seed is not in the run, or the
     environment has no time limit and `max_steps` is not given.
     """
-    require_positive_int("episodes", episodes)
+    require_int32("episodes", episodes)
     if max_steps is not None:
-        require_positive_int("max_steps", max_steps)
-    loaded = LoadedRun.read(Path(directory), config, env)
+        require_int32("max_steps", max_steps)
+    loaded = LoadedRun.read(directory, config, env)
     spec = loaded.spec
     limit = spec.config.time_limit if max_steps is None else max_steps
     if limit is None:
@@ -103,6 +104,8 @@ def evaluate_run(
     ids = spec.seed_ids if seeds is None else tuple(seeds)
     if not ids:
         raise ValueError("seeds must name at least one seed.")
+    needed = len(ids) * episodes * 8  # a return and a length
+    require_bytes(f"{episodes} episodes of {len(ids)} seeds", needed, host_bytes(), "play fewer")
     index = np.array([seed_index(seed, spec.seed_ids) for seed in ids])
     policies = jax.tree.map(lambda leaf: leaf[index], loaded.states.learner.policy)
 

@@ -13,6 +13,7 @@ from purerl.experiment.report.statistics import (
     share_solved,
 )
 from purerl.experiment.store.finished_run import FinishedRun, read_run
+from purerl.experiment.store.paths import as_directory, shown
 
 
 class ComparedRun(NamedTuple):
@@ -33,7 +34,7 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
     **Raises:** `ValueError` where one is not finished, they are of several environments, or their
     returns are not of one kind.
     """
-    names = shortest_names([Path(directory) for directory in directories])
+    names = shortest_names([as_directory(directory) for directory in directories])
     runs = [read_run(directory) for directory in directories]
     envs = list(dict.fromkeys(run.env for run in runs))
     if len(envs) != 1:
@@ -42,7 +43,7 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
     scores = [drop_nan(run.returns) for run in runs]
     for run, own in zip(runs, scores, strict=True):
         if not own.size:
-            raise ValueError(f"{str(run.directory)!r}: no seed has a return; leave it out.")
+            raise ValueError(f"{shown(run.directory)!r}: no seed has a return; leave it out.")
     return [
         ComparedRun(
             name=name,
@@ -57,7 +58,7 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
 
 def require_same_return_kind(runs: Sequence[FinishedRun]) -> None:
     """Refuse returns of greedy episodes beside returns in training."""
-    directories = {run.greedy: str(run.directory) for run in reversed(runs)}
+    directories = {run.greedy: shown(run.directory) for run in reversed(runs)}
     if len(directories) > 1:
         raise ValueError(
             f"the returns of {directories[True]!r} are of greedy episodes, those of "

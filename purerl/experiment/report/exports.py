@@ -16,6 +16,8 @@ from purerl.experiment.report.comparison import require_same_return_kind
 from purerl.experiment.report.format import format_ranges
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import FinishedRun
+from purerl.experiment.store.own_files import require_writable
+from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import EVALUATED, UPDATES
 from purerl.types import Metrics
 
@@ -27,9 +29,10 @@ def write_table(run: FinishedRun, path: str | Path) -> None:
     has not), `updates`, `env_steps` and the metrics. Where the run was evaluated, `greedy_return`
     and `sampled_return` too, in the rows of the evaluations.
 
-    **Raises:** `ValueError` for another suffix.
+    **Raises:** `ValueError` for another suffix, or where the file is a run's own.
     """
     path = Path(path)
+    require_writable("metrics", path)
     columns = _columns(run)
     if path.suffix == ".parquet":
         require_package("pyarrow", "parquet")
@@ -78,8 +81,9 @@ def write_scores(runs: Sequence[FinishedRun], path: str | Path) -> None:
     scores NaN, and a warning names it.
 
     **Raises:** `ValueError` where an algorithm's runs differ in their number of seeds, two are of
-    one environment, or the returns are not of one kind.
+    one environment, or the returns are not of one kind, or where the file is a run's own.
     """
+    require_writable("scores", Path(path))
     require_same_return_kind(runs)
     envs = sorted({run.env for run in runs})
     scores: dict[str, ndarray] = {}
@@ -99,7 +103,7 @@ def write_scores(runs: Sequence[FinishedRun], path: str | Path) -> None:
         seeds = sorted((*run.failed_seeds, *run.seeds_without_episode))
         if seeds:
             warnings.warn(
-                f"{run.directory}: seeds without a return: {format_ranges(seeds)}; their scores "
-                f"are NaN, and so is all that rliable makes of them.",
+                f"{shown(run.directory)}: seeds without a return: {format_ranges(seeds)}; their "
+                f"scores are NaN, and so is all that rliable makes of them.",
                 stacklevel=2,
             )

@@ -1,9 +1,11 @@
 """Figures of learning curves, sweeps and comparisons, and histograms of final returns."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib import colormaps
@@ -30,6 +32,15 @@ MAX_COLORED = 8  # settings of a sweep that have a colour of their own
 MAX_THIN_LINES = 500  # of single seeds: more would be a surface
 MAX_POINTS = 200  # of a curve: each is bootstrapped, and more cannot be seen
 MAX_TICK_LETTERS = 24  # of all names: more do not fit side by side below an axis
+
+
+@contextlib.contextmanager
+def default_style() -> Iterator[None]:
+    """Within this, figures look as matplotlib makes them, whatever the user's matplotlibrc says."""
+    defaults = dict(matplotlib.rcParamsDefault)
+    del defaults["backend"]  # a figure is saved without it, and it could not be put back
+    with matplotlib.rc_context(defaults):
+        yield
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -71,7 +82,7 @@ def learning_curve(
         axes.add_collection(LineCollection(lines, **thin, label=label, zorder=2))
         axes.autoscale_view()
     _style_axes(axes, title, target_return)
-    _legend(figure, axes)
+    _legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -106,10 +117,7 @@ def sweep_curves(
         _iqm_line(axes, x, curves, line)
     _style_axes(axes, title, target_return)
     axes.set_ylabel("episode return (sampled actions), IQM over seeds")
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(
-        handles[::-1], names[::-1], loc="outside lower center", ncols=1, frameon=False, fontsize=8
-    )
+    _legend(figure, axes.get_legend_handles_labels()[0][::-1], ncols=1, fontsize=8.0)
     return figure
 
 
@@ -137,11 +145,12 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     targets = {compared_run.run.target_return for compared_run in compared}
     target = first.target_return if len(targets) == 1 else None
     _style_axes(axes, first.env, target)
-    _legend(figure, axes, Patch(color=MUTED, alpha=0.3, linewidth=0, label="95% interval"))
+    interval = Patch(color=MUTED, alpha=0.3, linewidth=0, label="95% interval")
+    _legend(figure, [*axes.get_legend_handles_labels()[0], interval])
     names = [compared_run.name for compared_run in compared]
     is_wide = sum(map(len, names)) > MAX_TICK_LETTERS
     slant: dict[str, Any] = {"rotation": 20, "ha": "right"} if is_wide else {}
-    final_axes.set_xticks(range(len(names)), names, fontsize=9, **slant)
+    final_axes.set_xticks(range(len(names)), names, fontsize=9, **slant, parse_math=False)
     final_axes.set_xlim(-0.6, len(names) - 0.4)
     _target_line(final_axes.axhline, target)
     final_axes.set_ylabel(first.return_name)
@@ -156,7 +165,9 @@ def _compared_curve(axes: Axes, compared: ComparedRun, style: dict[str, Any]) ->
     env_steps = run.arrays["record_updates"] * float(run.env_steps_per_update)
     returns = np.asarray(run.arrays["episode_return"][alive], float)
     x, curves = downsample(env_steps, fill_forward(returns))
-    label = f"{compared.name}, IQM of {len(curves)} seeds"
+    # matplotlib hides a label that begins with an underscore.
+    space = " " * compared.name.startswith("_")
+    label = f"{space}{compared.name}, IQM of {len(curves)} seeds"
     _iqm_line(axes, x, curves, {"label": label, **style}, {"alpha": 0.3})
 
 
@@ -206,18 +217,18 @@ def histogram(
         axes.plot(returns, np.full(returns.size, 0.025), "|", **ticks, label="single seeds")
         axes.axvline(float(iqm(returns)), color="black", linewidth=1.6, label="IQM")
     _target_line(axes.axvline, target_return)
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.set(xlabel=xlabel, ylabel="seeds")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _grid(axes, "y")
-    _legend(figure, axes)
+    _legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
 def _style_axes(axes: Axes, title: str, target_return: float | None) -> None:
     """Set the title, labels and grid of a learning curve, and draw its target."""
     _target_line(axes.axhline, target_return)
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)  # a name may hold dollars
     axes.set(xlabel="environment steps of one seed", ylabel="episode return (sampled actions)")
     axes.xaxis.set_major_formatter(lambda value, _: format_number(value))
     axes.margins(x=0.01)
@@ -237,12 +248,15 @@ def _grid(axes: Axes, axis: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, axes: Axes, *more: Any) -> None:
-    """Draw the legend below the axes, where it covers nothing."""
-    handles = [*axes.get_legend_handles_labels()[0], *more]
-    if handles:
-        location: Any = "outside lower center"
-        figure.legend(handles=handles, loc=location, ncols=4, frameon=False, fontsize=8.5)
+def _legend(
+    figure: Figure, handles: Sequence[Any], *, ncols: int = 4, fontsize: float = 8.5
+) -> None:
+    """Draw the legend below the axes, where it covers nothing; names are shown as they are."""
+    if not handles:
+        return
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False}
+    for text in figure.legend(handles=handles, fontsize=fontsize, **place).get_texts():
+        text.set_parse_math(False)
 
 
 def downsample(

@@ -1,6 +1,7 @@
 """A finished run: its states, metrics and evaluations, its summary, and the files it leaves."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from itertools import compress
 from pathlib import Path
@@ -16,6 +17,7 @@ from purerl.checks import seed_index
 from purerl.config.config import Config
 from purerl.envs import action_space
 from purerl.evaluation import Evaluation
+from purerl.experiment.report.drawing import draw
 from purerl.experiment.report.statistics import Interval, fill_forward, return_iqm, share_solved
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import result_identity
@@ -172,15 +174,13 @@ class Run:
 
 
 def write_result(result: Run, records: Records) -> None:
-    """Write a run's metrics, figures and summary into its directory.
+    """Write a run's metrics and summary into its directory, and then draw its figures.
 
-    The summary is written last: where it is there, the run is finished.
+    Where the summary is there, the run is finished.
     """
     failed_at = np.asarray(result.states.failed_at)
     arrays = records.arrays() | {"seed_ids": np.asarray(result.seed_ids), "failed_at": failed_at}
     files.write_arrays(result.directory / files.METRICS, arrays)
-    result.plot()
-    result.plot_returns()
     summary, returns = result.summary(), result.final_returns()
     seeds = [
         {
@@ -199,3 +199,17 @@ def write_result(result: Run, records: Records) -> None:
         **result_identity(result.config),
     }
     files.write_checked_json(result.directory / files.SUMMARY, contents)
+    draw_figures(result)
+
+
+def draw_figures(result: Run, *, missing: bool = False) -> None:
+    """Draw the figures of a run, or those that are `missing`; a warning says what cannot be."""
+    directory = result.directory
+    plots = {
+        directory / "learning_curve.png": result.plot,
+        directory / "returns.png": result.plot_returns,
+    }
+    if missing:
+        plots = {path: plot for path, plot in plots.items() if not path.exists()}
+    again = f"all else is written; to draw it later: purerl resume {shlex.quote(str(directory))}"
+    draw(plots, again)

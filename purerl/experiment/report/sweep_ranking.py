@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from purerl.config.config import Config
+from purerl.experiment.report.drawing import draw
 from purerl.experiment.report.run_result import Times
 from purerl.experiment.report.statistics import Interval, drop_nan, iqm, return_iqm, share_solved
 from purerl.experiment.store import files
@@ -21,6 +22,8 @@ from purerl.types import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FIGURE = "sweep.png"
 
 
 class RankedSetting(NamedTuple):
@@ -99,7 +102,7 @@ class Sweep:
             f"{num_seeds} seeds each",
             target_return=self.target_return,
         )
-        figures.save_figure(figure, Path(path or self.directory / "sweep.png"))
+        figures.save_figure(figure, Path(path or self.directory / FIGURE))
         return figure
 
     def _label(self, setting: int) -> str:
@@ -109,7 +112,7 @@ class Sweep:
 
 
 def write_sweep(result: Sweep) -> None:
-    """Write a sweep's metrics, ranking and figure into its directory.
+    """Write a sweep's metrics and ranking into its directory, and then draw its figure.
 
     Beside the metrics stand `final_return` and `failed`, `[settings, seeds]`.
     """
@@ -132,4 +135,4 @@ def write_sweep(result: Sweep) -> None:
         "times": result.times._asdict(),
     }
     files.write_json(result.directory / files.SWEEP, summary)
-    result.plot()
+    draw({result.directory / FIGURE: result.plot}, "the ranking is written")

@@ -2,32 +2,45 @@
 
 A run directory holds
 
-    checkpoints/UPDATES/                 the states of all agents after so many updates, by orbax
-    checkpoints/UPDATES/manifest.json    the SHA-256 of every file of it, the header, the records
+    checkpoints/UPDATES/                 the states of all agents after so many updates
+    checkpoints/UPDATES/states.npz       their leaves by number, or what the first process has
+    checkpoints/UPDATES/states.N.npz     what process N has of them
+    checkpoints/UPDATES/manifest.json    names and shapes of the leaves, the SHA-256 of every file,
+                                         the header, the records
     records/FROM-TO.npz                  what was recorded between two checkpoints
 
-A checkpoint counts once its manifest is there, which is written last. The evaluation after the
-last one is added to its manifest.
+A checkpoint is written as checkpoints/.UPDATES.part, and moved into place when it is whole. The
+evaluation after the last one is added to its manifest.
 """
 
-import shutil
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from jaxtyping import PyTree
 
+from purerl.checks import first_line
 from purerl.experiment.store import files
 from purerl.experiment.store.files import CorruptFileError, read_checked_json, sha256
-from purerl.experiment.store.orbax import from_saveable, import_orbax, restore_template
+from purerl.experiment.store.leaves import (
+    read_leaves,
+    read_pieces,
+    require_described,
+    restore_leaves,
+    states_files,
+    stored_shapes,
+)
+from purerl.experiment.store.paths import resume_command, shown
 from purerl.experiment.store.records import Records
 from purerl.training import TrainState
 
 CHECKPOINTS = "checkpoints"
 RECORDS = "records"
 MANIFEST = "manifest.json"
+CHECKPOINT = re.compile(r"0|[1-9][0-9]*")  # the name of a folder in `CHECKPOINTS`
+UNFINISHED = re.compile(r"\.[0-9]+\.part")  # of one that is being written or removed
+SEGMENT = re.compile(r"[0-9]{9,}-[0-9]{9,}\.npz")  # of a file in `RECORDS`
 
 
 class Snapshot(NamedTuple):
@@ -56,9 +69,9 @@ def latest_resumable(directory: Path, force: bool = False) -> int | None:
     finished = [updates for updates in damaged if _is_finished(directory, updates)]
     if sound is None and finished and not force:
         raise ValueError(
-            f"directory = {str(directory)!r} has checkpoints, but none is sound: of update "
+            f"directory = {shown(directory)!r} has checkpoints, but none is sound: of update "
             f"{finished[0]}, {damaged[finished[0]]}. Put it back from a copy; to lose them all and "
-            f"start from zero, use --force."
+            f"start from zero: {resume_command(directory, '--force')}."
         )
     _warn_of(directory, damaged)
     return sound
@@ -82,30 +95,48 @@ def find_damage(directory: Path, updates: int, *, records: bool) -> str | None:
         manifest = read_checked_json(folder / MANIFEST)
         if sorted(manifest["files"]) != files_of(folder):
             return "files are missing or unexpected"
+        if not all(map(_is_segment, manifest["records"])):
+            return "its records have unexpected names"
         roots = [(folder, manifest["files"])] + [(directory, manifest["records"])] * records
         for root, hashes in roots:
             for name, digest in hashes.items():
                 if not (root / name).is_file() or sha256(root / name) != digest:
                     return f"{name} has changed since it was written"
+        if not manifest["was_read_back"]:
+            for path in states_files(folder):
+                read_pieces(path)
     except FileNotFoundError:
         return "it was not written to its end"
-    except CorruptFileError as error:
-        return str(error)
+    except (CorruptFileError, ValueError) as error:
+        return first_line(error)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
+    except (KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} is of another format"
     return None
+
+
+def _is_segment(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder == RECORDS and SEGMENT.fullmatch(file) is not None
 
 
 def files_of(folder: Path) -> list[str]:
     """The paths of the files in a checkpoint, without its manifest, whole or partly written."""
-    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in paths if path not in (MANIFEST, MANIFEST + files.PART))
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path for path in paths if not _is_manifest(path))
+
+
+def _is_manifest(name: str) -> bool:
+    """Whether a file is the manifest of a checkpoint, or one that was being written."""
+    match = files.TEMPORARY.fullmatch(name)
+    return name == MANIFEST or (match is not None and match[1] == MANIFEST)
 
 
 def _warn_of(directory: Path, damaged: dict[int, str]) -> None:
     for updates, damage in damaged.items():
         warnings.warn(
-            f"the checkpoint of update {updates} in {directory} is skipped: {damage}.",
+            f"the checkpoint of update {updates} in {shown(directory)} is skipped: {damage}.",
             stacklevel=4,
         )
 
@@ -117,8 +148,9 @@ def has_checkpoints(directory: Path) -> bool:
 
 def list_checkpoints(directory: Path) -> list[int]:
     """The checkpoints that are there, newest first."""
-    names = [path.name for path in (directory / CHECKPOINTS).glob("*") if path.is_dir()]
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    folder = directory / CHECKPOINTS
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((int(name) for name in names if CHECKPOINT.fullmatch(name)), reverse=True)
 
 
 def _is_finished(directory: Path, updates: int) -> bool:
@@ -128,6 +160,16 @@ def _is_finished(directory: Path, updates: int) -> bool:
 def read_manifest(directory: Path, updates: int) -> dict[str, Any]:
     """The hashes of a checkpoint's files, the run's header, and the records up to it."""
     return read_checked_json(directory / CHECKPOINTS / str(updates) / MANIFEST)
+
+
+def copied_header(directory: Path) -> dict[str, Any] | None:
+    """The header in the newest manifest that can be read; None without."""
+    for updates in list_checkpoints(directory):
+        try:
+            return dict(read_manifest(directory, updates)["header"])
+        except (OSError, CorruptFileError, KeyError, TypeError, ValueError):
+            continue
+    return None
 
 
 def restore_snapshot(directory: Path, updates: int, like: TrainState) -> Snapshot:
@@ -144,28 +186,20 @@ def restore_states(directory: Path, updates: int, like: PyTree) -> PyTree:
 
     **Arguments:** `like` has their structure, shapes and dtypes.
     """
-    folder = (directory / CHECKPOINTS / str(updates)).absolute()
-    with import_orbax().StandardCheckpointer() as checkpointer:
-        restored = checkpointer.restore(folder / "default", jax.tree.map(restore_template, like))
-    return jax.tree.map(from_saveable, restored, like, is_leaf=lambda leaf: leaf is None)
+    folder = directory / CHECKPOINTS / str(updates)
+    require_described(read_manifest(directory, updates)["leaves"], like)
+    return restore_leaves(read_leaves(folder, stored_shapes(like)), like)
 
 
 def restore_records(directory: Path, updates: int) -> Records:
-    """Read the records up to a checkpoint."""
+    """Read the records up to a checkpoint, whose files must be as they were written.
+
+    **Raises:** `OSError`, `ValueError` or `CorruptFileError` where they are not.
+    """
     records = Records()
-    for name in read_manifest(directory, updates)["records"]:
-        with np.load(directory / name) as segment:
-            records.append(dict(segment))
+    for name, digest in read_manifest(directory, updates)["records"].items():
+        if not _is_segment(name) or sha256(directory / name) != digest:
+            raise ValueError(f"{name} has changed since it was written")
+        records.append(files.read_arrays(directory / name))
     records.take_unsaved()  # all are saved
     return records
-
-
-def discard_after(directory: Path, updates: int) -> None:
-    """Remove the checkpoints and records after one, or all where `updates` is 0."""
-    for later in list_checkpoints(directory):
-        if later > updates:
-            shutil.rmtree(directory / CHECKPOINTS / str(later))
-    kept = read_manifest(directory, updates)["records"] if updates else {}
-    for path in (directory / RECORDS).glob("*"):
-        if f"{RECORDS}/{path.name}" not in kept:
-            path.unlink()

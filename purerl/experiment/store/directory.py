@@ -1,9 +1,11 @@
 """The directory of a run: chosen, locked, marked with its header, cleared of later files."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ from purerl.config.config import Config
 from purerl.experiment.hosts.processes import is_main_process, on_main_process
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
-    discard_after,
+    CHECKPOINTS,
+    RECORDS,
+    copied_header,
     has_checkpoints,
     latest_checkpoint,
-    read_manifest,
 )
 from purerl.experiment.store.files import (
     CorruptFileError,
@@ -32,16 +35,28 @@ from purerl.experiment.store.header import (
     require_readable,
     through_json,
 )
+from purerl.experiment.store.own_files import (
+    LOCK,
+    discard_after,
+    remove_leftovers,
+    remove_own,
+    require_own_names,
+)
+from purerl.experiment.store.paths import READ_RESULT, as_directory, resume_command, shown
 from purerl.experiment.store.spec import RunSpec
 
-LOCK = ".lock"
 LOCK_TIMEOUT = 0.1  # seconds, by which `is_in_use` has released a lock
 
 
 def choose_directory(header: dict[str, Any], directory: str | Path | None) -> str:
-    """The directory of a run, `default_directory` if none is given; refuse that of another run."""
-    chosen = default_directory(header) if directory is None else Path(directory)
+    """The directory of a run, absolute, `default_directory` if none is given.
+
+    **Raises:** `ValueError` where it is no path, or holds another run or files that training would
+    overwrite.
+    """
+    chosen = as_directory(default_directory(header) if directory is None else directory)
     require_same_run(chosen, header)
+    require_own_names(chosen, header.get("hooks", ()))
     return str(chosen)
 
 
@@ -63,9 +78,11 @@ def require_same_run(directory: Path, header: dict[str, Any]) -> None:
     other = find_header(directory)
     if other is None or is_same_run(other, header):
         return
-    problem = f"directory = {str(directory)!r} holds another run"
+    problem = f"directory = {shown(directory)!r} holds another run"
     if not other:
-        raise ValueError(f"{problem}, whose {files.HEADER} is damaged; name another directory.")
+        raise ValueError(
+            f"{problem}, whose {files.HEADER} is damaged or not purerl's; name another directory."
+        )
     names, header = ("kind", "root", "seeds", "config"), through_json(header)
     differences = diff(
         {name: other.get(name) for name in names}, {name: header.get(name) for name in names}
@@ -92,16 +109,21 @@ def is_finished(directory: Path, header: dict[str, Any]) -> bool:
 
 def require_unused(directory: Path, config: Config) -> None:
     """Refuse a directory with a result or checkpoints: they would be lost."""
-    if (directory / files.SUMMARY).exists() or has_checkpoints(directory):
+    has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
+    if has_checkpoints(directory):
         updates = latest_checkpoint(directory, warn=False)
         finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
         position = "" if updates is None else f" at update {updates} of {config.num_updates}"
         status = "is finished" if finished else f"has stopped{position}"
-        effect = "loads it" if finished else "goes on"
-        raise ValueError(
-            f"the run in {directory} {status}; purerl resume {directory} {effect}; remove the "
-            f"directory to train anew."
-        )
+        advice = f"{resume_command(directory)} {'loads it' if finished else 'goes on'}"
+    elif has_result:
+        status = "has a result but no checkpoint"
+        advice = f"{READ_RESULT}; {resume_command(directory, '--force')} trains it anew"
+    else:
+        return
+    raise ValueError(
+        f"the run in {shown(directory)} {status}; {advice}; remove the directory to train anew."
+    )
 
 
 @contextlib.contextmanager
@@ -128,36 +150,41 @@ def provisional_header(spec: RunSpec, directory: Path) -> Iterator[None]:
 
 def write_header(directory: Path, header: dict[str, Any]) -> None:
     """Write the header of a run; `RunError` where it cannot be written."""
-    with explaining_write_errors(f"{directory} cannot be written"):
+    with explaining_write_errors(f"{shown(directory)} cannot be written"):
         write_checked_json(directory / files.HEADER, header)
 
 
-def read_header(directory: Path, start: int) -> dict[str, Any]:
-    """Read the header, or where it is damaged the copy in the checkpoint of update `start`."""
+def read_header(directory: Path) -> dict[str, Any]:
+    """Read the header, or where it is damaged the copy in the newest checkpoint that has one.
+
+    **Raises:** `ValueError` where there is none, or it is of another version of purerl.
+    """
     path = directory / files.HEADER
     try:
         header = read_checked_json(path)
     except (FileNotFoundError, CorruptFileError) as error:
-        if not start:
+        header = copied_header(directory)
+        if header is None:
             raise ValueError(
-                f"{path} is damaged, and there is no checkpoint to take it from: nothing can be "
-                f"restored; remove {directory}, or name another directory."
+                f"{shown(path)} is damaged, and there is no checkpoint to take it from: nothing "
+                f"can be restored; remove {shown(directory)}, or name another directory."
             ) from error
         warnings.warn(
-            f"{path} is damaged; the copy in the checkpoint of update {start} is used.",
-            stacklevel=3,
+            f"{shown(path)} is damaged; the copy in the checkpoint is used.", stacklevel=3
         )
-        header = read_manifest(directory, start)["header"]
-    require_readable(f"the run in {str(directory)!r}", header)
+    require_readable(f"the run in {shown(directory)!r}", header)
     return header
 
 
 def prepare_directory(spec: RunSpec, directory: Path, start: int) -> None:
-    """Write the header, and remove results and what comes after update `start`."""
+    """Write the header, and remove a run's results and what it has after update `start`."""
     write_header(directory, spec.header())
-    with explaining_write_errors(f"{directory} cannot be written"):
+    with explaining_write_errors(f"{shown(directory)} cannot be written"):
         for name in (files.SUMMARY, files.METRICS):  # of a shorter run
-            (directory / name).unlink(missing_ok=True)
+            remove_own(directory / name)
+        for name in (CHECKPOINTS, RECORDS):
+            (directory / name).mkdir(exist_ok=True)
+        remove_leftovers(directory)
         discard_after(directory, start)
 
 
@@ -172,10 +199,10 @@ class Lock:
         self._file = -1
 
     def __enter__(self) -> "Lock":
-        problem = f"directory = {str(self.directory)!r} cannot be"
+        problem = f"directory = {shown(self.directory)!r} cannot be"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = _open_lock(self.directory, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise ValueError(f"{problem} written: {error.strerror}; name another.") from error
         try:
@@ -183,7 +210,7 @@ class Lock:
         except BlockingIOError:
             os.close(self._file)
             raise ValueError(
-                f"directory = {str(self.directory)!r} is in use by another run; wait for it, or "
+                f"directory = {shown(self.directory)!r} is in use by another run; wait for it, or "
                 f"name another directory."
             ) from None
         except OSError as error:
@@ -209,10 +236,25 @@ class Lock:
 def is_in_use(directory: Path) -> bool:
     """Whether a process works on a run."""
     try:
-        with open(directory / LOCK, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        file = _open_lock(directory, os.O_RDONLY)
+    except OSError:
+        return False  # no lock file that can be read
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        pass  # no lock file that can be read
+        pass
+    finally:
+        os.close(file)
     return False
+
+
+def _open_lock(directory: Path, flags: int) -> int:
+    """Open the lock file, which is no link, and no pipe that would wait for its other end."""
+    path = directory / LOCK
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"{LOCK} is no file", str(path))
+    return file

@@ -3,10 +3,14 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import re
+import secrets
+import stat
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +23,10 @@ HEADER = "config.json"
 METRICS = "metrics.npz"
 SUMMARY = "summary.json"
 SWEEP = "sweep.json"
-PART = ".part"  # the suffix of a file that is being written
+MAX_JSON = 2**28  # bytes: a run of a million seeds has half of it
+# A file that is being written, or that a process which was killed has left.
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
+TEMPORARY_LETTERS = 40  # of the name that the file will have
 
 
 class CorruptFileError(Exception):
@@ -44,17 +51,35 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     **Raises:** `FileNotFoundError`, or `CorruptFileError` where a byte has changed.
     """
     try:
-        text = path.read_text()
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_JSON:
+                raise ValueError
+            text = file.read(MAX_JSON + 1).decode()
         content = json.loads(text)
         del content["sha256"]
         is_sound = text == _json_with_digest(content)
     except (FileNotFoundError, NotADirectoryError):
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFileError(f"{path.name} cannot be read") from error
     if not is_sound:
         raise CorruptFileError(f"{path.name} has changed since it was written")
     return content
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read it; what is none is refused, such as a pipe, which could wait for ever.
+
+    **Raises:** `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(descriptor, "rb")
 
 
 def _json_with_digest(content: dict[str, Any]) -> str:
@@ -64,7 +89,7 @@ def _json_with_digest(content: dict[str, Any]) -> str:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -79,10 +104,34 @@ def to_jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays into one npz file."""
-    named: dict[str, Any] = dict(arrays)
-    write_atomically(path, lambda file: np.savez(file, **named))
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """Write named arrays into one npz file; return the SHA-256 of what was to be written."""
+    digest = hashlib.sha256()
+
+    def write(file: BinaryIO) -> None:
+        stream: Any = _HashedFile(file, digest)
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+
+    write_atomically(path, write)
+    return digest.hexdigest()
+
+
+class _HashedFile:
+    """A file that is written from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO, digest: Any):
+        self._file = file
+        self._digest = digest
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -90,22 +139,35 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     **Raises:** `OSError` where it cannot be opened, `ValueError` where it is damaged.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         try:
+            _require_stored_whole(file)
             with np.load(file) as arrays:
                 return dict(arrays)
         except Exception as error:  # numpy and zipfile raise a dozen kinds, OSError too
             raise ValueError(f"{path} is damaged: {first_line(error)}") from error
 
 
+def _require_stored_whole(file: BinaryIO) -> None:
+    """Refuse a file whose arrays are larger than itself: a small one could fill the memory."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > os.fstat(file.fileno()).st_size:
+        raise ValueError("its arrays are larger than itself")
+    file.seek(0)
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a temporary file and move it into place: a crash leaves the file of before.
 
+    The temporary file is a new one, and no link is followed: one at `path` itself is replaced.
+
     **Raises:** `OSError` that names the file.
     """
-    temporary = path.with_name(path.name + PART)
+    name = f".{path.name[:TEMPORARY_LETTERS]}.{secrets.token_hex(4)}.part"
+    temporary = path.with_name(name)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_open_new) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -118,17 +180,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         raise
 
 
-def require_writable(name: str, path: Path) -> None:
-    """Refuse a file that cannot be written, before its content is computed."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"{name} = {str(path)!r} cannot be written: {error.strerror}; name another file."
-        ) from error
+def _open_new(path: str, _: int) -> int:
+    """Open a file that is not there yet, not even as a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o666)
+
+
+def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
+    """Remove what processes that were killed have left of files with these names."""
+    for path in folder.iterdir():
+        match = TEMPORARY.fullmatch(path.name)
+        if match and match[1] in names and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -140,6 +203,9 @@ def explaining_write_errors(problem: str, advice: str = ".") -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        folder = Path(error.filename).parent if isinstance(error.filename, str) else None
+        if isinstance(error, FileNotFoundError) and folder is not None and not folder.is_dir():
+            raise RunError(f"{problem}: {folder} is not there any more") from error
         reason = "the disk is full" if is_disk_full(error) else error.strerror or error
         raise RunError(f"{problem}: {reason}{advice}") from error
 

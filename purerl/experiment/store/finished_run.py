@@ -1,5 +1,7 @@
 """Finished runs, read from their directories without building anything."""
 
+import dataclasses
+import warnings
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +12,28 @@ from numpy import ndarray
 
 from purerl.config.config import Config
 from purerl.experiment.store import files
-from purerl.experiment.store.files import CorruptFileError, read_checked_json
+from purerl.experiment.store.checkpoints import (
+    CHECKPOINTS,
+    MANIFEST,
+    RECORDS,
+    copied_header,
+    find_damage,
+    latest_checkpoint,
+    read_manifest,
+    restore_records,
+)
+from purerl.experiment.store.files import (
+    CorruptFileError,
+    explaining_write_errors,
+    read_checked_json,
+    write_checked_json,
+)
 from purerl.experiment.store.fingerprint import fingerprint
 from purerl.experiment.store.header import find_header, require_readable
+from purerl.experiment.store.own_files import require_own_names
+from purerl.experiment.store.paths import as_directory, resume_command, shown
 from purerl.experiment.store.records import UPDATES
+from purerl.types import Metrics
 
 
 class FinishedRun(NamedTuple):
@@ -47,25 +67,23 @@ class FinishedRun(NamedTuple):
 
 
 def read_run(directory: str | Path) -> FinishedRun:
-    """Read a finished run.
+    """Read a finished run, from what is left of it; warn of what is damaged.
 
-    **Raises:** `ValueError` where there is no run, or it is not finished or is damaged.
+    **Raises:** `ValueError` where there is no run, or it is not finished, or too much is damaged.
     """
-    directory = Path(directory)
-    header = find_header(directory)
-    if header is None:
-        problem = "holds no run" if directory.is_dir() else "is not there"
-        raise ValueError(f"{str(directory)!r} {problem}; name the directory of a run.")
-    if not header:
-        raise _damaged(directory / files.HEADER, directory)
-    require_readable(f"the run in {str(directory)!r}", header)
+    directory = as_directory(directory)
+    header = _header_or_copy(directory)
+    require_readable(f"the run in {shown(directory)!r}", header)
     if header["kind"] == "sweep":
-        raise ValueError(f"{str(directory)!r} holds a sweep; name the directory of a run.")
+        raise ValueError(f"{shown(directory)!r} holds a sweep; name the directory of a run.")
     config = header["config"]
-    summary, arrays = _read_result(directory)
+    summary = _read_result_summary(directory)
+    arrays = _read_result_arrays(directory, header, summary)
     if arrays[UPDATES][-1] != config["num_updates"] and np.any(arrays["failed_at"] < 0):
         raise _unfinished(directory)
     returns = [seed["episode_return"] for seed in summary["seeds"]]
+    if not len(returns) == len(arrays["failed_at"]) == len(header["seeds"]):
+        raise ValueError(f"{shown(directory)!r} is damaged: its files are not of the same seeds.")
     return FinishedRun(
         directory=directory,
         env=header["env"],
@@ -79,48 +97,166 @@ def read_run(directory: str | Path) -> FinishedRun:
     )
 
 
-def _read_result(directory: Path) -> tuple[dict[str, Any], dict[str, ndarray]]:
-    """Read the summary and the arrays of a finished run."""
+def _header_or_copy(directory: Path) -> dict[str, Any]:
+    header = find_header(directory)
+    if header:
+        return header
+    copy = copied_header(directory)
+    if copy is not None:
+        path = shown(directory / files.HEADER)
+        warnings.warn(f"{path} is damaged; the copy in the checkpoint is used.", stacklevel=4)
+        return copy
+    if header is None:
+        problem = "holds no run" if directory.is_dir() else "is not there"
+        raise ValueError(f"{shown(directory)!r} {problem}; name the directory of a run.")
+    raise ValueError(
+        f"{shown(directory / files.HEADER)!r} is damaged, and no checkpoint has a copy of it; put "
+        f"it back, or name the directory of another run."
+    )
+
+
+def _read_result_summary(directory: Path) -> dict[str, Any]:
     try:
-        arrays = files.read_arrays(directory / files.METRICS)
-        summary = read_checked_json(directory / files.SUMMARY)
+        return _read_summary(directory)
     except FileNotFoundError:
         raise _unfinished(directory) from None
     except CorruptFileError as error:
         raise _damaged(directory / files.SUMMARY, directory) from error
-    except ValueError as error:
-        raise _damaged(directory / files.METRICS, directory) from error
-    if UPDATES not in arrays or "failed_at" not in arrays:
-        raise _damaged(directory / files.METRICS, directory)
-    return summary, arrays
+
+
+def _read_result_arrays(
+    directory: Path, header: dict[str, Any], summary: dict[str, Any]
+) -> dict[str, ndarray]:
+    """Read the arrays of a finished run; where they are damaged, from its records."""
+    path = directory / files.METRICS
+    try:
+        return read_metrics(directory)
+    except (OSError, ValueError) as error:
+        try:
+            arrays = restore_records(directory, summary["updates"]).arrays()
+        except (OSError, ValueError, CorruptFileError, KeyError):
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise error from None
+            raise _damaged(path, directory) from error
+    warnings.warn(
+        f"{shown(path)} is missing or damaged; the records are read. To write it again: "
+        f"{resume_command(directory)}",
+        stacklevel=4,
+    )
+    failed_at = np.array([seed["failed_at"] for seed in summary["seeds"]], np.int32)
+    return arrays | {"seed_ids": np.array(header["seeds"]), "failed_at": failed_at}
+
+
+def read_metrics(directory: Path) -> dict[str, ndarray]:
+    """Read the arrays of a finished run.
+
+    **Raises:** `OSError` or `ValueError` where they cannot be read.
+    """
+    path = directory / files.METRICS
+    arrays = files.read_arrays(path)
+    if not _are_results(arrays):
+        raise ValueError(f"{path} is damaged: it has not the arrays of a result")
+    return arrays
+
+
+def _are_results(arrays: dict[str, ndarray]) -> bool:
+    """Whether these are the arrays that a run writes; a directory may be a stranger's."""
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        return False
+    shapes = {name: array.shape for name, array in arrays.items()}
+    records, seeds = shapes.get(UPDATES, ()), shapes.get("seed_ids", ())
+    is_whole = len(records) == len(seeds) == 1 and min(*records, *seeds) > 0
+    metrics = [shapes.get(field.name) for field in dataclasses.fields(Metrics)]
+    has_all = shapes.get("failed_at") == seeds and set(metrics) == {(*seeds, *records)}
+    return is_whole and has_all
+
+
+def _read_summary(directory: Path) -> dict[str, Any]:
+    """Read the summary of a run.
+
+    **Raises:** `FileNotFoundError`, or `CorruptFileError` where it is damaged or no run's.
+    """
+    summary = read_checked_json(directory / files.SUMMARY)
+    try:
+        numbers = [summary["updates"], summary["resumed_at"]]
+        numbers += [seed["failed_at"] for seed in summary["seeds"]]
+        returns = [seed["episode_return"] for seed in summary["seeds"]]
+        causes = [seed["cause"] for seed in summary["seeds"]]
+        times = [summary["times"][name] for name in ("compile", "run", "evaluate")]
+    except (KeyError, TypeError):
+        numbers, returns, causes, times = [None], [], [], []
+    is_sound = all(isinstance(number, int) for number in numbers)
+    is_sound &= all(isinstance(value, int | float | None) for value in (*returns, *times))
+    is_sound &= all(isinstance(cause, str | None) for cause in causes)
+    if not (is_sound and isinstance(summary.get("greedy"), bool)):
+        raise CorruptFileError(f"{files.SUMMARY} is not one that purerl has written")
+    return summary
 
 
 def _unfinished(directory: Path) -> ValueError:
     return ValueError(
-        f"{str(directory)!r} is not finished; go on with it: purerl resume {directory}"
+        f"{shown(directory)!r} is not finished; go on with it: {resume_command(directory)}"
     )
 
 
 def _damaged(path: Path, directory: Path) -> ValueError:
-    return ValueError(
-        f"{str(path)!r} is damaged; remove it, and write it again: purerl resume {directory}"
-    )
+    return ValueError(f"{shown(path)!r} is damaged; write it again: {resume_command(directory)}")
 
 
 def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
     """Read the summary of a run; None where there is none, or that of another config."""
     try:
-        summary = read_checked_json(directory / files.SUMMARY)
+        summary = _read_summary(directory)
     except (FileNotFoundError, CorruptFileError):
         return None
-    is_of_config = result_identity(config).items() <= summary.items()
-    return summary if is_of_config and (directory / files.METRICS).exists() else None
+    return summary if result_identity(config).items() <= summary.items() else None
+
+
+def has_metrics(directory: Path) -> bool:
+    """Whether the arrays of a finished run can be read."""
+    try:
+        return bool(read_metrics(directory))
+    except (OSError, ValueError):
+        return False
+
+
+def trained_updates(directory: Path, config: Config) -> int | None:
+    """The updates of a config's result, by its summary or its arrays; None where there is none."""
+    summary = read_summary(directory, config)
+    if summary is not None:
+        return summary["updates"]
+    updates = read_metrics(directory)[UPDATES][-1] if has_metrics(directory) else None
+    return config.num_updates if updates == config.num_updates else None
+
+
+def write_records_again(directory: Path) -> None:
+    """Where records up to the newest checkpoint are damaged, write them again from the metrics.
+
+    **Raises:** `RunError` where they cannot be written, `ValueError` where something is in the way.
+    """
+    updates = latest_checkpoint(directory, warn=False)
+    damage = None if updates is None else find_damage(directory, updates, records=True)
+    if updates is None or damage is None or not has_metrics(directory):
+        return
+    arrays, manifest = read_metrics(directory), read_manifest(directory, updates)
+    name = f"{RECORDS}/{0:09d}-{updates:09d}.npz"
+    is_result = arrays[UPDATES][-1] == updates
+    has_seeds = arrays["seed_ids"].tolist() == manifest["header"]["seeds"]
+    if not (is_result and has_seeds):
+        return
+    require_own_names(directory, start=updates)
+    warnings.warn(f"{damage}; the records are written again from {files.METRICS}.", stacklevel=4)
+    records = {key: value for key, value in arrays.items() if key not in ("seed_ids", "failed_at")}
+    with explaining_write_errors(f"{shown(directory / name)} cannot be written"):
+        (directory / RECORDS).mkdir(exist_ok=True)
+        manifest["records"] = {name: files.write_arrays(directory / name, records)}
+        write_checked_json(directory / CHECKPOINTS / str(updates) / MANIFEST, manifest)
 
 
 def had_no_agents_left(directory: Path, updates: int) -> bool:
     """Whether a run has ended after so many updates since all its agents had failed."""
     try:
-        summary = read_checked_json(directory / files.SUMMARY)
+        summary = _read_summary(directory)
     except (FileNotFoundError, CorruptFileError):
         return False
     has_failed = all(seed["failed_at"] >= 0 for seed in summary["seeds"])

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import jax
 
 from purerl import __version__
-from purerl.config.config import Config
+from purerl.checks import printable, require_int32
+from purerl.config.config import COUNTS, Config
 from purerl.experiment.hosts.startup import count_cores, describe_cpu
 from purerl.experiment.store import files
 from purerl.experiment.store.files import CorruptFileError, read_checked_json
@@ -22,8 +23,9 @@ from purerl.experiment.store.fingerprint import (
     fingerprint,
     short_hash,
 )
+from purerl.seeds import seed_ids
 
-FORMAT = 3  # of what a run leaves; it moves where older files can no longer be read
+FORMAT = 4  # of what a run leaves; it moves where older files can no longer be read
 # Environment variables and settings of jax that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 FLAGS = (
@@ -35,13 +37,23 @@ FLAGS = (
 # With these a GPU adds in one order, and its compiler chooses nothing by measured speed.
 DETERMINISTIC_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 MAX_DIFFERENCES = 6  # in one message
+KINDS: dict[str, Any] = {  # of what a run's header says
+    **dict.fromkeys(("fingerprint", "shapes", "env"), str),
+    **dict.fromkeys(("root", "updates_per_chunk", "evaluation_episodes", "cores"), int),
+    **dict.fromkeys(("seed_batch", "evaluate_every", "checkpoint_every"), int | None),
+    **dict.fromkeys(("config", "versions", "device", "flags"), dict),
+    **dict.fromkeys(("seeds", "hooks"), list),
+    "keep_checkpoints": int,
+    "target_return": int | float | None,
+    "mesh": dict | None,
+}
 
 
 def make_header(
     kind: Literal["run", "sweep"],
     config: Config,
     root: int,
-    seed_ids: tuple[int, ...],
+    ids: tuple[int, ...],
     setting: Config | None = None,
     **decisions: Any,
 ) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def make_header(
         "env": env_name(config),
         "config": describe(config),
         "root": root,
-        "seeds": list(seed_ids),
+        "seeds": list(ids),
         **decisions,
         "env_steps": config.env_steps,
         **runtime_info(),
@@ -71,6 +83,24 @@ def require_readable(what: str, header: dict[str, Any], readable: int = FORMAT) 
             f"{what} was saved by another version of purerl, in format {header.get('format', 1)}; "
             f"this version reads format {readable}: use that version, or train anew."
         )
+
+
+def is_of_a_run(header: dict[str, Any]) -> bool:
+    """Whether a header has all that a run writes, of the right kinds: it may be a stranger's."""
+    try:
+        algo, flags, mesh = (header["config"]["algorithm"]["name"], header["flags"], header["mesh"])
+        seed_ids(header["seeds"])
+        return (
+            all(isinstance(header.get(name), kind) for name, kind in KINDS.items())
+            and all(require_int32(name, header["config"][name]) is None for name in COUNTS)
+            and all(isinstance(text, str) and text.isprintable() for text in (header["env"], algo))
+            and require_int32("updates_per_chunk", header["updates_per_chunk"]) is None
+            and isinstance(flags["XLA_FLAGS"], str | None)
+            and isinstance(header["device"]["platform"], str)
+            and (mesh is None or all(require_int32(axis, n) is None for axis, n in mesh.items()))
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def runtime_info() -> dict[str, Any]:
@@ -142,7 +172,7 @@ def format_diff(differences: list[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
+    text = "none" if value is None else printable(str(value))
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -154,11 +184,13 @@ def env_name(config: Config) -> str:
 def find_header(directory: Path) -> dict[str, Any] | None:
     """Read the header in a directory; None where there is none, empty where it is damaged."""
     try:
-        return read_checked_json(directory / files.HEADER)
+        header = read_checked_json(directory / files.HEADER)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except CorruptFileError:
         return {}
+    is_run = header.get("kind") == "run" and header.get("format") == FORMAT
+    return header if not is_run or is_of_a_run(header) else {}
 
 
 def through_json(value: Any) -> Any:

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from purerl.algorithms import A2C, PPO, REINFORCE, VPG
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
-from purerl.envs import env_names, make_env
+from purerl.envs import DOWNLOADING, env_names, make_env
 from purerl.experiment.store.fingerprint import describe
 from purerl.losses import clipped_squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
@@ -33,9 +33,15 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
 
     **Arguments:** `env` is the environment where it is the user's own.
 
-    **Raises:** `NotRebuildableError` where something is not purerl's or gymnax's.
+    **Raises:** `NotRebuildableError` where something is not purerl's or gymnax's, `ValueError`
+    where the environment would download something.
     """
     if env is None:
+        if env_name in DOWNLOADING:
+            raise ValueError(
+                f"env = {env_name!r} downloads its data, and not because a directory says so; give "
+                f"it: --env {env_name}."
+            )
         env = make_env(env_name)[0] if env_name in env_names() else None
         if env is None or describe(env) != described["env"]:
             raise NotRebuildableError("env")
@@ -92,5 +98,5 @@ def _parameters(default: PyTree, described: Any) -> PyTree:
 
     try:
         return jax.tree.map_with_path(value, default)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise NotRebuildableError("env_params") from error

@@ -21,7 +21,9 @@ from purerl.checks import (
 )
 from purerl.config.config import Config
 from purerl.config.schedules import share_at
-from purerl.experiment.store.header import make_header
+from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
+from purerl.experiment.hosts.sizes import require_room
+from purerl.experiment.store.header import is_of_a_run, make_header
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_config
 from purerl.seeds import is_root_seed, seed_keys
 from purerl.training import TrainState, init
@@ -57,6 +59,8 @@ class RunSpec:
         """
         if header.get("kind") != "run":
             raise ValueError("this directory holds a sweep, not a run of one config.")
+        if not is_of_a_run(header):
+            raise ValueError("the header of this run is not one that purerl has written.")
         names = {field.name for field in dataclasses.fields(cls)} - {"config", "seed_ids"}
         fields: dict[str, Any] = {name: header[name] for name in names if name in header}
         return cls(
@@ -87,9 +91,25 @@ class RunSpec:
         return np.arange(updates - self.updates_per_chunk + every, updates + 1, every)
 
     def state_shapes(self) -> TrainState:
-        """Shapes and dtypes of the states of all agents."""
+        """Shapes and dtypes of the states of all agents.
+
+        **Raises:** `ValueError` where the host has no room for them.
+        """
         keys = jax.eval_shape(lambda: seed_keys(self.root, self.seed_ids))
-        return jax.eval_shape(jax.vmap(lambda key: init(key, self.config)), keys)
+        shapes = jax.eval_shape(jax.vmap(lambda key: init(key, self.config)), keys)
+        states = f"the states of {len(self.seed_ids)} seeds with num_envs = {self.config.num_envs}"
+        require_bytes(states, tree_bytes(shapes), host_bytes(), "use a larger machine")
+        return shapes
+
+    def require_room(self, execution: "ExecutionOptions") -> None:
+        """Refuse what is larger than the memory, by counting."""
+        require_room(
+            self.config,
+            self.seed_ids,
+            episodes=self.evaluation_episodes if self.evaluates else 0,
+            memory_limit=execution.memory_limit,
+            mesh=execution.mesh,
+        )
 
     def check(self, execution: "ExecutionOptions") -> None:
         """Refuse bad counts, intervals that end within a chunk, and options without effect."""
@@ -145,6 +165,7 @@ class RunSpec:
                 f"total_steps = {total_steps} is less than the "
                 f"{start * config.env_steps_per_update} that are trained already; use more."
             )
+        replaced = dataclasses.replace(config, num_updates=num_updates)
         if config.schedule and num_updates != config.num_updates:
             warnings.warn(
                 f"the schedule now runs over {num_updates} updates instead of "
@@ -152,8 +173,7 @@ class RunSpec:
                 f"{_scheduled_shares(config, start, num_updates)} of the first value.",
                 stacklevel=3,
             )
-        config = dataclasses.replace(config, num_updates=num_updates)
-        return dataclasses.replace(self, config=config)
+        return dataclasses.replace(self, config=replaced)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,3 +231,12 @@ def _rebuilt_config(header: dict[str, Any], env: Any) -> Config:
             f"give {'env (--env package.module:Name) or ' * (str(error) == 'env')}"
             f"the config that it was made with."
         ) from error
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise ValueError("the config of this run is not one that purerl has written.") from error

@@ -40,6 +40,16 @@ def test_without_a_place_for_them_nothing_is_kept(unset, tmp_path, monkeypatch):
     assert cache_dir() is None
 
 
+def test_without_a_home_and_a_name_nothing_is_kept(unset, monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", home)
+    use_compilation_cache()
+    assert cache_dir() is None
+
+
 def test_a_place_that_was_named_is_left(tmp_path, monkeypatch):
     before = cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

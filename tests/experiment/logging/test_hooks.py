@@ -16,7 +16,12 @@ from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
-from purerl.experiment.logging.loggers import describe_hooks, rebuild_loggers, record_rows
+from purerl.experiment.logging.loggers import read_run_id, record_rows
+from purerl.experiment.logging.rebuilding import (
+    describe_hooks,
+    rebuild_loggers,
+    take_over_projects,
+)
 from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import list_checkpoints
@@ -177,12 +182,13 @@ def test_a_run_that_goes_on_keeps_its_loggers_and_checkpoints(tmp_path, monkeypa
         pass
 
     env = Probe("match", limit=True, length=0)
-    hooks = [purerl.JsonLines(per_seed=True), purerl.JsonLines(tmp_path / "mine"), show]
+    log = tmp_path / "a/mine.jsonl"
+    hooks = [purerl.JsonLines(per_seed=True), purerl.JsonLines(log), show]
     with monkeypatch.context() as patch:
         interrupt_after(8, patch)
         with pytest.raises(Interrupted):
             run(tmp_path / "a", hooks, checkpoint_every=4, keep_checkpoints=3)
-    logs = [tmp_path / "a/metrics.jsonl", tmp_path / "mine"]
+    logs = [tmp_path / "a/metrics.jsonl", log]
     for log in logs:
         log.unlink()
     with pytest.warns(UserWarning, match="not called any more: show; give all of them again"):
@@ -223,32 +229,149 @@ def test_the_result_is_written_when_hooks_have_heard_of_all(tmp_path):
     assert not log.exists()
 
 
-def test_hooks_are_described_so_that_loggers_can_be_made_again(tmp_path):
+def test_hooks_are_described_so_that_those_that_write_into_the_run_can_be_made_again(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
     hooks = [
-        purerl.TensorBoard(tmp_path, per_seed=True),
-        purerl.WeightsAndBiases(project="mine", mode="offline"),
-        purerl.WeightsAndBiases(settings=object()),
+        purerl.TensorBoard(tmp_path / "run/board", per_seed=True),
+        purerl.JsonLines(),
+        purerl.JsonLines(elsewhere),
+        purerl.WeightsAndBiases(project="mine", mode="offline", settings=object()),
         print,
         np.mean,
     ]
     described = describe_hooks(hooks)
-    with pytest.warns(UserWarning, match="WeightsAndBiases, print, mean; give all"):
-        board, wandb = rebuild_loggers(json.loads(json.dumps(described)))
-    assert (board.directory, board.per_seed) == (str(tmp_path), True)
-    assert (wandb.settings, wandb.per_seed) == ({"project": "mine", "mode": "offline"}, False)
+    with pytest.warns(UserWarning, match="give") as told:
+        board, lines = rebuild_loggers(json.loads(json.dumps(described)), tmp_path / "run")
+    assert (board.directory, board.per_seed) == (str(tmp_path / "run/board"), True)
+    assert (lines.path, lines.per_seed) == (None, False)
+    first, second, third = (str(each.message) for each in told)
+    assert f"jsonl wrote to '{elsewhere}', outside of the run" in first
+    assert f"hooks=[purerl.JsonLines('{elsewhere}')]" in first
+    assert "give it again: --log wandb, or hooks=[purerl.WeightsAndBiases()]" in second
+    assert "not called any more: print, mean; give all" in third
+    (again,) = take_over_projects([purerl.WeightsAndBiases(mode="offline")], described)
+    assert again.settings == {"project": "mine", "mode": "offline"}
+    (other,) = take_over_projects([purerl.WeightsAndBiases(project="other")], described)
+    assert other.settings == {"project": "other"}
 
 
-def test_weights_and_biases_writes_into_the_run_wherever_its_process_is(tmp_path, monkeypatch):
-    """It has a process of its own, of which this one's relative paths are not."""
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"logger": "jsonl", "arguments": {"path": "/etc/passwd"}},
+        {"logger": "jsonl", "arguments": {"path": "a\0b"}},
+        {"logger": "jsonl", "arguments": {"path": ["a"]}},
+        {"logger": "tensorboard", "arguments": {"directory": "../board"}},
+        {"logger": "wandb", "arguments": {"base_url": "http://127.0.0.1"}},
+        {"logger": ["jsonl"]},
+        {"logger": "os:system", "arguments": {"command": "true"}},
+        {"function": ["a"]},
+        ["jsonl"],
+        7,
+    ],
+)
+def test_of_a_header_nothing_is_made_that_writes_or_sends_elsewhere(described, tmp_path):
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        assert rebuild_loggers([described], tmp_path) == []
+
+
+def test_a_link_out_of_the_run_is_none_into_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "run/out").symlink_to(tmp_path / "other")
+    described = {"logger": "jsonl", "arguments": {"path": str(tmp_path / "run/out/log")}}
+    with pytest.warns(UserWarning, match="outside of the run, and is left out"):
+        assert rebuild_loggers([described], tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+def test_a_link_in_the_place_of_a_log_is_refused(name, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "kept")
+    with pytest.raises(ValueError, match=f"has '{name}', which is a link"):
+        run(tmp_path / "run", [purerl.JsonLines(), purerl.TensorBoard()])
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_log_of_the_run_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run/logs").symlink_to(tmp_path / "elsewhere")
+    loggers = [
+        purerl.JsonLines(tmp_path / "run/logs/log"),
+        purerl.TensorBoard(tmp_path / "run/logs"),
+    ]
+    with pytest.warns(UserWarning, match="outside of the run") as warned:
+        run(tmp_path / "run", loggers)
+    text = " ".join(str(each.message) for each in warned)
+    assert "hook JsonLines failed" in text
+    assert "hook TensorBoard failed" in text
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_log_that_is_named_elsewhere_may_be_a_link(tmp_path):
+    (tmp_path / "target").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    run(tmp_path / "run", [purerl.JsonLines(tmp_path / "link")])
+    assert len((tmp_path / "target").read_text().splitlines()) == 6
+
+
+SECRET = "s3cr3t-0123456789"
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+    """What `wandb.init` is given."""
     given = {}
     fake = SimpleNamespace(id="x", log=lambda *args, **kwargs: None, finish=lambda: None)
     monkeypatch.setitem(
         sys.modules, "wandb", SimpleNamespace(init=lambda **each: given.update(each) or fake)
     )
     monkeypatch.setattr("purerl.experiment.logging.loggers.require_package", lambda *args: None)
+    return given
+
+
+def test_keys_tokens_and_passwords_are_not_written_down(fake_wandb, tmp_path):
+    settings: dict[str, Any] = {
+        "project": "mine",
+        "settings": {"api_key": SECRET, "nested": [{"password": SECRET}]},
+        "config": {"a": 1, "b": [{"AUTH_TOKEN": SECRET, "c": 2}], "key": SECRET},
+    }
+    run(tmp_path, [purerl.WeightsAndBiases(**settings)])
+    assert fake_wandb["settings"] == settings["settings"]
+    assert fake_wandb["config"]["a"] == 1
+    assert fake_wandb["config"]["b"] == [{"c": 2}]
+    assert SECRET not in str(fake_wandb["config"])
+    assert "hooks" not in fake_wandb["config"]
+    assert fake_wandb["config"]["seeds"] == [0, 1, 2]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "config.json" in written
+    assert not any(SECRET.encode() in path.read_bytes() for path in written)
+
+
+@pytest.mark.parametrize(
+    ("content", "known"),
+    [("abc_1.x\n", "abc_1.x"), ("", None), ("../x", None), ("a" * 1000, None), ("\xff", None)],
+)
+def test_an_id_of_weights_and_biases_is_a_plain_word(content, known, tmp_path):
+    (tmp_path / "wandb_id.txt").write_bytes(content.encode("latin-1"))
+    assert read_run_id(tmp_path / "wandb_id.txt") == known
+
+
+def test_settings_of_weights_and_biases_are_a_dictionary(fake_wandb):
+    with pytest.raises(ValueError, match="config = 3 must be a dictionary"):
+        purerl.WeightsAndBiases(config=3)
+
+
+def test_weights_and_biases_writes_into_the_run_wherever_its_process_is(
+    fake_wandb, tmp_path, monkeypatch
+):
+    """It has a process of its own, of which this one's relative paths are not."""
     monkeypatch.chdir(tmp_path)
     run("here", [purerl.WeightsAndBiases()])
-    assert given["dir"] == str(tmp_path / "here")
+    assert fake_wandb["dir"] == str(tmp_path / "here")
 
 
 @pytest.mark.slow
@@ -319,12 +442,15 @@ def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, mon
     monkeypatch.setenv("WANDB_SILENT", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run(tmp_path / "a", [purerl.WeightsAndBiases(mode="offline")])
+        secret: Any = {"settings": {"api_key": "0123456789" * 4}}
+        run(tmp_path / "a", [purerl.WeightsAndBiases(mode="offline", **secret)])
         time.sleep(1.1)  # a folder is named by its second
         config = purerl.vpg(Probe("match", limit=True, length=0), log_every=2, **SIZES)
         longer = dataclasses.replace(config, num_updates=16)
         hooks = [purerl.WeightsAndBiases(mode="offline")]
         purerl.resume(tmp_path / "a", longer, hooks=hooks, force=True, progress=False)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"0123456789" * 4 in path.read_bytes() for path in files)
     (known,) = tmp_path.glob("a/wandb_id.txt")
     written = list(tmp_path.glob("a/wandb/offline-run-*/run-*.wandb"))
     assert [path.name for path in written] == [f"run-{known.read_text()}.wandb"] * 2

@@ -1,5 +1,6 @@
 """Figures."""
 
+import matplotlib
 import numpy as np
 import pytest
 from finished import altered
@@ -10,6 +11,7 @@ from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.figures import (
     MAX_THIN_LINES,
     comparison,
+    default_style,
     histogram,
     learning_curve,
     save_figure,
@@ -72,3 +74,40 @@ def test_figures_are_saved_in_full_resolution_with_nothing_cut_off(finished, tmp
             assert min(box.x0, box.y0) >= 0
             assert box.x1 <= figure.bbox.x1
             assert box.y1 <= figure.bbox.y1
+
+
+def texts(figure):
+    """All that a figure says in words: titles, ticks and legends."""
+    words = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        words += [axes.title, axes._left_title, *axes.get_xticklabels()]
+    return words
+
+
+def test_dollars_and_underscores_in_names_are_shown_as_they_are(finished, tmp_path):
+    names = ("_run", "$a_{$", "_$x", r"\frac$")
+    runs = [altered(finished, tmp_path / name, env="$\\undefined{$") for name in names]
+    figure = comparison(compare_runs(runs))
+    save_figure(figure, tmp_path / "figure.png")
+    words = {text.get_text().strip() for text in texts(figure)}
+    for name in names:
+        assert {name, f"{name}, IQM of 4 seeds"} <= words
+    assert "$\\undefined{$" in words
+    assert "95% interval" in words
+    curves = np.zeros((2, 5))
+    for figure in (
+        learning_curve(np.arange(5.0), curves, title="$a_{$"),
+        sweep_curves(np.arange(5.0), [curves], ["$b_{$"], title="$a_{$"),
+        histogram(curves[:, 0], title="$a_{$", xlabel="", target_return=None),
+    ):
+        save_figure(figure, tmp_path / "figure.png")
+        assert "$a_{$" in {text.get_text() for text in texts(figure)}
+
+
+def test_the_default_style_is_matplotlibs_and_the_users_comes_back():
+    with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 17.0}):
+        with default_style():
+            assert not matplotlib.rcParams["text.usetex"]
+            assert matplotlib.rcParams["lines.linewidth"] != 17
+        assert matplotlib.rcParams["text.usetex"]
+        assert matplotlib.rcParams["lines.linewidth"] == 17

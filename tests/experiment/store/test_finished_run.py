@@ -15,6 +15,8 @@ import purerl
 from purerl.experiment.report.comparison import shortest_names
 from purerl.experiment.report.exports import write_scores, write_table
 from purerl.experiment.report.format import format_ranges
+from purerl.experiment.store import files
+from purerl.experiment.store.files import read_checked_json, write_checked_json
 from purerl.experiment.store.finished_run import read_run
 
 
@@ -66,8 +68,9 @@ def test_what_is_no_finished_run_is_refused_for_what_it_is(copy, tmp_path):
     assert "holds no run" in refused(tmp_path)
     (copy / "summary.json").unlink()
     assert "is not finished; go on with it: purerl resume" in refused(copy)
+    shutil.rmtree(copy / "checkpoints")
     (copy / "config.json").write_text("{}")
-    assert "config.json' is damaged" in refused(copy)
+    assert "config.json' is damaged, and no checkpoint has a copy" in refused(copy)
 
 
 @pytest.mark.slow
@@ -78,7 +81,8 @@ def test_a_sweep_is_no_run(tmp_path):
     assert "holds a sweep" in refused(tmp_path)
 
 
-def test_damaged_results_are_refused(copy):
+def test_damaged_results_are_read_from_the_records_or_refused(copy):
+    whole = read_run(copy).arrays
     path = copy / "metrics.npz"
     sound = path.read_bytes()
     flag, method = (bytearray(sound) for _ in range(2))
@@ -89,14 +93,58 @@ def test_damaged_results_are_refused(copy):
     middle[len(sound) // 2] ^= 255
     for data in (b"", b"nothing", sound[:-40], sound[: len(sound) // 2], flag, method, middle):
         path.write_bytes(bytes(data))
-        assert f"metrics.npz' is damaged; remove it, and write it again: purerl resume {copy}" in (
-            refused(copy)
-        )
+        with pytest.warns(UserWarning, match=r"metrics.npz is missing or damaged; the records"):
+            np.testing.assert_array_equal(read_run(copy).arrays["entropy"], whole["entropy"])
+    records = shutil.move(copy / "records", copy / "moved")
+    assert f"metrics.npz' is damaged; write it again: purerl resume {copy}" in refused(copy)
     np.savez(path, something=np.zeros(3))
     assert "metrics.npz' is damaged" in refused(copy)
+    shutil.move(records, copy / "records")
     path.write_bytes(sound)
     (copy / "summary.json").write_text('{"seeds": [')
     assert "summary.json' is damaged" in refused(copy)
+
+
+STRANGE_SUMMARIES: dict[str, Any] = {
+    "seeds that are no list": {"seeds": 7},
+    "seeds without returns": {"seeds": [{}] * 4},
+    "a return that is text": {
+        "seeds": [{"episode_return": "9", "failed_at": -1, "cause": None}] * 4
+    },
+    "a cause that is a list": {"seeds": [{"episode_return": 9, "failed_at": -1, "cause": [1]}] * 4},
+    "fewer seeds": {"seeds": [{"episode_return": 9.0, "failed_at": -1, "cause": None}]},
+    "updates that are text": {"updates": "all"},
+    "times that are none": {"times": None},
+    "an answer that is text": {"greedy": "yes"},
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE_SUMMARIES.values(), ids=list(STRANGE_SUMMARIES))
+def test_a_summary_that_no_run_wrote_is_refused(strange, copy, call, tmp_path):
+    summary = read_checked_json(copy / files.SUMMARY)
+    write_checked_json(copy / files.SUMMARY, summary | strange)
+    assert "damaged" in refused(copy)
+    code, _, err = call("compare", copy, "--output", tmp_path / "figure.png")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("entropy", np.zeros((4, 2))),
+        ("entropy", np.full((4, 6), "high")),
+        ("seed_ids", np.zeros(())),
+        ("failed_at", np.zeros(3, int)),
+        ("record_updates", np.zeros(0, int)),
+    ],
+)
+def test_arrays_that_no_run_wrote_are_those_of_the_records(name, array, copy):
+    entropy = read_run(copy).arrays["entropy"]
+    files.write_arrays(
+        copy / files.METRICS, files.read_arrays(copy / files.METRICS) | {name: array}
+    )
+    with pytest.warns(UserWarning, match="the records are read"):
+        np.testing.assert_array_equal(read_run(copy).arrays["entropy"], entropy)
 
 
 def test_ids_are_all_named_in_ranges():

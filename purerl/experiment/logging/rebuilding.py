@@ -1,0 +1,85 @@
+"""Hooks as a header describes them, and what is made of that description when a run goes on."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from purerl.experiment.logging.loggers import LOGGERS, WeightsAndBiases
+
+PATH_ARGUMENTS = {"jsonl": "path", "tensorboard": "directory"}  # the argument that says where
+
+
+def describe_hooks(hooks: Sequence[Any]) -> list[dict[str, Any]]:
+    """Hooks as JSON, for `rebuild_loggers`: loggers with their arguments, others by name."""
+    return [_describe(hook) for hook in hooks]
+
+
+def _describe(hook: Any) -> dict[str, Any]:
+    for name, logger_type in LOGGERS.items():
+        if type(hook) is logger_type:
+            return {"logger": name, "arguments": hook.arguments}
+    return {"function": getattr(hook, "__name__", type(hook).__name__)}
+
+
+def rebuild_loggers(described: Sequence[Any], directory: Path) -> list[Any]:
+    """The loggers of a resumed run that write into its directory.
+
+    The directory may be a stranger's: what sends, and what writes elsewhere, is not made from its
+    header. A warning says how to give it again, and names the functions, which are not called.
+    """
+    hooks = [hook for hook in described if isinstance(hook, dict)]
+    loggers = [_rebuild(hook, directory) for hook in hooks if str(hook.get("logger")) in LOGGERS]
+    functions = [str(hook["function"]) for hook in hooks if "function" in hook]
+    if functions:
+        _warn(
+            f"hooks that the run had before are not called any more: {', '.join(functions)}; "
+            f"give all of them again, as hooks=."
+        )
+    return [logger for logger in loggers if logger is not None]
+
+
+def _rebuild(hook: dict[str, Any], directory: Path) -> Any:
+    """A logger from its description; None, with a warning, for one that has to be given again."""
+    name, arguments = hook["logger"], hook.get("arguments")
+    arguments = arguments if isinstance(arguments, dict) else {}
+    logger_type, per_seed = LOGGERS[name], arguments.get("per_seed") is True
+    if name not in PATH_ARGUMENTS:
+        _warn(
+            f"the logger {name} sends what it gets, and is not taken from the directory; give it "
+            f"again: --log {name}, or hooks=[purerl.{logger_type.__name__}()]."
+        )
+        return None
+    place = arguments.get(PATH_ARGUMENTS[name])
+    if place is None:
+        return logger_type(per_seed=per_seed)
+    real = Path(os.path.realpath(str(place).replace("\0", "?")))
+    if real.is_relative_to(os.path.realpath(directory)):
+        return logger_type(str(real), per_seed=per_seed)
+    _warn(
+        f"the logger {name} wrote to {str(place)!r}, outside of the run, and is left out; "
+        f"give it again: hooks=[purerl.{logger_type.__name__}({str(place)!r})]."
+    )
+    return None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=5)
+
+
+def take_over_projects(hooks: Sequence[Any], described: Sequence[Any]) -> tuple[Any, ...]:
+    """Hooks that are given again, those of Weights & Biases with the project of before."""
+    projects = [
+        hook["arguments"]["project"]
+        for hook in described
+        if isinstance(hook, dict) and isinstance(hook.get("arguments"), dict)
+        if isinstance(hook["arguments"].get("project"), str)
+    ]
+
+    def with_project(hook: Any) -> Any:
+        if type(hook) is not WeightsAndBiases or "project" in hook.settings or not projects:
+            return hook
+        return WeightsAndBiases(per_seed=hook.per_seed, project=projects[0], **hook.settings)
+
+    return tuple(map(with_project, hooks))
