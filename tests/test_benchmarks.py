@@ -178,6 +178,7 @@ def test_the_phases_of_a_repeat_are_summed_and_shown_before_the_whole_step():
     assert lines[-1].split()[-3:] == ["60", "%", "3.33"]
 
 
+@pytest.mark.slow
 def test_the_lookahead_and_the_share_dropped_are_those_of_the_rule():
     lookahead = module("lookahead")
     sizes = {"num_envs": 2, "rollout_length": 9, "total_steps": 36, "hidden": (4,)}
@@ -195,6 +196,7 @@ def test_the_lookahead_and_the_share_dropped_are_those_of_the_rule():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", ["ppo", "reinforce"])
 def test_every_algorithm_is_taken_apart(algo):
     phases = module("phases")
@@ -268,6 +270,7 @@ def test_the_others_go_on_without_a_trainer_that_died():
     assert [len(worker.repeats) for worker in workers] == [2, 0, 2]
 
 
+@pytest.mark.slow
 def test_a_point_of_the_sweep_is_measured_with_as_many_seeds_as_it_says():
     point = module("throughput").measure("vpg", 3, 4, updates=2, repeats=1)
     steps = 2 * point["rollout_length"] * 4 * 3

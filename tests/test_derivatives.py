@@ -104,6 +104,7 @@ PPO: Any = {"num_minibatches": 2, "epochs": 2, "entropy_coef": 0.1, "normalize_r
 PPO |= {"target_kl": 0.002, "normalize_obs": True, "clip_eps": 0.02, "policy_learning_rate": 0.01}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "without"),
     [
@@ -111,9 +112,7 @@ PPO |= {"target_kl": 0.002, "normalize_obs": True, "clip_eps": 0.02, "policy_lea
             lambda: purerl.vpg(Probe("match", length=3), **SIZES, **VPG),
             {"gae_lambda", "clip_eps", "target_kl"},
         ),
-        pytest.param(
-            lambda: purerl.ppo(Steered(), **SIZES, **PPO), {"target_kl"}, marks=pytest.mark.slow
-        ),
+        (lambda: purerl.ppo(Steered(), **SIZES, **PPO), {"target_kl"}),
     ],
     ids=["vpg", "ppo"],
 )
@@ -127,6 +126,7 @@ def test_derivatives_by_each_hyperparameter_are_those_of_differences(build, with
         assert not jnp.issubdtype(leaf.dtype, jnp.inexact) or leaf.dtype == jnp.float64
 
 
+@pytest.mark.slow
 def test_a_frozen_agent_has_the_derivative_of_its_last_finite_state():
     with jax.enable_x64(True):
         config = purerl.vpg(Steered(breaks_at=16), **SIZES, **VPG)
@@ -157,6 +157,7 @@ def nothing(key, obs_space, action_space):
     return Nothing(jnp.zeros(()))
 
 
+@pytest.mark.slow
 def test_where_a_gradient_is_0_its_derivatives_are_finite():
     env = Probe(length=3)
     with jax.enable_x64(True):

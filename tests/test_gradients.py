@@ -198,6 +198,7 @@ def variance_ratio(key, config, num_fits=10, num_rollouts=24):
     return ratio, jnp.any(truncated)
 
 
+@pytest.mark.slow
 def test_a_baseline_fitted_on_other_rollouts_lowers_the_variance_of_the_policy_gradient():
     settings = {"num_envs": 4, "rollout_length": 128, "hidden": (16,), "baseline_epochs": 20}
     config = purerl.vpg("CartPole-v1", normalize_advantage=False, **settings)

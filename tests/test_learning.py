@@ -52,6 +52,7 @@ def learnt_probabilities(state, observations):
     return jax.nn.softmax(of_each_seed(state.learner.policy, observations).logits)[..., 1]
 
 
+@pytest.mark.slow
 def test_the_baseline_learns_a_constant():
     state, _ = trained(purerl.vpg, Probe(reward="constant"))
     np.testing.assert_allclose(learnt_values(state, [-1, 1]), 1, atol=0.05)

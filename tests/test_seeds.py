@@ -210,6 +210,7 @@ def test_five_seeds_on_two_devices_are_five(config, eight_starts):
     assert_bitwise_equal(states.key, eight_starts.key[:5])
 
 
+@pytest.mark.slow
 def test_train_seeds_can_be_a_part_of_a_compiled_function(config):
     keys = purerl.seed_keys(0, 5)
     expected = purerl.train_seeds(keys, config)

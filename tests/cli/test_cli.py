@@ -85,6 +85,7 @@ def test_directory_of_another_run_ends_with_one_line_and_exit_code_2(tmp_path, c
     assert [path.name for path in directory.iterdir()] == ["config.json"]  # no lock either
 
 
+@pytest.mark.slow
 def test_sweep_prints_a_ranking_and_leaves_a_figure(tmp_path, call):
     values = ["--values", "policy_learning_rate=1e-3,3e-3", "discount=0.9,0.99"]
     code, out, err = call("sweep", *OPTIONS, *values)

@@ -158,6 +158,7 @@ def swept_and_alone(name, parameter, values, make, function):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_over_bounds_trains_environments_that_have_these_bounds():
     def train(config):
         state, metrics = purerl.train(jax.random.key(0), config)
@@ -220,6 +221,7 @@ def test_a_component_without_an_upper_bound_leaves_the_others_theirs():
     assert 450 < float(metrics.episode_return[0]) / 4 < 550
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_bounds_to_its_policies_and_films(tmp_path):
     params = purerl.make_env("Pendulum-v1")[1].replace(max_torque=7.0)
     config = purerl.ppo("Pendulum-v1", env_params=params, squash=True, **SIZES)

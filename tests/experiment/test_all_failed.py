@@ -199,6 +199,7 @@ def test_a_rate_that_is_too_large_breaks_a_network(trained):
     assert named(trained, purerl.vpg, **rates) == (0, "baseline")
 
 
+@pytest.mark.slow
 def test_a_failing_sweep_ends_and_ranks_what_it_came_to(tmp_path):
     sweep = purerl.sweep(breaking(), policy_learning_rate=[1e-3, 1e-2])
     error = all_failed(purerl.run_sweep, sweep, 2, tmp_path, **HOW)

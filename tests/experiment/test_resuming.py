@@ -153,6 +153,7 @@ def test_a_missing_result_is_written(stopped, straight):
     assert (stopped / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_what_trains_is_not_finished(stopped, monkeypatch):
     purerl.resume(stopped, **GO_ON)
     interrupt_after(26, monkeypatch)
@@ -360,6 +361,7 @@ def test_a_longer_budget_says_what_it_does_to_the_schedules(stopped):
         purerl.resume(stopped, total_steps=320, progress=False)
 
 
+@pytest.mark.slow
 def test_a_longer_budget_without_schedules_is_that_run_from_the_start(tmp_path):
     usual: Any = HOW | {"evaluation_episodes": 0}
     whole = purerl.run(config(schedule={}, total_steps=4 * 8 * 32), 3, tmp_path / "whole", **usual)

@@ -203,6 +203,7 @@ class Scaled(Probe):
         return jnp.where(params.reward_scale > 5, jnp.nan, obs), state, *rest
 
 
+@pytest.mark.slow
 def test_a_setting_whose_seeds_fail_is_ranked_last_and_says_so(tmp_path):
     env: Any = Scaled(length=4)
     config = purerl.vpg(env, **SMALL)

@@ -101,6 +101,7 @@ def test_a_compiler_for_another_jax_is_refused(monkeypatch):
         targets.require_compiler(targets.parse_target("h100"))
 
 
+@pytest.mark.slow
 def test_memory_is_what_a_run_of_the_same_program_needs():
     found = compiling.read_compiled(planned(4))
     run = programs.compile_programs(
@@ -136,6 +137,7 @@ def test_no_device_waits_for_another():
     assert compiling.read_compiled(planned(2 * mesh.size, mesh)).collectives == {}
 
 
+@pytest.mark.slow
 def test_environments_over_devices_are_laid_out_and_reduced():
     devices = jax.devices()
     mesh = compiling.mesh_on(devices, 3, "1x2")

@@ -57,6 +57,7 @@ def test_a_place_that_was_named_is_left(tmp_path, monkeypatch):
     assert cache_dir() == before != str(tmp_path / "purerl")
 
 
+@pytest.mark.slow
 def test_a_run_from_python_keeps_what_it_compiles(unset, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     train(tmp_path / "run")

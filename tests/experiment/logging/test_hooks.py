@@ -140,6 +140,7 @@ def test_a_chunk_holds_copies_and_says_when(tmp_path):
     assert chunks[1].greedy_return.shape == chunks[1].sampled_return.shape == (3,)
 
 
+@pytest.mark.slow
 def test_numbers_over_seeds_leave_out_what_failed_and_what_is_not_there(tmp_path):
     chunks = []
     result = run(tmp_path, [chunks.append], env=Sick(), seeds=8)

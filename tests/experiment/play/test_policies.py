@@ -134,6 +134,7 @@ def test_a_pickle_in_a_policy_file_is_not_loaded(tmp_path):
         purerl.load_policy(tmp_path / "policy.npz")
 
 
+@pytest.mark.slow
 def test_a_trained_policy_plays_cartpole_of_gymnasium(tmp_path):
     gymnasium = pytest.importorskip("gymnasium")
     config = purerl.preset("CartPole-v1", "vpg")
