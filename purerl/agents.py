@@ -131,12 +131,15 @@ def init_agent(agent: Agent, shared: Config) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class AdvanceAgent:
-    """Train one agent for a chunk of updates."""
+    """Train one agent for the updates of a chunk that are in a window."""
 
     num_updates: int
 
-    def __call__(self, state: TrainState, agent: Agent, shared: Config) -> tuple[TrainState, Sums]:
-        return advance_chunk(state, eqx.combine(agent.per_agent, shared), self.num_updates)
+    def __call__(
+        self, state: TrainState, agent: Agent, window: Int[Array, "2"], shared: Config
+    ) -> tuple[TrainState, Sums]:
+        config = eqx.combine(agent.per_agent, shared)
+        return advance_chunk(state, config, self.num_updates, window)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
-from purerl.checks import require_divisor, require_positive_int
+from purerl.checks import ceil_div, require_divisor, require_positive_int
 from purerl.compute.derivatives import flat_where_unsound
 from purerl.compute.draws import flat_draws
 from purerl.compute.trees import (
@@ -146,11 +146,19 @@ def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transit
     return after, rollout, metrics
 
 
-def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
-    """`train_step`, with its metrics packed as they leave a loop."""
+def _packed_step(
+    state: TrainState, config: Config, is_due: Bool[Array, ""] | None = None
+) -> tuple[TrainState, Packed]:
+    """`train_step`, with its metrics packed as they leave a loop.
+
+    Where the step is not due, the state stays as it is, and the metrics are of no update.
+    """
     (after, metrics), is_sound = flat_where_unsound(_judged_step)(state, config)
-    alive = is_sound & (state.failed_at < 0)
-    failed_at = jnp.where(state.failed_at < 0, state.step, state.failed_at)
+    was_alive = state.failed_at < 0
+    if is_due is not None:
+        was_alive &= is_due
+    alive = is_sound & was_alive
+    failed_at = jnp.where(was_alive, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
     return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
 
@@ -191,39 +199,48 @@ def hyper_at(config: Config, state: TrainState) -> Hyperparams:
 def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:
     """Train for a number of updates, from any state.
 
-    **Returns:** the new state, and metrics with leaves `[num_updates / log_every]`. A record is
-    the mean over `log_every` updates; its episode means are over all episodes that ended in them.
-
-    **Raises:** `ValueError` where `log_every` does not divide `num_updates`.
+    **Returns:** the new state, and metrics with leaves `[⌈num_updates / log_every⌉]`. A record is
+    the mean over `log_every` updates, the last over what is left of them; its episode means are
+    over all episodes that ended in them.
     """
-    state, records = advance_chunk(state, config, num_updates)
+    require_positive_int("num_updates", num_updates)
+    in_records = ceil_div(num_updates, config.log_every) * config.log_every
+    window = None if in_records == num_updates else jnp.array([0, num_updates])
+    state, records = advance_chunk(state, config, in_records, window)
     return state, divide(records)
 
 
-def advance_chunk(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Sums]:
-    """`advance`, with records whose division is left to the host."""
-    require_positive_int("num_updates", num_updates)
+def advance_chunk(
+    state: TrainState, config: Config, num_updates: int, window: Int[Array, "2"] | None = None
+) -> tuple[TrainState, Sums]:
+    """`advance` by whole records, whose division is left to the host.
+
+    **Arguments:** `window` is `[begin, end]`: only updates `begin ≤ i < end` of the chunk are made,
+    by default all. The others leave the state as it is, and have no part in a record.
+    """
     require_divisor("log_every", config.log_every, "num_updates", num_updates)
+    each = None if window is None else jnp.arange(num_updates).reshape(-1, config.log_every)
 
-    def update_once(state, _):
-        return _packed_step(state, config)
+    def update_once(state, i):
+        is_due = None if window is None else (window[0] <= i) & (i < window[1])
+        return _packed_step(state, config, is_due)
 
-    def record(state, _):
+    def record(state, each):
         if config.log_every > 1:
-            state, metrics = jax.lax.scan(update_once, state, length=config.log_every)
+            state, metrics = jax.lax.scan(update_once, state, each, length=config.log_every)
         else:  # without a loop of one iteration, which would be compiled as a loop
-            state, metrics = update_once(state, None)
+            state, metrics = update_once(state, None if each is None else each[0])
             metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
         return state, sum_updates(metrics)
 
     state = depend_on(state.key, state)
-    return jax.lax.scan(record, state, length=num_updates // config.log_every)
+    return jax.lax.scan(record, state, each, length=num_updates // config.log_every)
 
 
 def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
     """Train one agent from scratch for `config.num_updates` updates.
 
-    **Returns:** the final state, and metrics with leaves `[num_updates / log_every]`.
+    **Returns:** the final state, and metrics with leaves `[⌈num_updates / log_every⌉]`.
     """
     return advance(init(key, config), config, config.num_updates)
 

@@ -14,6 +14,8 @@ from probes import Probe
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.compute.trees import divide
+from purerl.training import advance_chunk
 
 SMALL = {"num_envs": 3, "rollout_length": 5, "total_steps": 60, "hidden": (8,)}  # 4 updates
 ENV = Probe(reward="action", length=2)
@@ -126,11 +128,31 @@ def test_how_often_it_logs_draws_nothing(config, trained):
     np.testing.assert_allclose(metrics.episode_return[0], mean, rtol=1e-5)
 
 
-def test_advance_refuses_a_chunk_that_log_every_does_not_divide(config):
-    by_two = dataclasses.replace(config, log_every=2)
-    state = jax.eval_shape(purerl.init, jax.random.key(0), by_two)
-    with pytest.raises(ValueError, match="num_updates = 3 is not divisible by log_every = 2"):
-        purerl.advance(state, by_two, 3)
+def test_the_last_record_is_of_what_is_left_of_the_updates(config, trained):
+    by_three = dataclasses.replace(config, log_every=3)
+    state, metrics = train(jax.random.key(0), by_three)
+    assert_same_training(state, trained[0])
+    every = np.asarray(trained[1].num_episodes)
+    np.testing.assert_array_equal(metrics.num_episodes, [every[:3].sum(), every[3]])
+    np.testing.assert_allclose(metrics.entropy[1], trained[1].entropy[3], rtol=1e-5)
+    np.testing.assert_allclose(metrics.entropy[0], trained[1].entropy[:3].mean(), rtol=1e-5)
+
+
+def test_only_the_updates_of_a_window_are_made(config, trained):
+    """Also of an agent that is frozen: what is not due does not say that it fails."""
+    state = init(jax.random.key(0), config)
+    advance = jax.jit(lambda state, window: advance_chunk(state, config, 4, window))
+    for window, step in (([3, 4], 1), ([1, 1], 1), ([0, 3], 4)):
+        state, sums = advance(state, jnp.array(window))
+        assert (int(state.step), int(state.failed_at)) == (step, -1)
+        is_due = np.isin(np.arange(4), np.arange(*window))
+        np.testing.assert_array_equal(divide(sums).entropy > 0, is_due)
+    assert_same_training(state, trained[0])
+    nothing = jax.tree.map(lambda x: x * jnp.nan, state.learner.policy)
+    broken = eqx.tree_at(lambda s: s.learner.policy, state, nothing)
+    for window, failed_at in (([2, 2], -1), ([2, 3], 4), ([0, 4], 4)):
+        broken, _ = advance(broken, jnp.array(window))
+        assert int(broken.failed_at) == failed_at
 
 
 # What is compiled

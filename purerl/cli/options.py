@@ -92,7 +92,7 @@ class TrainingOptions:
     evaluation_episodes: int = 32
     """Greedy episodes of each seed after training; 0 for none."""
     updates_per_chunk: int | None = None
-    """Updates in one compiled call; must divide the updates, by default about a thirtieth of them.
+    """Updates in one compiled call; by default a thirtieth of them.
     Checkpoints and signals wait for it."""
     seed_batch: int | None = None
     """Seeds trained at once; by default all, or as many as fit into memory."""

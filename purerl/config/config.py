@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import (
+    ceil_div,
     require_bool,
     require_divisor,
     require_int32,
@@ -87,8 +88,8 @@ class Config(eqx.Module):
 
     @property
     def num_records(self) -> int:
-        """How many records of metrics a run gives: one every `log_every` updates."""
-        return self.num_updates // self.log_every
+        """How many records of metrics a run gives: one every `log_every` updates, or at the end."""
+        return ceil_div(self.num_updates, self.log_every)
 
     @property
     def env_spec(self) -> EnvSpec:
@@ -204,7 +205,6 @@ def _check_sizes(config: Config) -> None:
             f"algorithm = {short_repr(config.algorithm)} must be an Algorithm; use purerl.VPG, "
             f"purerl.REINFORCE, or one made of them with _replace."
         )
-    require_divisor("log_every", config.log_every, "num_updates", config.num_updates)
     steps = config.env_steps_per_update
     require_divisor("num_minibatches", config.num_minibatches, "num_envs * rollout_length", steps)
 

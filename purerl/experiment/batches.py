@@ -31,6 +31,7 @@ class ChunkResult(NamedTuple):
     updates: int
     states: list[TrainState]  # of each batch; valid until the next chunk
     metrics: Metrics
+    record_updates: ndarray  # updates at the end of each record
     failed_at: ndarray
     seconds: float  # of training so far, in this process
 
@@ -53,21 +54,29 @@ class SeedBatches:
     def train(
         self, start: int = 0, states: list[TrainState] | None = None
     ) -> Iterator[ChunkResult]:
-        """Train to the end, a chunk at a time; `seconds` leaves out what happens between."""
+        """Train to the end, a chunk at a time; `seconds` leaves out what happens between.
+
+        A chunk ends at a multiple of its length, or with the budget.
+        """
         states = self.init() if states is None else states
         seconds, size = 0.0, self.programs.chunk_updates
-        for updates in range(start + size, self.programs.config.num_updates + 1, size):
+        config = self.programs.config
+        while start < config.num_updates:
+            base = start // size * size
+            updates = min(base + size, config.num_updates)
+            window, start = np.array([start - base, updates - base], np.int32), updates
             recorded = []
             begin = time.perf_counter()
             for i, batch in enumerate(self._batches):
-                states[i], metrics = call_interruptibly(self._advance, states[i], batch)
+                states[i], metrics = call_interruptibly(self._advance, states[i], batch, window)
                 recorded.append(metrics)
             seconds += time.perf_counter() - begin
             metrics, failed_at = self.merge(recorded), self.failed_at(states)
             is_debugged = getattr(jax.config, "jax_debug_nans") and not is_multi_process()  # noqa: B009
             if is_debugged and np.any(failed_at >= 0):
                 self._raise_at_nan(states, int(np.argmax(failed_at >= 0)))
-            yield ChunkResult(updates, states, metrics, failed_at, seconds)
+            ends = base + self._record_ends(window)
+            yield ChunkResult(updates, states, metrics, ends, failed_at, seconds)
 
     def _raise_at_nan(self, states: list[TrainState], index: int) -> None:
         """Repeat the update in which an agent failed, one operation after another.
@@ -130,13 +139,29 @@ class SeedBatches:
             state = self.programs.init(batch, self.programs.shared)
             return self._offload(jax.block_until_ready(state))
 
-    def _advance(self, state: TrainState, batch: Agent) -> tuple[TrainState, Metrics]:
+    def _advance(
+        self, state: TrainState, batch: Agent, window: ndarray
+    ) -> tuple[TrainState, Metrics]:
         programs = self.programs
         with self._explaining_out_of_memory():
             state = _place_like(state, programs.state)
-            state, records = programs.chunk(state, batch, programs.shared)
+            state, records = programs.chunk(state, batch, window, programs.shared)
             records = jax.tree.map(lambda leaf: np.array(gather_to_host(leaf)), records)
-            return self._offload(jax.block_until_ready(state)), divide_on_host(records)
+            metrics = divide_on_host(records)
+            of_window = slice(*self._records_of(window))
+            metrics = jax.tree.map(lambda leaf: leaf[:, of_window], metrics)
+            return self._offload(jax.block_until_ready(state)), metrics
+
+    def _records_of(self, window: ndarray) -> tuple[int, int]:
+        """The records of a chunk that updates of a window are in: the first, the one behind."""
+        every = self.programs.config.log_every
+        return int(window[0]) // every, ceil_div(int(window[1]), every)
+
+    def _record_ends(self, window: ndarray) -> ndarray:
+        """The updates of a chunk at the end of each record of a window."""
+        first, behind = self._records_of(window)
+        ends = np.arange(first + 1, behind + 1) * self.programs.config.log_every
+        return np.minimum(ends, window[1])
 
     def _evaluate(self, state: TrainState, batch: Agent, updates: int) -> EvaluationPair:
         """Play the episodes of one batch, with only the policy of its state on the devices."""

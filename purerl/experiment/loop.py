@@ -96,7 +96,7 @@ class TrainingLoop:
         return states
 
     def _record(self, chunk: ChunkResult) -> None:
-        self.records.add_metrics(chunk.metrics, self.spec.record_updates(chunk.updates))
+        self.records.add_metrics(chunk.metrics, chunk.record_updates)
 
     def _evaluate(self, updates: int, states: list[TrainState]) -> EvaluationPair:
         """Play and record the episodes that are due, unless they were played already."""
@@ -145,8 +145,7 @@ class TrainingLoop:
         """Send the hooks a chunk and the episodes played after it."""
         if not self.hooks:
             return
-        record_updates = self.spec.record_updates(chunk.updates)
-        results = (chunk.updates, chunk.metrics, record_updates, chunk.failed_at, played)
+        results = (chunk.updates, chunk.metrics, chunk.record_updates, chunk.failed_at, played)
         self.hooks.send(make_chunk(self.spec, self.session.directory, *results))
 
     def _replay_to_hooks(self, states: list[TrainState]) -> None:

@@ -57,7 +57,7 @@ class LoweredPrograms:
         )
 
     def chunk(self, num_updates: int) -> Any:
-        """Trains the batch for a chunk; it overwrites the states that it is given."""
+        """Trains the batch for a window of a chunk; it overwrites the states that it is given."""
         program = program_over_seeds(
             AdvanceAgent(num_updates),
             self.mesh,
@@ -66,7 +66,8 @@ class LoweredPrograms:
             block=block_size(self.shared.num_envs),
             shardings=state_shardings,
         )
-        return program.lower(self.state, self.agents, self.shared)
+        window = jax.ShapeDtypeStruct((2,), jnp.int32)
+        return program.lower(self.state, self.agents, window, self.shared)
 
     def evaluation(self, evaluate: EvaluateAgent) -> Any:
         """Plays the episodes of the batch."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.checks import ceil_div
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.experiment.failures import find_causes, has_agents_left, require_agents_left
@@ -230,17 +229,11 @@ def _require_states(directory: Path, config: Config, start: int, asked_for_more:
 
 def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:
     """Refuse a config with which the run cannot go on, forced or not."""
-    config, chunk = spec.config, spec.updates_per_chunk
+    config = spec.config
     if config.log_every != header["config"]["log_every"]:
         raise ValueError(
             f"log_every = {config.log_every} was {header['config']['log_every']} before: records "
             f"would be of two kinds. Start another run for it."
-        )
-    if config.num_updates % chunk:
-        longer = ceil_div(config.num_updates, chunk) * chunk * config.env_steps_per_update
-        raise ValueError(
-            f"num_updates = {config.num_updates} is not divisible by the {chunk} updates of this "
-            f"run's chunks; use total_steps = {longer}."
         )
     if config.num_updates < start:
         raise ValueError(

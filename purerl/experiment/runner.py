@@ -71,7 +71,7 @@ def run(
 
     - `seeds`: a count or the ids themselves; `root` and the ids make the keys.
     - `directory`: by default `runs/ENV-ALGORITHM`.
-    - `updates_per_chunk`: updates in one compiled call, by default about a thirtieth of all.
+    - `updates_per_chunk`: updates in one compiled call, by default a thirtieth of all.
       Progress, checkpoints and the answer to a signal come between two chunks.
     - `seed_batch`: seeds trained at once, by default all, or as many as fit into the memory of the
       devices or into `memory_limit` bytes on each.
@@ -171,6 +171,7 @@ def make_run(
         config=spec.config,
         states=states,
         metrics=records.metrics(),
+        record_updates=records.updates(),
         evaluations=records.evaluations(),
         seed_ids=spec.seed_ids,
         directory=directory,

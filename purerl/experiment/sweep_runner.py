@@ -120,7 +120,7 @@ def _train(
     configs, ids = spec.config, spec.seed_ids
     session.display.start_training(programs)
     for chunk in batches.train(states=states):
-        records.add_metrics(chunk.metrics, spec.record_updates(chunk.updates))
+        records.add_metrics(chunk.metrics, chunk.record_updates)
         env_steps = chunk.updates * configs.env_steps_per_update
         failed = [agent_name(spec, i, axes) for i in np.flatnonzero(chunk.failed_at >= 0).tolist()]
         session.display.update(chunk, env_steps * programs.num_agents / chunk.seconds, failed)
@@ -144,6 +144,7 @@ def _train(
         configs=configs,
         values=values,
         metrics=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), metrics),
+        record_updates=records.updates(),
         returns=np.where(failed, np.nan, returns).reshape(shape),
         failed=failed.reshape(shape),
         seed_ids=ids,

@@ -243,17 +243,43 @@ def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tm
     ("num_updates", "log_every", "chunk"),
     [
         (120, 1, 4),
-        (977, 1, 1),
-        (3907, 1, 1),
-        (2 * 499, 1, 2),
-        (961, 1, 31),
+        (977, 1, 33),
+        (3907, 1, 131),
+        (147, 10, 10),
+        (961, 1, 33),
+        (31, 1, 2),
         (7, 1, 1),
         (2_000, 1000, 1000),
     ],
 )
-def test_a_run_of_any_number_of_updates_has_chunks_enough(num_updates, log_every, chunk):
+def test_a_chunk_is_a_thirtieth_of_any_number_of_updates(num_updates, log_every, chunk):
     config = dataclasses.replace(small(), num_updates=num_updates, log_every=log_every)
     assert choose_chunk_length(config, None) == chunk
+
+
+def test_a_budget_of_no_whole_chunks_is_exact_and_goes_on(tmp_path):
+    """Of 11 updates, and then of 16, in chunks of 4 and records of 2."""
+    config = small(log_every=2, total_steps=4 * 8 * 11)
+    result = run(config, SEEDS, tmp_path / "a")
+    assert result.record_updates.tolist() == [2, 4, 6, 8, 10, 11]
+    assert (result.updates, np.asarray(result.states.step).tolist()) == (11, [11] * SEEDS)
+    assert result.evaluations is not None
+    assert result.evaluations.updates.tolist() == [11]
+    _, metrics = purerl.train_seeds(purerl.seed_keys(0, SEEDS), config)
+    np.testing.assert_array_equal(result.metrics.num_episodes, metrics.num_episodes)
+    np.testing.assert_allclose(result.metrics.entropy, metrics.entropy, rtol=1e-4)
+    more = small(log_every=2, total_steps=4 * 8 * 16)
+    longer = purerl.resume(tmp_path / "a", env=more.env, total_steps=4 * 8 * 16, progress=False)
+    assert longer.record_updates.tolist() == [2, 4, 6, 8, 10, 11, 12, 14, 16]
+    straight = run(more, SEEDS, tmp_path / "b")
+    assert_bitwise_equal(longer.states, straight.states)
+    at = np.isin(longer.record_updates, [2, 4, 6, 8, 10, 14, 16])
+    by = np.isin(straight.record_updates, [2, 4, 6, 8, 10, 14, 16])
+    np.testing.assert_array_equal(longer.metrics.entropy[:, at], straight.metrics.entropy[:, by])
+    both = longer.metrics.num_episodes[:, ~at].sum(axis=1)
+    np.testing.assert_array_equal(both, straight.metrics.num_episodes[:, ~by].sum(axis=1))
+    env_steps = result.plot().axes[0].lines[0].get_xdata()
+    assert np.max(np.asarray(env_steps)) == 11 * 4 * 8
 
 
 def test_without_an_interval_a_checkpoint_is_written_with_the_chunk_that_is_late(
@@ -339,8 +365,6 @@ def test_a_target_that_is_no_number_is_refused(target, tmp_path, without_type_ch
 
 
 def test_bad_chunk_is_refused_before_compiling(tmp_path):
-    with pytest.raises(ValueError, match="num_updates = 12 is not divisible by updates_per_chunk"):
-        run(small(), 1, tmp_path, updates_per_chunk=5)
     with pytest.raises(ValueError, match="updates_per_chunk = 3 is not divisible by log_every"):
         run(small(log_every=2), 1, tmp_path, updates_per_chunk=3)
     assert not list(tmp_path.iterdir())

@@ -67,6 +67,8 @@ class Summary(NamedTuple):
 class Run:
     """A finished run; `states` and `metrics` (NumPy, `[seeds, records]`) follow `seed_ids`.
 
+    `record_updates` `[records]` are the updates at the end of each record, `log_every` after the
+    one before, or fewer where a budget ended.
     `times` and `resumed_at` are those of the process that finished the run: `resumed_at` is the
     number of updates that it found, 0 where it began the run. `causes` says what first was not
     finite, by seed, of the first few that failed.
@@ -75,6 +77,7 @@ class Run:
     config: Config
     states: TrainState
     metrics: Metrics
+    record_updates: ndarray
     evaluations: Evaluations | None
     seed_ids: tuple[int, ...]
     directory: Path
@@ -86,7 +89,7 @@ class Run:
     @property
     def updates(self) -> int:
         """Updates trained: all, unless no agent was left before."""
-        return self.metrics.episode_return.shape[1] * self.config.log_every
+        return int(self.record_updates[-1])
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -144,9 +147,8 @@ class Run:
         from purerl.experiment.report import figures
 
         finite = ~np.isin(self.seed_ids, self.failed_seeds)
-        steps_per_record = self.config.log_every * self.config.env_steps_per_update
         figure = figures.learning_curve(
-            np.arange(1, self.metrics.episode_return.shape[1] + 1) * float(steps_per_record),
+            self.record_updates * float(self.config.env_steps_per_update),
             self.metrics.episode_return[finite],
             title=self._title(),
             target_return=self.target_return,

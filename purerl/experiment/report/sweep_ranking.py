@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from purerl.config.config import Config
@@ -45,6 +45,7 @@ class Sweep:
     configs: Config
     values: dict[str, Float[ndarray, " settings"]]
     metrics: Metrics
+    record_updates: Int[ndarray, " records"]
     returns: Float[ndarray, "settings seeds"]
     failed: ndarray
     seed_ids: tuple[int, ...]
@@ -91,11 +92,9 @@ class Sweep:
         from purerl.experiment.report import figures
 
         config, order = self.configs, self.order
-        steps_per_record = config.log_every * config.env_steps_per_update
         num_settings, num_seeds = self.returns.shape
-        num_records = self.metrics.episode_return.shape[-1]
         figure = figures.sweep_curves(
-            np.arange(1, num_records + 1) * float(steps_per_record),
+            self.record_updates * float(config.env_steps_per_update),
             [self.metrics.episode_return[setting][~self.failed[setting]] for setting in order],
             [self._label(setting) for setting in order],
             title=f"{env_name(config)}, {config.algorithm.name}: {num_settings} settings, "

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from numpy import ndarray
 
 from purerl.checks import (
     ceil_div,
@@ -28,8 +27,7 @@ from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_config
 from purerl.seeds import is_root_seed, seed_keys
 from purerl.training import TrainState, init
 
-CHUNKS = 30  # of a run, about, without `updates_per_chunk`
-MIN_CHUNKS = 10  # of a run with as many records
+CHUNKS = 30  # of a run, at most, without `updates_per_chunk`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +83,6 @@ class RunSpec:
         is_due = self.evaluate_every is not None and updates % self.evaluate_every == 0
         return self.evaluates and (is_due or updates == self.config.num_updates)
 
-    def record_updates(self, updates: int) -> ndarray:
-        """Updates trained at the end of each record of the chunk that ends after `updates`."""
-        every = self.config.log_every
-        return np.arange(updates - self.updates_per_chunk + every, updates + 1, every)
-
     def state_shapes(self) -> TrainState:
         """Shapes and dtypes of the states of all agents.
 
@@ -144,7 +137,7 @@ class RunSpec:
         for name, interval in intervals.items():
             require_positive_int(name, interval)
         config, chunk = self.config, self.updates_per_chunk
-        common = math.gcd(config.num_updates, *intervals.values())
+        common = math.gcd(*intervals.values())
         shorter = [d for d in divisors(common) if d % config.log_every == 0 and d <= chunk]
         for name, interval in intervals.items():
             if interval % chunk:
@@ -156,10 +149,10 @@ class RunSpec:
                 )
 
     def with_budget(self, total_steps: int, start: int) -> "RunSpec":
-        """Change the budget, in whole chunks, after `start` updates; warn if schedules change."""
+        """Change the budget after `start` updates; warn if schedules change."""
         require_positive_int("total_steps", total_steps)
-        config, chunk = self.config, self.updates_per_chunk
-        num_updates = ceil_div(int(total_steps), config.env_steps_per_update * chunk) * chunk
+        config = self.config
+        num_updates = ceil_div(int(total_steps), config.env_steps_per_update)
         if num_updates < start:
             raise ValueError(
                 f"total_steps = {total_steps} is less than the "
@@ -188,17 +181,13 @@ class ExecutionOptions:
 
 
 def choose_chunk_length(config: Config, updates_per_chunk: int | None) -> int:
-    """Check the updates of one chunk, or choose about a thirtieth of all, in whole records.
+    """Check the updates of one chunk, or choose a thirtieth of all, in whole records.
 
     The choice depends on the config alone: another chunk is another program, with other bits.
     """
     if updates_per_chunk is None:
-        fewest = min(MIN_CHUNKS, config.num_records)
-        counts = [count for count in divisors(config.num_records) if count >= fewest]
-        count = min(counts, key=lambda count: abs(np.log(count / CHUNKS)))
-        return config.num_records // count * config.log_every
+        return ceil_div(config.num_records, CHUNKS) * config.log_every
     require_positive_int("updates_per_chunk", updates_per_chunk)
-    require_divisor("updates_per_chunk", updates_per_chunk, "num_updates", config.num_updates)
     require_divisor("log_every", config.log_every, "updates_per_chunk", updates_per_chunk)
     return int(updates_per_chunk)
 
