@@ -68,7 +68,7 @@ class AgentOptions:
 
     def settings(self) -> dict[str, Any]:
         """The given settings, as `preset` takes them."""
-        from purerl.config.factories import Settings
+        from purerl.config.settings import Settings
 
         given = {name: getattr(self, name, None) for name in get_type_hints(Settings)}
         for text in self.schedule or ():

@@ -1,4 +1,4 @@
-"""Checks of what a user brings: an optimiser, networks, an algorithm. By shapes alone."""
+"""Checks of what a user brings: hyperparameters, an optimiser, networks, an algorithm."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl.algorithms import Algorithm
+from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import first_line, short_repr
 from purerl.compute.jaxprs import depends_on_input
 from purerl.envs import Box, Discrete, EnvSpec
@@ -165,3 +165,59 @@ def _eval_shape(problem: str, function: Callable[..., Any], *args: Any) -> Any:
         return jax.eval_shape(function, *args)
     except Exception as error:
         raise ValueError(f"{problem}{first_line(error)}") from error
+
+
+def why_unused(config: Any, name: str) -> str | None:
+    """Why a config never reads a setting; None where it does."""
+    algorithm = config.algorithm
+    of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate")
+    if name in of_baseline and not algorithm.has_baseline:
+        return f"{algorithm.name} has no baseline"
+    if name == "lookahead" and algorithm.estimate is not monte_carlo_estimate:
+        return f"{algorithm.name} drops no step of a rollout"
+    if name == "target_kl" and config.epochs == 1 and config.num_minibatches == 1:
+        return f"{algorithm.name} takes one step of the policy a rollout"
+    if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
+        return f"{algorithm.name} uses the reward-to-go"
+    if name in ("gae_lambda", "clip_eps") and not algorithm_reads(
+        algorithm, config.env_spec, config.hyper, name
+    ):
+        return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
+    of_optimizer = ("policy_learning_rate", "baseline_learning_rate", "max_grad_norm")
+    if name in of_optimizer and not optimizer_reads(config.optimizer, name, ("init", "update")):
+        return "the optimizer never reads it"
+    return None
+
+
+def require_used(config: Any, settings: dict[str, Any]) -> None:
+    """Refuse settings that the config never reads."""
+    schedule = dict(settings.get("schedule", ()))
+    for name in (*settings, *schedule):
+        reason = why_unused(config, name)
+        if reason is not None and name in settings:
+            raise ValueError(
+                f"{name} = {short_repr(settings[name])} has no effect: {reason}; leave it out."
+            )
+        if reason is not None:
+            raise ValueError(f"schedule: {name!r} has no effect: {reason}; leave it out.")
+
+
+def check_hyper(hyper: Hyperparams) -> None:
+    """Refuse hyperparameters outside their ranges, alone or in a sweep; traced ones pass."""
+    ranges = {
+        "policy_learning_rate": (lambda x: (x > 0) & np.isfinite(x), "positive and finite"),
+        "baseline_learning_rate": (lambda x: (x > 0) & np.isfinite(x), "positive and finite"),
+        "discount": (lambda x: (x >= 0) & (x <= 1), "between 0 and 1"),
+        "gae_lambda": (lambda x: (x >= 0) & (x <= 1), "between 0 and 1"),
+        "clip_eps": (lambda x: x > 0, "positive (inf: no clipping)"),
+        "entropy_coef": (lambda x: (x >= 0) & np.isfinite(x), "at least 0 and finite"),
+        "max_grad_norm": (lambda x: x > 0, "positive (inf: no clipping)"),
+        "target_kl": (lambda x: x > 0, "positive (inf: no early stop)"),
+    }
+    for name, (is_allowed, requirement) in ranges.items():
+        value = getattr(hyper, name)
+        if not isinstance(value, np.ndarray | np.generic | float | int):
+            continue
+        refused = [float(x) for x in np.ravel(value) if not is_allowed(x)]
+        if refused:
+            raise ValueError(f"{name} = {refused[0]:g} must be {requirement}.")

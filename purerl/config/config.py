@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
+from purerl.algorithms import Algorithm, monte_carlo_estimate
 from purerl.checks import (
     ceil_div,
     require_bool,
@@ -20,14 +20,25 @@ from purerl.checks import (
     short_repr,
 )
 from purerl.config.components import (
-    algorithm_reads,
     check_algorithm,
     check_baseline,
+    check_hyper,
     check_optimizer,
     check_policy,
     optimizer_reads,
+    require_used,
 )
 from purerl.config.schedules import sorted_schedule
+from purerl.config.settings import (
+    HYPER_DEFAULTS,
+    Asked,
+    Settings,
+    check_names,
+    has_no_baseline,
+    look_ahead_length,
+    make_fields,
+    to_array,
+)
 from purerl.envs import Discrete, EnvSpec, check_env, spec_in_force, time_limit
 from purerl.types import Env, Estimate, Hyperparams
 
@@ -70,12 +81,40 @@ class Config(eqx.Module):
     normalize_reward: bool = eqx.field(static=True)
     schedule: tuple[tuple[str, str], ...] = eqx.field(static=True)
     log_every: int = eqx.field(static=True)
+    asked: Asked = eqx.field(static=True)
 
     def __check_init__(self):
         _check_sizes(self)
+        _check_budget(self)
         check_hyper(self.hyper)
         _require_hashable(self)
         _check_components(self, spec_in_force(self.env, self.env_params, self.env_spec))
+
+    def replace(self, **settings: Unpack[Settings]) -> "Config":
+        """Change settings, by the names of the factories and with their checks.
+
+        The budget stays the `total_steps` that were asked for. What a factory derives from other
+        settings, such as the rollout's length of REINFORCE, is derived anew unless it was given.
+
+        **Raises:** `ValueError` for a setting that is out of range or without effect.
+        """
+        check_names(settings)
+        names = [field.name for field in dataclasses.fields(self)]
+        current: dict[str, Any] = {name: getattr(self, name) for name in names}
+        current |= {name: getattr(self.hyper, name) for name in HYPER_DEFAULTS}
+        asked = self.asked.with_given(settings)
+        current["total_steps"] = asked.total_steps
+        if asked.source("baseline_epochs") == "default" and self.baseline_epochs == self.epochs:
+            current["baseline_epochs"] = settings.get("epochs", self.epochs)
+        merged = {**current, **settings}
+        env_params = jax.tree.map(to_array, merged["env_params"])
+        is_derived = has_no_baseline(merged["algorithm"])
+        if is_derived and asked.source("rollout_length") == "default":
+            current["rollout_length"] = look_ahead_length(time_limit(env_params), merged)
+        fields = make_fields(current, settings)
+        config = dataclasses.replace(self, asked=asked, **fields)
+        require_used(config, dict(settings))
+        return config
 
     @property
     def env_steps_per_update(self) -> int:
@@ -111,6 +150,13 @@ class Config(eqx.Module):
         return functools.partial(monte_carlo_estimate, lookahead=self.lookahead, time_limit=limit)
 
 
+def with_updates(config: Config, num_updates: int) -> Config:
+    """The config with another budget, in updates; nothing else changes."""
+    total_steps = num_updates * config.env_steps_per_update
+    asked = dataclasses.replace(config.asked, total_steps=total_steps)
+    return dataclasses.replace(config, num_updates=num_updates, asked=asked)
+
+
 def require_unbatched(config: Config) -> None:
     """Refuse a sweep's config that is not mapped: its values would broadcast over environments."""
     default_params = getattr(config.env, "default_params", None)
@@ -127,60 +173,14 @@ def require_unbatched(config: Config) -> None:
             )
 
 
-def why_unused(config: Config, name: str) -> str | None:
-    """Why a config never reads a setting; None where it does."""
-    algorithm = config.algorithm
-    of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate")
-    if name in of_baseline and not algorithm.has_baseline:
-        return f"{algorithm.name} has no baseline"
-    if name == "lookahead" and algorithm.estimate is not monte_carlo_estimate:
-        return f"{algorithm.name} drops no step of a rollout"
-    if name == "target_kl" and config.epochs == 1 and config.num_minibatches == 1:
-        return f"{algorithm.name} takes one step of the policy a rollout"
-    if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
-        return f"{algorithm.name} uses the reward-to-go"
-    if name in ("gae_lambda", "clip_eps") and not algorithm_reads(
-        algorithm, config.env_spec, config.hyper, name
-    ):
-        return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
-    of_optimizer = ("policy_learning_rate", "baseline_learning_rate", "max_grad_norm")
-    if name in of_optimizer and not optimizer_reads(config.optimizer, name, ("init", "update")):
-        return "the optimizer never reads it"
-    return None
-
-
-def require_used(config: Config, settings: dict[str, Any]) -> None:
-    """Refuse settings that the config never reads."""
-    schedule = dict(settings.get("schedule", ()))
-    for name in (*settings, *schedule):
-        reason = why_unused(config, name)
-        if reason is not None and name in settings:
-            raise ValueError(
-                f"{name} = {short_repr(settings[name])} has no effect: {reason}; leave it out."
-            )
-        if reason is not None:
-            raise ValueError(f"schedule: {name!r} has no effect: {reason}; leave it out.")
-
-
-def check_hyper(hyper: Hyperparams) -> None:
-    """Refuse hyperparameters outside their ranges, alone or in a sweep; traced ones pass."""
-    ranges = {
-        "policy_learning_rate": (lambda x: (x > 0) & np.isfinite(x), "positive and finite"),
-        "baseline_learning_rate": (lambda x: (x > 0) & np.isfinite(x), "positive and finite"),
-        "discount": (lambda x: (x >= 0) & (x <= 1), "between 0 and 1"),
-        "gae_lambda": (lambda x: (x >= 0) & (x <= 1), "between 0 and 1"),
-        "clip_eps": (lambda x: x > 0, "positive (inf: no clipping)"),
-        "entropy_coef": (lambda x: (x >= 0) & np.isfinite(x), "at least 0 and finite"),
-        "max_grad_norm": (lambda x: x > 0, "positive (inf: no clipping)"),
-        "target_kl": (lambda x: x > 0, "positive (inf: no early stop)"),
-    }
-    for name, (is_allowed, requirement) in ranges.items():
-        value = getattr(hyper, name)
-        if not isinstance(value, np.ndarray | np.generic | float | int):
-            continue
-        refused = [float(x) for x in np.ravel(value) if not is_allowed(x)]
-        if refused:
-            raise ValueError(f"{name} = {refused[0]:g} must be {requirement}.")
+def _check_budget(config: Config) -> None:
+    asked = config.asked.total_steps
+    if ceil_div(asked, config.env_steps_per_update) != config.num_updates:
+        raise ValueError(
+            f"num_updates = {config.num_updates}, of {config.env_steps_per_update} steps each, is "
+            f"not the budget of total_steps = {asked}; use config.replace(total_steps=…), or the "
+            f"like, which keeps both together."
+        )
 
 
 def _check_sizes(config: Config) -> None:

@@ -1,9 +1,11 @@
 """Settings tuned for an environment: what the command line trains with unless told otherwise."""
 
+import dataclasses
 from typing import Any, Unpack
 
 from purerl.config.config import Config
-from purerl.config.factories import BOTH_RATES, Settings, a2c, ppo, reinforce, vpg
+from purerl.config.factories import BOTH_RATES, a2c, ppo, reinforce, vpg
+from purerl.config.settings import Settings
 from purerl.types import Env
 
 # Found with `purerl sweep` over random settings, root key 0.
@@ -157,4 +159,7 @@ def preset(env: str | Env, algo: str, **settings: Unpack[Settings]) -> Config:
         tuned = {name: value for name, value in tuned.items() if "baseline" not in name}
         schedule = tuned.get("schedule", {})
         tuned["schedule"] = {n: shape for n, shape in schedule.items() if "baseline" not in n}
-    return FACTORIES[algo](env, **{**tuned, **settings})
+    config = FACTORIES[algo](env, **{**tuned, **settings})
+    given = frozenset(settings)
+    asked = dataclasses.replace(config.asked, given=given, preset=frozenset(tuned) - given)
+    return dataclasses.replace(config, asked=asked)

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from purerl.checks import require_bool, require_positive_int, short_repr
-from purerl.config.config import Config, check_hyper, require_used
+from purerl.config.components import check_hyper, require_used
+from purerl.config.config import Config
 from purerl.envs import spec_in_force
 
 

@@ -430,9 +430,9 @@ def test_a_short_rollout_is_not_warned_of():
 
 def test_a_replaced_rollout_must_hold_the_lookahead():
     config = purerl.reinforce(Probe(), rollout_length=64, lookahead=40)
-    assert dataclasses.replace(config, rollout_length=40).lookahead == 40
+    assert config.replace(rollout_length=40).lookahead == 40
     with pytest.raises(ValueError, match="lookahead = 40 is beyond rollout_length = 39; use 39"):
-        dataclasses.replace(config, rollout_length=39)
+        config.replace(rollout_length=39)
 
 
 def test_a_preset_takes_an_algorithm_without_a_baseline():

@@ -174,7 +174,7 @@ def test_a_budget_cut_to_where_a_run_stands_is_evaluated_there(stopped):
 
 
 def test_a_result_without_its_last_evaluation_has_none(straight):
-    longer = dataclasses.replace(straight.config, num_updates=48)
+    longer = straight.config.replace(total_steps=4 * 8 * 48)
     assert dataclasses.replace(straight, config=longer).evaluation is None
 
 

@@ -253,7 +253,7 @@ def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tm
     ],
 )
 def test_a_chunk_is_a_thirtieth_of_any_number_of_updates(num_updates, log_every, chunk):
-    config = dataclasses.replace(small(), num_updates=num_updates, log_every=log_every)
+    config = small(total_steps=num_updates * 4 * 8, log_every=log_every)
     assert choose_chunk_length(config, None) == chunk
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from purerl import __version__
 from purerl.checks import first_line, seed_index
-from purerl.config.config import Config
+from purerl.config.config import Config, with_updates
 from purerl.envs import Box, Discrete, Space, action_space
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
@@ -198,7 +198,7 @@ def _way_to_one(directory: Path) -> str:
 
 def _require_given(header: dict[str, Any], spec: RunSpec, given: str) -> RunSpec:
     """Refuse a config or an environment that the run was not trained with, but for the budget."""
-    config = dataclasses.replace(spec.config, num_updates=header["config"]["num_updates"])
+    config = with_updates(spec.config, header["config"]["num_updates"])
     spec = dataclasses.replace(spec, config=config)
     changed = diff(header["config"], through_json(describe(config)))
     if not changed and header["shapes"] != short_hash(describe_state(config)):

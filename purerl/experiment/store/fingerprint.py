@@ -20,6 +20,7 @@ import numpy as np
 
 from purerl.checks import is_typed_key
 from purerl.config.config import Config
+from purerl.config.settings import Asked
 from purerl.training import init
 
 # Functions and classes of these are described by name: a run's header has their versions.
@@ -159,12 +160,14 @@ def _code(code: types.CodeType, inner: Callable[[Any], Any]) -> Any:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a value, without what a config was asked for, which is no part of a program."""
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
     else:
         slots = [slot for base in type(value).__mro__ for slot in getattr(base, "__slots__", ())]
         names = [*getattr(value, "__dict__", {}), *slots]
-    return ((name, getattr(value, name)) for name in names if hasattr(value, name))
+    fields = ((name, getattr(value, name)) for name in names if hasattr(value, name))
+    return ((name, field) for name, field in fields if not isinstance(field, Asked))
 
 
 def _is_library_code(value: Any) -> bool:

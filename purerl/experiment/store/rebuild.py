@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from purerl.algorithms import A2C, PPO, REINFORCE, VPG
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
+from purerl.config.settings import Asked
 from purerl.envs import DOWNLOADING, env_names, make_env
 from purerl.experiment.store.fingerprint import describe
 from purerl.losses import clipped_squared_error
@@ -45,7 +46,10 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
         env = make_env(env_name)[0] if env_name in env_names() else None
         if env is None or describe(env) != described["env"]:
             raise NotRebuildableError("env")
-    fields = {field.name: described[field.name] for field in dataclasses.fields(Config)}
+    names = {field.name for field in dataclasses.fields(Config)} - {"asked"}
+    fields = {name: described[name] for name in names}
+    steps_per_update = described["num_envs"] * described["rollout_length"]
+    fields["asked"] = Asked(described["num_updates"] * steps_per_update)
     names = [field.name for field in dataclasses.fields(Hyperparams)]
     hyper = {name: np.asarray(described["hyper"][name], np.float32) for name in names}
     fields["hyper"] = Hyperparams(**hyper)

@@ -18,7 +18,7 @@ from purerl.checks import (
     require_positive_int,
     short_repr,
 )
-from purerl.config.config import Config
+from purerl.config.config import Config, with_updates
 from purerl.config.schedules import share_at
 from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
 from purerl.experiment.hosts.sizes import require_room
@@ -158,7 +158,7 @@ class RunSpec:
                 f"total_steps = {total_steps} is less than the "
                 f"{start * config.env_steps_per_update} that are trained already; use more."
             )
-        replaced = dataclasses.replace(config, num_updates=num_updates)
+        replaced = with_updates(config, num_updates)
         if config.schedule and num_updates != config.num_updates:
             warnings.warn(
                 f"the schedule now runs over {num_updates} updates instead of "

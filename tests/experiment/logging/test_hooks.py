@@ -1,6 +1,5 @@
 """Hooks and loggers: they see everything, and nothing that they do stops a run."""
 
-import dataclasses
 import json
 import sys
 import threading
@@ -447,7 +446,7 @@ def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, mon
         run(tmp_path / "a", [purerl.WeightsAndBiases(mode="offline", **secret)])
         time.sleep(1.1)  # a folder is named by its second
         config = purerl.vpg(Probe("match", limit=True, length=0), log_every=2, **SIZES)
-        longer = dataclasses.replace(config, num_updates=16)
+        longer = config.replace(total_steps=16 * config.env_steps_per_update)
         hooks = [purerl.WeightsAndBiases(mode="offline")]
         purerl.resume(tmp_path / "a", longer, hooks=hooks, force=True, progress=False)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

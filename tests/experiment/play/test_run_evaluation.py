@@ -146,7 +146,8 @@ def test_a_config_that_is_not_that_of_the_run_is_refused_but_for_its_budget(read
     other = dataclasses.replace(config, baseline_epochs=config.baseline_epochs + 1)
     with pytest.raises(ValueError, match=r"config is not that of the run.*baseline_epochs: "):
         READERS[reader](directory, config=other)
-    READERS[reader](directory, config=dataclasses.replace(config, num_updates=600))
+    longer = config.replace(total_steps=600 * config.env_steps_per_update)
+    READERS[reader](directory, config=longer)
 
 
 def test_shapes_that_no_description_tells_are_refused(own, monkeypatch):
