@@ -23,6 +23,7 @@ from purerl.experiment.play.policies import LoadedRun, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.exports import write_scores, write_table
+from purerl.experiment.report.format import format_value
 from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
@@ -161,7 +162,7 @@ def render(options: cli.Render, _: float) -> None:
         max_steps=options.max_steps,
         env=env_from_path(options.env),
     )
-    tables.print_rich(f"{path}: {length} steps, return {episode_return:.1f}")
+    tables.print_rich(f"{path}: {length} steps, return {format_value(episode_return)}")
 
 
 def show_plan(options: cli.Plan, _: float) -> None:

@@ -19,6 +19,9 @@ from purerl.experiment.report.format import (
     format_interval,
     format_number,
     format_ranges,
+    format_returns,
+    format_share,
+    format_values,
 )
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
@@ -34,15 +37,16 @@ TITLE: Any = {"title_justify": "left", "title_style": "bold"}
 def evaluation_table(result: RunEvaluation) -> Table:
     """Statistics over seeds of an evaluation."""
     returns, target = result.returns, result.spec.target_return
+    iqm, mean, median = result.statistics()
+    value, kind = format_returns(iqm, returns, len(result.failed_seeds)), f"{result.actions} return"
+    lowest, highest = format_values([np.nanmin(returns), np.nanmax(returns)])
     rows: list[tuple[str, Any]] = [
-        (f"{result.actions} return, {name} over seeds [95% interval]", format_interval(interval))
-        for name, interval in zip(("IQM", "mean", "median"), result.statistics(), strict=True)
-    ]
-    if target is not None:
-        rows.append((f"seeds at {target:g} or more", f"{share_solved(returns, target):.0%}"))
-    rows += [
-        ("seeds, lowest to highest", f"{np.nanmin(returns):.1f} to {np.nanmax(returns):.1f}"),
-        ("episodes that did not end", int(np.sum(result.evaluation.num_unfinished)) or None),
+        (f"{kind}, IQM over seeds [95% interval]", value),
+        (f"{kind}, mean over seeds [95% interval]", format_interval(mean)),
+        (f"{kind}, median over seeds [95% interval]", format_interval(median)),
+        *target_rows(target, share_solved(returns, target), result.num_near_target, len(returns)),
+        ("seeds, lowest to highest", f"{lowest} to {highest}"),
+        ("episodes that did not end", result.num_unfinished or None),
         ("seeds that had stopped being finite", format_ranges(result.failed_seeds) or "none"),
     ]
     config, num_episodes = result.spec.config, result.evaluation.episode_return.shape[1]
@@ -81,20 +85,33 @@ def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     return table
 
 
+def target_rows(
+    target: float | None, solved: float | None, num_near: int | None, num_seeds: int
+) -> list[tuple[str, Any]]:
+    """How many seeds reach the target, and of how many other episodes could have said otherwise."""
+    if target is None or solved is None:
+        return []
+    return [
+        (f"seeds at {target:g} or more", format_share(solved, num_seeds)),
+        (f"seeds within their own noise of {target:g}", num_near),
+    ]
+
+
 def show_result(result: Run, import_seconds: float) -> None:
     """Print the summary of a run: returns, seeds solved and failed, and where the time went."""
     summary, config = result.summary(), result.config
     title = f"{env_name(config)} · {config.algorithm.name} · {summary.num_seeds} seeds"
     kind = "greedy return" if summary.greedy else "last return in training"
+    num_failed = len(summary.failed_seeds)
+    value = format_returns(summary.episode_return, result.final_returns(), num_failed)
     rows: list[tuple[str, Any]] = [
-        (f"{kind}, IQM over seeds [95% interval]", format_interval(summary.episode_return))
+        (f"{kind}, IQM over seeds [95% interval]", value),
+        *target_rows(
+            summary.target_return, summary.solved, summary.num_near_target, summary.num_seeds
+        ),
     ]
-    if summary.solved is not None:
-        count = round(summary.solved * summary.num_seeds)
-        share = f"{count} of {summary.num_seeds} ({summary.solved:.0%})"
-        rows.append((f"seeds at {summary.target_return:g} or more", share))
     went_on = f"{result.resumed_at} of {config.num_updates}" if result.resumed_at else None
-    is_over = len(summary.failed_seeds) == summary.num_seeds
+    is_over = num_failed == summary.num_seeds
     ended = f"{result.updates} of {config.num_updates}" if is_over else None
     failed = format_failed(summary.failed_seeds, result.causes)
     speed = "" if np.isnan(summary.steps_per_second) else format_number(summary.steps_per_second)
@@ -117,18 +134,23 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
     """Print a sweep's ranking, best first, with intervals, and where the time went."""
     num_settings, num_seeds = result.returns.shape
     config, has_failed = result.configs, bool(np.any(result.failed))
+    has_near = result.noise is not None and result.target_return is not None
     title = f"{env_name(config)} · {config.algorithm.name} · {num_settings} settings · "
     title += f"{num_seeds} seeds each"
     table = Table("", *result.values, "return, IQM [95%]", title=title, box=SIMPLE_HEAD, **TITLE)
     if result.target_return is not None:
         table.add_column(f"≥ {result.target_return:g}", justify="right")
+    if has_near:
+        table.add_column(f"≈ {result.target_return:g}", justify="right")
     if has_failed:
         table.add_column("failed")
     for place, ranked in enumerate(result.ranking(), 1):
         row = [str(place), *(f"{value:.4g}" for value in ranked.values.values())]
-        row.append(format_interval(ranked.episode_return))
+        row.append(format_returns(ranked.episode_return, result.returns[ranked.setting]))
         if ranked.solved is not None:
             row.append(f"{ranked.solved:.0%}")
+        if has_near:
+            row.append(str(ranked.num_near_target))
         if has_failed:
             causes = f" ({'; '.join(ranked.causes)})" if ranked.causes else ""
             row.append(f"{ranked.num_failed}{causes}")

@@ -21,8 +21,9 @@ from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
 from purerl.experiment.hosts.sizes import require_room
+from purerl.experiment.report.curves import fill_forward
 from purerl.experiment.report.run_result import Times
-from purerl.experiment.report.statistics import fill_forward
+from purerl.experiment.report.statistics import seed_noise
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
 from purerl.experiment.session import Session, open_session
 from purerl.experiment.store import files
@@ -127,12 +128,13 @@ def _train(
         has_left = has_agents_left(chunk.failed_at)
         if not has_left or session.received_signal() is not None:
             break
-    metrics, evaluation = records.metrics(), None
+    metrics, evaluation, noise = records.metrics(), None, None
     begin = time.perf_counter()
     if chunk.updates == configs.num_updates and has_left:
         evaluation = batches.evaluate(chunk.states, chunk.updates).greedy
     if evaluation is not None:
         returns = np.asarray(evaluation.episode_return).mean(axis=1)
+        noise = seed_noise(np.asarray(evaluation.episode_return))
     else:
         returns = fill_forward(metrics.episode_return)[:, -1]
     values = swept_values(configs, axes)
@@ -145,6 +147,7 @@ def _train(
         values=values,
         metrics=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), metrics),
         returns=np.where(failed, np.nan, returns).reshape(shape),
+        noise=None if noise is None else noise.reshape(shape),
         failed=failed.reshape(shape),
         seed_ids=ids,
         directory=session.directory,

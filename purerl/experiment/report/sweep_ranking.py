@@ -15,7 +15,15 @@ from numpy import ndarray
 from purerl.config.config import Config
 from purerl.experiment.report.drawing import draw
 from purerl.experiment.report.run_result import Times
-from purerl.experiment.report.statistics import Interval, drop_nan, iqm, return_iqm, share_solved
+from purerl.experiment.report.statistics import (
+    Interval,
+    count_near_target,
+    drop_nan,
+    fill_worst,
+    iqm,
+    return_iqm,
+    share_solved,
+)
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 from purerl.types import Metrics
@@ -33,6 +41,7 @@ class RankedSetting(NamedTuple):
     values: dict[str, float]
     episode_return: Interval
     solved: float | None
+    num_near_target: int | None
     num_failed: int
     causes: tuple[str, ...] = ()
     """What first was not finite, of the first few that failed in the sweep."""
@@ -46,6 +55,8 @@ class Sweep:
     values: dict[str, Float[ndarray, " settings"]]
     metrics: Metrics
     returns: Float[ndarray, "settings seeds"]
+    noise: Float[ndarray, "settings seeds"] | None
+    """How far each return may be off: `seed_noise` of its episodes, None without episodes."""
     failed: ndarray
     seed_ids: tuple[int, ...]
     directory: Path
@@ -62,9 +73,7 @@ class Sweep:
 
         Here a seed without a return counts as worse than all others.
         """
-        defined = drop_nan(self.returns.ravel())
-        worst = defined.min() - np.ptp(defined) - 1 if defined.size else 0.0
-        scores = iqm(np.where(np.isnan(self.returns), worst, self.returns).T)
+        scores = iqm(fill_worst(self.returns, drop_nan(self.returns.ravel())).T)
         return np.argsort(-scores, kind="stable").tolist()
 
     def ranking(self) -> list[RankedSetting]:
@@ -75,6 +84,11 @@ class Sweep:
                 values={name: float(column[setting]) for name, column in self.values.items()},
                 episode_return=return_iqm(self.returns[setting]),
                 solved=share_solved(self.returns[setting], self.target_return),
+                num_near_target=count_near_target(
+                    self.returns[setting],
+                    None if self.noise is None else self.noise[setting],
+                    self.target_return,
+                ),
                 num_failed=int(np.sum(self.failed[setting])),
                 causes=tuple(
                     dict.fromkeys(why for where, why in self.causes.items() if where[0] == setting)
@@ -94,9 +108,11 @@ class Sweep:
         steps_per_record = config.log_every * config.env_steps_per_update
         num_settings, num_seeds = self.returns.shape
         num_records = self.metrics.episode_return.shape[-1]
+        returns, counts = self.metrics.episode_return, self.metrics.num_episodes
         figure = figures.sweep_curves(
             np.arange(1, num_records + 1) * float(steps_per_record),
-            [self.metrics.episode_return[setting][~self.failed[setting]] for setting in order],
+            [returns[setting][~self.failed[setting]] for setting in order],
+            [counts[setting][~self.failed[setting]] for setting in order],
             [self._label(setting) for setting in order],
             title=f"{env_name(config)}, {config.algorithm.name}: {num_settings} settings, "
             f"{num_seeds} seeds each",
