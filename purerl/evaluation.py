@@ -12,6 +12,7 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import require_positive_int
 from purerl.config.config import Config
+from purerl.envs import EnvStep
 from purerl.rollout import RawTransition, act
 from purerl.seeds import EVALUATE, stream_key
 from purerl.types import Policy
@@ -107,7 +108,7 @@ def play_episode(
         next_carry = EpisodeCarry(
             state=step.state,
             obs=step.obs,
-            episode_return=carry.episode_return + jnp.where(carry.alive, step.reward, 0),
+            episode_return=_episode_return(carry, step),
             episode_length=carry.episode_length + carry.alive,
             alive=carry.alive & ~(step.terminated | step.truncated),
         )
@@ -118,3 +119,10 @@ def play_episode(
     start = EpisodeCarry(state, obs, jnp.zeros(()), jnp.int32(0), jnp.array(True))
     # A scan, not a while loop: over sharded seeds, devices would communicate for its condition.
     return jax.lax.scan(play_step, start, jax.random.split(play_key, max_steps))
+
+
+def _episode_return(carry: EpisodeCarry, step: EnvStep) -> Float[Array, ""]:
+    """The return after a step: the sum of rewards, or what the environment reports."""
+    if step.episode_return is None:
+        return carry.episode_return + jnp.where(carry.alive, step.reward, 0)
+    return jnp.where(carry.alive, step.episode_return, carry.episode_return)

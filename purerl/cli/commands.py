@@ -116,7 +116,7 @@ def compare(options: cli.Compare, _: float) -> None:
 
     figures.require_figure_name("output", options.output)
     require_writable("output", options.output)
-    compared = compare_runs(options.runs)
+    compared = compare_runs(options.runs, allow_different=options.allow_different)
     tables.print_rich(tables.comparison_table(compared))
     with figures.default_style():  # the current directory may be a stranger's run
         figures.save_figure(figures.comparison(compared), options.output)

@@ -26,7 +26,7 @@ from purerl.experiment.report.format import (
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
-from purerl.experiment.store.header import env_name
+from purerl.experiment.store.header import env_name, format_diff
 from purerl.experiment.store.paths import shown
 from purerl.planning.plans import Plan
 
@@ -56,33 +56,59 @@ def evaluation_table(result: RunEvaluation) -> Table:
 
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
-    names, runs, statistics, solved, improvements = zip(*compared, strict=True)
+    runs = [each.run for each in compared]
     table = Table(
         "",
-        *map(printable, names),
-        title=runs[0].env,
+        *(printable(each.name) for each in compared),
+        title=comparison_title(compared),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         **TITLE,
     )
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
+    table.add_row("env steps of a seed", *(format_number(run.env_steps) for run in runs))
     if any(run.failed_seeds for run in runs):
         table.add_row("failed seeds", *(format_ranges(run.failed_seeds) or "none" for run in runs))
     if any(run.seeds_without_episode for run in runs):
         seeds = (format_ranges(run.seeds_without_episode) or "none" for run in runs)
         table.add_row("without an episode", *seeds)
-    for i, label in enumerate((f"{runs[0].return_name}, IQM [95%]", "mean", "median")):
-        table.add_row(label, *(format_interval(intervals[i]) for intervals in statistics))
-    if any(share is not None for share in solved):
+    iqms = (
+        format_returns(each.statistics.iqm, each.run.returns, len(each.run.failed_seeds))
+        for each in compared
+    )
+    table.add_row(f"{runs[0].return_name}, IQM [95%]", *iqms)
+    for label in ("mean", "median"):
+        intervals = (getattr(each.statistics, label) for each in compared)
+        table.add_row(label, *map(format_interval, intervals))
+    if any(each.solved is not None for each in compared):
         targets = {run.target_return for run in runs}
         target = f"{targets.pop():g} or more" if len(targets) == 1 else "their target"
-        shares = ("" if share is None else f"{share:.0%}" for share in solved)
+        shares = (
+            "" if each.solved is None else format_share(each.solved, len(each.run.returns))
+            for each in compared
+        )
         table.add_row(f"seeds at {target}", *shares)
+        near = ("" if x.num_near_target is None else str(x.num_near_target) for x in compared)
+        table.add_row("within their noise of it", *near)
     if len(compared) > 1:
-        chances = ("" if p is None else format_interval(p, 2) for p in improvements)
+        chances = (
+            "" if each.improvement is None else format_interval(each.improvement, 2)
+            for each in compared
+        )
         table.add_row("P(beats first)", *chances)
     return table
+
+
+def comparison_title(compared: Sequence[ComparedRun]) -> str:
+    """The environment, and how runs are unlike the first."""
+    different = [
+        f"{each.name} ({format_diff(list(each.differences))})"
+        for each in compared
+        if each.differences
+    ]
+    unlike = f"; unlike {compared[0].name}: {', '.join(different)}" if different else ""
+    return printable(compared[0].run.env + unlike)
 
 
 def target_rows(

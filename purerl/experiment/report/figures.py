@@ -146,7 +146,8 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     first = compared[0].run
     targets = {compared_run.run.target_return for compared_run in compared}
     target = first.target_return if len(targets) == 1 else None
-    _style_axes(axes, first.env, target)
+    is_unlike = any(compared_run.differences for compared_run in compared)
+    _style_axes(axes, f"{first.env}, unlike runs" if is_unlike else first.env, target)
     interval = Patch(color=MUTED, alpha=0.3, linewidth=0, label="95% interval")
     _legend(figure, [*axes.get_legend_handles_labels()[0], interval])
     names = [compared_run.name for compared_run in compared]

@@ -165,6 +165,18 @@ def diff(header: dict[str, Any], other: dict[str, Any], prefix: str = "") -> lis
     return differences
 
 
+def unlike(first: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """The differences of two runs side by side, as in `env_params.gravity: 9.8 and 10.0`."""
+    differences: list[str] = []
+    for name in dict.fromkeys((*first, *other)):
+        one, two = first.get(name), other.get(name)
+        if isinstance(one, dict) and isinstance(two, dict):
+            differences += unlike(one, two, f"{prefix}{name}.")
+        elif one != two:
+            differences.append(f"{prefix}{name}: {_short(one)} and {_short(two)}")
+    return differences
+
+
 def format_diff(differences: list[str]) -> str:
     """Write differences in one line."""
     rest = len(differences) - MAX_DIFFERENCES

@@ -1,5 +1,6 @@
 """One curve over seeds: in figures, for loggers and on the display."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
