@@ -195,7 +195,7 @@ def sweep(options: cli.Sweep, began: float) -> None:
         if name in values:
             raise ValueError(f"values name {name} twice; give all its values at once.")
         values[name] = column
-    root = options.training.root
+    root = options.training.root or 0
     require_room(config, options.seeds, settings=_num_settings(options, values))
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began

@@ -83,8 +83,9 @@ class AgentOptions:
 class TrainingOptions:
     """How it is trained."""
 
-    root: int = 0
-    """Root key from which every seed's key is derived."""
+    root: int | None = None
+    """Root key from which every seed's key is derived; by default 0, of a sweep 1000000, so that
+    the winner of a sweep is confirmed by seeds that have not chosen it."""
     directory: Directory | None = None
     """Run directory; by default under runs/, named after environment and algorithm."""
     target_return: float | None = None
@@ -113,7 +114,8 @@ class TrainingOptions:
         target = TARGETS.get(env) if self.target_return is None else self.target_return
         limit = None if self.memory_limit is None else parse_bytes(self.memory_limit)
         mesh = None if devices is None else parse_mesh(devices)
-        return arguments | {"target_return": target, "memory_limit": limit, "mesh": mesh}
+        arguments |= {"target_return": target, "memory_limit": limit, "mesh": mesh}
+        return {name: value for name, value in arguments.items() if (name, value) != ("root", None)}
 
 
 @dataclasses.dataclass(frozen=True)

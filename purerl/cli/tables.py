@@ -182,11 +182,20 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
             row.append(f"{ranked.num_failed}{causes}")
         table.add_row(*row)
     print_rich(table)
+    print_rich(selection_note(result))
     times = result.times
     print_rich(
         f"seconds: import {import_seconds:.1f} + compile {times.compile:.1f} + run "
         f"{times.run:.1f} + evaluate {times.evaluate:.1f}; {shown(result.directory)}"
     )
+
+
+def selection_note(result: Sweep) -> str:
+    """What the first place of a ranking does not say, and how to find it out."""
+    num_settings, num_seeds = result.returns.shape
+    fresh = "purerl train, whose root is 0" if result.root else "purerl train --root 1"
+    chosen = f"chosen among {num_settings} by {num_seeds} seeds each (root {result.root})"
+    return f"{chosen}, the first looks better than it is; confirm it with other seeds: {fresh}"
 
 
 def envs_table() -> Table:

@@ -36,13 +36,15 @@ from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk
 from purerl.seeds import seed_ids
 from purerl.training import TrainState
 
+SWEEP_ROOT = 1_000_000  # not that of `run`: a winner is confirmed by seeds that have not chosen it
+
 
 def run_sweep(
     sweep: tuple[Config, Config],
     seeds: int | Sequence[int] = 1,
     directory: str | Path | None = None,
     *,
-    root: int = 0,
+    root: int = SWEEP_ROOT,
     updates_per_chunk: int | None = None,
     seed_batch: int | None = None,
     memory_limit: int | None = None,
@@ -55,8 +57,10 @@ def run_sweep(
 
     The directory, by default `runs/ENV-ALGORITHM-sweep`, holds `config.json`, `metrics.npz`
     (`[settings, seeds, records]`, and the returns of all seeds), `sweep.json` (the ranking) and
-    `sweep.png`. Arguments and errors are those of `run`. A sweep that a signal stops is ranked by
-    its last returns in training, and cannot be resumed. So is one of which no agent is left.
+    `sweep.png`. Arguments and errors are those of `run`; only `root` is another by default, so that
+    `run` confirms the best setting with seeds that have not chosen it. A sweep that a signal stops
+    is ranked by its last returns in training, and cannot be resumed. So is one of which no agent is
+    left.
     """
     configs, axes = sweep
     if is_multi_process():
@@ -150,6 +154,7 @@ def _train(
         noise=None if noise is None else noise.reshape(shape),
         failed=failed.reshape(shape),
         seed_ids=ids,
+        root=spec.root,
         directory=session.directory,
         target_return=spec.target_return,
         times=Times(programs.seconds, chunk.seconds, evaluate_seconds),

@@ -59,6 +59,7 @@ class Sweep:
     """How far each return may be off: `seed_noise` of its episodes, None without episodes."""
     failed: ndarray
     seed_ids: tuple[int, ...]
+    root: int
     directory: Path
     target_return: float | None
     times: Times
@@ -145,6 +146,7 @@ def write_sweep(result: Sweep) -> None:
             for ranked in result.ranking()
         ],
         "target_return": result.target_return,
+        "root": result.root,
         "num_seeds": len(result.seed_ids),
         "updates": result.updates,
         "env_steps": result.updates * result.configs.env_steps_per_update,

@@ -173,6 +173,8 @@ def unlike(first: dict[str, Any], other: dict[str, Any], prefix: str = "") -> li
         if isinstance(one, dict) and isinstance(two, dict):
             differences += unlike(one, two, f"{prefix}{name}.")
         elif one != two:
+            rounded = [f"{x:.6g}" if isinstance(x, float) else x for x in (one, two)]
+            one, two = rounded if rounded[0] != rounded[1] else (one, two)
             differences.append(f"{prefix}{name}: {_short(one)} and {_short(two)}")
     return differences
 
