@@ -26,7 +26,7 @@ from purerl.experiment.report.format import (
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
-from purerl.experiment.store.header import env_name, format_diff
+from purerl.experiment.store.header import env_name, format_diff, format_provenance
 from purerl.experiment.store.paths import shown
 from purerl.planning.plans import Plan
 
@@ -47,6 +47,7 @@ def evaluation_table(result: RunEvaluation) -> Table:
         *target_rows(target, share_solved(returns, target), result.num_near_target, len(returns)),
         ("seeds, lowest to highest", f"{lowest} to {highest}"),
         ("episodes that did not end", result.num_unfinished or None),
+        ("settings changed", format_provenance(result.spec.provenance)),
         ("seeds that had stopped being finite", format_ranges(result.failed_seeds) or "none"),
     ]
     config, num_episodes = result.spec.config, result.evaluation.episode_return.shape[1]
@@ -73,6 +74,8 @@ def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     if any(run.seeds_without_episode for run in runs):
         seeds = (format_ranges(run.seeds_without_episode) or "none" for run in runs)
         table.add_row("without an episode", *seeds)
+    if any(run.provenance for run in runs):
+        table.add_row("settings changed", *(format_provenance(x.provenance) or "" for x in runs))
     iqms = (
         format_returns(each.statistics.iqm, each.run.returns, len(each.run.failed_seeds))
         for each in compared
@@ -146,6 +149,7 @@ def show_result(result: Run, import_seconds: float) -> None:
         ("greedy episodes that did not end", summary.num_unfinished or None),
         ("seeds in which no episode ended", format_ranges(summary.seeds_without_episode) or None),
         ("went on from update", went_on),
+        ("settings changed", format_provenance(result.provenance)),
         ("seeds that stopped being finite", failed or "none"),
         ("no agent was left at update", ended),
         ("environment steps, all seeds", format_number(summary.env_steps)),

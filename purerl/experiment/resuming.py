@@ -45,11 +45,13 @@ from purerl.experiment.store.finished_run import (
 )
 from purerl.experiment.store.header import (
     diff,
+    extend_provenance,
     format_diff,
     runtime_info,
     runtime_of,
     through_json,
     warn_if_nondeterministic,
+    where_of,
 )
 from purerl.experiment.store.own_files import require_own_names
 from purerl.experiment.store.paths import (
@@ -143,6 +145,8 @@ def resume(
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
         if not is_whole:  # something will be written
             on_main_process(require_own_names, directory, describe_hooks(hooks), start)
+        if not trained:
+            spec = on_main_process(_with_provenance, header, spec, start)
         if start and not trained:
             warn_if_nondeterministic(header)
         result = _continue(header, spec, execution, directory, start, summary, is_whole)
@@ -226,6 +230,13 @@ def _require_states(directory: Path, config: Config, start: int, asked_for_more:
         f"the run in {shown(directory)} {problem}, so that its states cannot be loaded; "
         f"{READ_RESULT}; to {effect}: {resume_command(directory, '--force')}"
     )
+
+
+def _with_provenance(header: dict[str, Any], spec: RunSpec, start: int) -> RunSpec:
+    """A run that goes on, with the settings and the machine of each of its parts."""
+    now = spec.header()
+    parts = extend_provenance(header, through_json(now["config"]), where_of(now), start)
+    return dataclasses.replace(spec, provenance=parts)
 
 
 def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:

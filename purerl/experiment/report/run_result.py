@@ -2,10 +2,10 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,9 @@ class Run:
     target_return: float | None
     times: Times
     resumed_at: int = 0
+    provenance: Sequence[Mapping[str, Any]] = ()
+    """Where the run went on under other settings or on another machine: for each part of it
+    `first_update`, `config` and `where`. Empty where all of it has the same."""
     causes: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ class FinishedRun(NamedTuple):
     env_steps_per_update: int
     env_steps: int  # of one seed, as the run was meant to have
     conditions: dict[str, Any]  # what runs have in common whose returns compare, as in the header
+    provenance: Sequence[dict[str, Any]]  # as `extend_provenance` lists them
     arrays: dict[str, ndarray]  # `Records.arrays()`, `seed_ids` and `failed_at`
 
     @property
@@ -101,6 +103,7 @@ def read_run(directory: str | Path) -> FinishedRun:
         env_steps_per_update=env_steps_per_update,
         env_steps=config["num_updates"] * env_steps_per_update,
         conditions=conditions,
+        provenance=header.get("provenance", ()),
         arrays=arrays,
     )
 

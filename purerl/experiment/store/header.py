@@ -1,9 +1,11 @@
 """The header of a run directory: what determines the run, and where it was computed."""
 
+import itertools
 import json
 import os
 import platform
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -98,9 +100,16 @@ def is_of_a_run(header: dict[str, Any]) -> bool:
             and isinstance(flags["XLA_FLAGS"], str | None)
             and isinstance(header["device"]["platform"], str)
             and (mesh is None or all(require_int32(axis, n) is None for axis, n in mesh.items()))
+            and all(_is_part(part) for part in header.get("provenance", []))
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    """Whether this is an entry of `provenance`."""
+    kinds = {"first_update": int, "config": dict, "where": dict}
+    return all(isinstance(part[name], kind) for name, kind in kinds.items())
 
 
 def runtime_info() -> dict[str, Any]:
@@ -131,6 +140,44 @@ def runtime_of(header: dict[str, Any]) -> dict[str, Any]:
     """The part of a header from `runtime_info`, without Python's version, which changes nothing."""
     versions = {key: value for key, value in header["versions"].items() if key != "python"}
     return {"versions": versions, **{name: header[name] for name in ("device", "cores", "flags")}}
+
+
+def extend_provenance(
+    header: dict[str, Any], config: dict[str, Any], where: dict[str, Any], start: int
+) -> list[dict[str, Any]]:
+    """The parts of a run that goes on after `start` updates, each with its settings and machine.
+
+    The list is empty where all of it has the same. `header` is that of before, `config` and `where`
+    are as `describe` and `where_of` say them now.
+    """
+    whole = [{"first_update": 0, "config": header["config"], "where": where_of(header)}]
+    parts = [part for part in header.get("provenance") or whole if part["first_update"] < start]
+    now = {"first_update": start, "config": config, "where": where}
+    if not parts or not changes_between(parts[-1], now):
+        return parts if len(parts) > 1 else []
+    return [*parts, now]
+
+
+def where_of(header: dict[str, Any]) -> dict[str, Any]:
+    """The part of a header that says on what a run was computed."""
+    return runtime_of(header) | {name: header.get(name) for name in ("mesh", "seed_batch")}
+
+
+def changes_between(part: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What differs between two entries of `provenance`; a longer budget changes only schedules."""
+    one, two = part["config"], other["config"]
+    if not two.get("schedule"):
+        one = one | {"num_updates": two.get("num_updates")}
+    return diff(one, two) + diff(part["where"], other["where"])
+
+
+def format_provenance(parts: Sequence[dict[str, Any]]) -> str | None:
+    """`from update 35 hyper.discount: 0.99, now 0.5` for a run of several parts; None for one."""
+    later = [
+        f"from update {part['first_update']} {format_diff(changes_between(before, part))}"
+        for before, part in itertools.pairwise(parts)
+    ]
+    return "; ".join(later) or None
 
 
 def warn_if_nondeterministic(header: dict[str, Any]) -> None:

@@ -48,6 +48,7 @@ class RunSpec:
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
     hooks: Sequence[dict[str, Any]] = ()  # as `describe_hooks` describes them
+    provenance: Sequence[dict[str, Any]] = ()  # as `extend_provenance` lists them
 
     @classmethod
     def from_header(
