@@ -73,12 +73,29 @@ def evaluate(
             f"max_steps_in_episode, or a traced one; give the number of steps after which to stop."
         )
     require_positive_int("max_steps", max_steps)
+    sizes = int(num_episodes), int(max_steps), bool(greedy)
+    return _compiled_play_episodes(key, policy, config, *sizes)
+
+
+def play_episodes(
+    key: Key[Array, ""],
+    policy: Policy,
+    config: Config,
+    num_episodes: int,
+    max_steps: int,
+    greedy: bool,
+) -> Evaluation:
+    """`evaluate`, for a program that is compiled as a whole."""
 
     def play(key):
         return play_episode(key, policy, config, max_steps=max_steps, greedy=greedy)[0]
 
     end = jax.vmap(play)(jax.random.split(stream_key(key, EVALUATE), num_episodes))
     return Evaluation(end.episode_return, end.episode_length, jnp.sum(end.alive))
+
+
+# One function for all calls, in which what is no array is static: equal calls compile once.
+_compiled_play_episodes = eqx.filter_jit(play_episodes)
 
 
 def play_episode(

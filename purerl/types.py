@@ -65,7 +65,9 @@ class Metrics(eqx.Module):
     on; or, where it puts `info["episode_return"]` beside them, that number. `approx_kl` (http://joschu.net/blog/kl-approx.html)
     and `clip_fraction` compare the policy before each gradient step with the one that sampled:
     for an algorithm that takes one step a rollout both are 0, up to rounding. Gradient norms are
-    those before clipping. Where an update takes several gradient steps, each figure is their mean.
+    those before clipping. Where an update takes several gradient steps, each figure is their mean;
+    the minibatch whose KL exceeds `target_kl` counts too, though no step is taken on it.
+    `policy_steps` is the number of gradient steps of the policy, of several updates their mean.
     """
 
     episode_return: Float[Any, "*batch"]
@@ -79,6 +81,7 @@ class Metrics(eqx.Module):
     clip_fraction: Float[Any, "*batch"]
     policy_grad_norm: Float[Any, "*batch"]
     baseline_grad_norm: Float[Any, "*batch"]
+    policy_steps: Float[Any, "*batch"]
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import fcntl
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -354,9 +355,15 @@ def test_what_was_trained_under_which_settings_is_kept_and_shown(tmp_path, monke
         assert int(row[part]) == (int(row[updates]) > 12) + (int(row[updates]) > 20)
 
 
-def test_a_run_that_goes_on_unchanged_or_further_has_one_part(tmp_path, monkeypatch):
+def test_a_run_that_goes_on_further_has_one_part_and_is_restored_quietly(
+    tmp_path, monkeypatch, caplog, capfd
+):
     interrupted(tmp_path / "a", monkeypatch, 12, schedule={})
-    purerl.resume(tmp_path / "a", total_steps=4 * 8 * 32, **GO_ON)
+    capfd.readouterr()
+    with caplog.at_level(logging.INFO):
+        purerl.resume(tmp_path / "a", total_steps=4 * 8 * 32, **GO_ON)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
     assert read_checked_json(tmp_path / "a/config.json")["provenance"] == []
 
 

@@ -27,7 +27,7 @@ from purerl.experiment.store.fingerprint import (
 )
 from purerl.seeds import seed_ids
 
-FORMAT = 4  # of what a run leaves; it moves where older files can no longer be read
+FORMAT = 5  # of what a run leaves; it moves where older files can no longer be read
 # Environment variables and settings of jax that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 FLAGS = (

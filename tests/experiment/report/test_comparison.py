@@ -11,6 +11,7 @@ from finished import altered, train
 
 import purerl
 from purerl.cli.tables import comparison_table
+from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.figures import comparison
 from purerl.experiment.store.files import read_checked_json
@@ -160,6 +161,21 @@ def test_an_environment_may_report_its_own_return(tells):
     assert np.isfinite(metrics.episode_return).all()
     np.testing.assert_allclose(metrics.episode_return, scale * metrics.episode_length, rtol=1e-6)
     np.testing.assert_allclose(played.episode_return, scale * played.episode_length, rtol=1e-6)
+
+
+def test_unfinished_episodes_of_seeds_that_failed_do_not_count(tmp_path):
+    result = train(tmp_path / "run")
+    assert result.evaluations is not None
+    unfinished = np.array([[3], [1], [0], [0]])
+    greedy = dataclasses.replace(result.evaluations.greedy, num_unfinished=unfinished)
+    told = dataclasses.replace(result, evaluations=result.evaluations._replace(greedy=greedy))
+    assert told.summary().num_unfinished == 4
+    states = dataclasses.replace(result.states, failed_at=np.array([2, -1, -1, -1], np.int32))
+    assert dataclasses.replace(told, states=states).summary().num_unfinished == 1
+    evaluation = evaluate_run(tmp_path / "run", episodes=2)
+    one = dataclasses.replace(evaluation.evaluation, num_unfinished=unfinished[:, 0])
+    failed = np.array([True, False, False, False])
+    assert evaluation._replace(evaluation=one, failed=failed).num_unfinished == 1
 
 
 def test_another_return_than_one_number_is_refused():
