@@ -1,6 +1,7 @@
 """Checks of single values. An error is one line that names the value and what to use instead."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ def option(name: str, value: Any = True) -> str:
     """How to give an option: `seed_batch=32` in Python, `--seed-batch 32` in a shell."""
     if not speaks_to_a_shell():
         return f"{name}={value!r}"
-    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
 
 
 def is_typed_key(value: Any) -> bool:

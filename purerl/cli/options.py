@@ -145,7 +145,7 @@ class SavingOptions:
         names, per_seed = arguments.pop("log"), arguments.pop("log_seeds")
         if per_seed and not names:
             raise ValueError(
-                "log_seeds has no effect without loggers; name them: --log jsonl --log-seeds."
+                "--log-seeds has no effect without loggers; name them: --log jsonl --log-seeds."
             )
         if names is not None:
             arguments["hooks"] = [LOGGERS[name](per_seed=per_seed) for name in names]
@@ -178,5 +178,7 @@ class ProcessOptions:
             return arguments
         for name in ("coordinator", "num_processes", "process_id"):
             if arguments[name] is not None:
-                raise ValueError(f"{name} has no effect without --distributed; add it.")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} has no effect without --distributed; add it."
+                )
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.checks import ceil_div
+from purerl.checks import ceil_div, option
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.experiment.failures import find_causes, has_agents_left, require_agents_left
@@ -228,7 +228,7 @@ def _require_states(directory: Path, config: Config, start: int, asked_for_more:
         return
     raise ValueError(
         f"the run in {shown(directory)} {problem}, so that its states cannot be loaded; "
-        f"{READ_RESULT}; to {effect}: {resume_command(directory, '--force')}"
+        f"{READ_RESULT}; to {effect}: {resume_command(directory, force=True)}"
     )
 
 
@@ -288,6 +288,6 @@ def _require_unchanged(
     difference = f"not the same as before: {format_diff(changes)}"
     if not force:
         raise ValueError(
-            f"{difference}. The result could change; to go on all the same, use --force."
+            f"{difference}. The result could change; to go on all the same, use {option('force')}."
         )
     warnings.warn(f"{difference}.", stacklevel=3)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,13 +168,16 @@ def test_unfinished_episodes_of_seeds_that_failed_do_not_count(tmp_path):
     result = train(tmp_path / "run")
     assert result.evaluations is not None
     unfinished = np.array([[3], [1], [0], [0]])
-    greedy = dataclasses.replace(result.evaluations.greedy, num_unfinished=unfinished)
+    greedy = result.evaluations.greedy
+    greedy = eqx.tree_at(lambda greedy: greedy.num_unfinished, greedy, unfinished)
     told = dataclasses.replace(result, evaluations=result.evaluations._replace(greedy=greedy))
     assert told.summary().num_unfinished == 4
-    states = dataclasses.replace(result.states, failed_at=np.array([2, -1, -1, -1], np.int32))
+    failed_at = np.array([2, -1, -1, -1], np.int32)
+    states = eqx.tree_at(lambda states: states.failed_at, result.states, failed_at)
     assert dataclasses.replace(told, states=states).summary().num_unfinished == 1
     evaluation = evaluate_run(tmp_path / "run", episodes=2)
-    one = dataclasses.replace(evaluation.evaluation, num_unfinished=unfinished[:, 0])
+    one = evaluation.evaluation
+    one = eqx.tree_at(lambda one: one.num_unfinished, one, unfinished[:, 0])
     failed = np.array([True, False, False, False])
     assert evaluation._replace(evaluation=one, failed=failed).num_unfinished == 1
 
