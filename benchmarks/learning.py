@@ -21,7 +21,7 @@ import purerl
 from purerl.config.presets import PRESETS, TARGETS
 from purerl.experiment.hosts.startup import use_all_cores
 from purerl.experiment.report.format import format_interval, format_number
-from purerl.experiment.report.statistics import Interval
+from purerl.experiment.report.statistics import return_iqm
 from purerl.experiment.store.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,6 +61,7 @@ def learn(env: str, algo: str, seeds: int, output: Path, root: int) -> dict[str,
         "greedy_return": summary.episode_return._asdict(),
         "target_return": summary.target_return,
         "share_at_target": summary.solved,
+        "num_near_target": summary.num_near_target,
         "published_return": PUBLISHED.get(env),
         "failed_seeds": summary.failed_seeds,
         "returns": run.final_returns(),
@@ -90,7 +91,7 @@ def table(output: Path) -> str:
         if not path.exists():
             continue
         result = json.loads(path.read_text())
-        interval = Interval(*(np.asarray(x, float) for x in result["greedy_return"].values()))
+        interval = return_iqm(np.array(result["returns"], float))
         target, share = result["target_return"], result["share_at_target"]
         published = result["published_return"]
         cells = [
@@ -113,7 +114,7 @@ def main() -> None:
     )
     parser.add_argument("presets", nargs="*", help="ENV:ALGO, by default all")
     parser.add_argument("--seeds", type=int, default=32)
-    parser.add_argument("--root", type=int, default=1, help="sweeps used 0")
+    parser.add_argument("--root", type=int, default=1, help="the sweeps that found the presets used 0")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="train nothing, print the table")
     options = parser.parse_args()

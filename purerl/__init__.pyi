@@ -35,6 +35,8 @@ from purerl.experiment.logging.loggers import TensorBoard as TensorBoard
 from purerl.experiment.logging.loggers import WeightsAndBiases as WeightsAndBiases
 from purerl.experiment.play.policies import load_policy as load_policy
 from purerl.experiment.play.policies import save_policy as save_policy
+from purerl.experiment.report.curves import EpisodeCurve as EpisodeCurve
+from purerl.experiment.report.curves import episode_curve as episode_curve
 from purerl.experiment.report.run_result import Run as Run
 from purerl.experiment.report.sweep_ranking import Sweep as Sweep
 from purerl.experiment.resuming import resume as resume

@@ -15,7 +15,7 @@ from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import ENVS, SEEDS, num_env_devices, require_mesh
 from purerl.compute.trees import Sums
 from purerl.config.config import Config
-from purerl.evaluation import EvaluationPair, evaluate
+from purerl.evaluation import EvaluationPair, play_episodes
 from purerl.networks.normalization import RewardNormalizer
 from purerl.rollout import EnvCarry
 from purerl.training import TrainState, advance_chunk, init, train
@@ -161,13 +161,8 @@ class EvaluateAgent:
         greedy_key, sampled_key = jax.random.split(jax.random.fold_in(agent.key, updates))
 
         def play(key, greedy):
-            return evaluate(
-                key,
-                policy,
-                config,
-                num_episodes=self.num_episodes,
-                max_steps=self.max_steps,
-                greedy=greedy,
+            return play_episodes(
+                key, policy, config, self.num_episodes, self.max_steps, greedy=greedy
             )
 
         return EvaluationPair(

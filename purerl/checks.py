@@ -1,6 +1,8 @@
 """Checks of single values. An error is one line that names the value and what to use instead."""
 
-from collections.abc import Sequence
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +47,31 @@ def printable(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+_for_the_shell: list[bool] = []  # not empty while a command is carried out
+
+
+@contextlib.contextmanager
+def speaking_to_a_shell() -> Iterator[None]:
+    """Within this, messages name the flags of the command line instead of arguments."""
+    _for_the_shell.append(True)
+    try:
+        yield
+    finally:
+        _for_the_shell.pop()
+
+
+def speaks_to_a_shell() -> bool:
+    """Whether a message is read by somebody who has typed a command."""
+    return bool(_for_the_shell)
+
+
+def option(name: str, value: Any = True) -> str:
+    """How to give an option: `seed_batch=32` in Python, `--seed-batch 32` in a shell."""
+    if not speaks_to_a_shell():
+        return f"{name}={value!r}"
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
 
 
 def is_typed_key(value: Any) -> bool:

@@ -12,6 +12,7 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import require_positive_int
 from purerl.config.config import Config
+from purerl.envs import EnvStep
 from purerl.rollout import RawTransition, act
 from purerl.seeds import EVALUATE, stream_key
 from purerl.types import Policy
@@ -72,12 +73,29 @@ def evaluate(
             f"max_steps_in_episode, or a traced one; give the number of steps after which to stop."
         )
     require_positive_int("max_steps", max_steps)
+    sizes = int(num_episodes), int(max_steps), bool(greedy)
+    return _compiled_play_episodes(key, policy, config, *sizes)
+
+
+def play_episodes(
+    key: Key[Array, ""],
+    policy: Policy,
+    config: Config,
+    num_episodes: int,
+    max_steps: int,
+    greedy: bool,
+) -> Evaluation:
+    """`evaluate`, for a program that is compiled as a whole."""
 
     def play(key):
         return play_episode(key, policy, config, max_steps=max_steps, greedy=greedy)[0]
 
     end = jax.vmap(play)(jax.random.split(stream_key(key, EVALUATE), num_episodes))
     return Evaluation(end.episode_return, end.episode_length, jnp.sum(end.alive))
+
+
+# One function for all calls, in which what is no array is static: equal calls compile once.
+_compiled_play_episodes = eqx.filter_jit(play_episodes)
 
 
 def play_episode(
@@ -107,7 +125,7 @@ def play_episode(
         next_carry = EpisodeCarry(
             state=step.state,
             obs=step.obs,
-            episode_return=carry.episode_return + jnp.where(carry.alive, step.reward, 0),
+            episode_return=_episode_return(carry, step),
             episode_length=carry.episode_length + carry.alive,
             alive=carry.alive & ~(step.terminated | step.truncated),
         )
@@ -118,3 +136,10 @@ def play_episode(
     start = EpisodeCarry(state, obs, jnp.zeros(()), jnp.int32(0), jnp.array(True))
     # A scan, not a while loop: over sharded seeds, devices would communicate for its condition.
     return jax.lax.scan(play_step, start, jax.random.split(play_key, max_steps))
+
+
+def _episode_return(carry: EpisodeCarry, step: EnvStep) -> Float[Array, ""]:
+    """The return after a step: the sum of rewards, or what the environment reports."""
+    if step.episode_return is None:
+        return carry.episode_return + jnp.where(carry.alive, step.reward, 0)
+    return jnp.where(carry.alive, step.episode_return, carry.episode_return)

@@ -53,9 +53,11 @@ class FitState(eqx.Module):
     parameters: PyTree
     opt_state: PyTree
     stopped: Bool[Array, ""]
-    num_taken: Int[Array, ""]
+    num_counted: Int[Array, ""]
     total: Float[Array, " metrics"]
-    """The summed reports of all steps taken, in one array: one kernel for all metrics."""
+    """The summed reports of the minibatches that count, in one array: one kernel for all metrics.
+
+    They are those of all steps taken, and that at which the fit stopped."""
 
 
 def fit(
@@ -69,8 +71,9 @@ def fit(
 
     A minibatch without any weight is skipped.
 
-    **Returns:** the network, the state of its optimiser, and the report: means over the steps
-    taken, NaN where there were none.
+    **Returns:** the network, the state of its optimiser, and the report: means over the minibatches
+    of the steps taken and that at which the fit stopped, NaN where there were none; and `steps`,
+    the number of steps taken.
     """
     names = sorted(jax.eval_shape(settings.objective, network, batch)[1])
 
@@ -82,7 +85,7 @@ def fit(
         parameters=parameters(network),
         opt_state=opt_state,
         stopped=jnp.array(False),
-        num_taken=jnp.int32(0),
+        num_counted=jnp.int32(0),
         total=jnp.zeros(len(names) + 1),
     )
     num_steps = settings.num_epochs
@@ -90,8 +93,9 @@ def fit(
         rows = rows[: settings.num_epochs].reshape(-1, rows.shape[-1])
         num_steps = len(rows)
     end, _ = jax.lax.scan(step, start, rows, length=num_steps)
-    means = mean(end.total, end.num_taken)
+    means = mean(end.total, end.num_counted)
     report = dict(zip([*names, "grad_norm"], means, strict=True))
+    report["steps"] = (end.num_counted - end.stopped).astype(end.total.dtype)
     return with_parameters(network, end.parameters), end.opt_state, report
 
 
@@ -102,23 +106,22 @@ def gradient_step(
     if settings.preprocess is not None:
         minibatch = settings.preprocess(minibatch)
     gradient, means = mean_gradient(state.parameters, network, minibatch, settings.objective)
+    has_weight = jnp.any(minibatch.weight > 0)
+    # The minibatch at which the fit stops counts, but its step is not taken.
+    is_counted = ~state.stopped & has_weight
     stopped = state.stopped
     if settings.keep_going is not None:
-        stopped |= ~settings.keep_going(dict(zip(names, means, strict=True)))
-    is_taken = ~stopped & jnp.any(minibatch.weight > 0)
+        stopped |= has_weight & ~settings.keep_going(dict(zip(names, means, strict=True)))
+    is_taken = ~stopped & has_weight
     updates, opt_state = settings.optimizer.update(gradient, state.opt_state, state.parameters)
     grad_norm = norm(ravel_pytree(gradient)[0])
     # Not appended: XLA for GPUs (jaxlib 0.10.2) fails on that concatenation.
     report = jnp.stack([*means, grad_norm])
-    next_state = FitState(
-        parameters=eqx.apply_updates(state.parameters, updates),
-        opt_state=opt_state,
-        stopped=stopped,
-        num_taken=state.num_taken + 1,
-        total=state.total + report,
-    )
-    skipped = eqx.tree_at(lambda state: state.stopped, state, stopped)
-    return tree_where(is_taken, next_state, skipped)
+    stepped = eqx.apply_updates(state.parameters, updates), opt_state
+    learnt = tree_where(is_taken, stepped, (state.parameters, state.opt_state))
+    counts = state.num_counted + 1, state.total + report
+    counted = tree_where(is_counted, counts, (state.num_counted, state.total))
+    return FitState(*learnt, stopped, *counted)
 
 
 def mean_gradient(

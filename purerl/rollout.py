@@ -137,6 +137,8 @@ def _track_episodes(
     counts = sums[:, 1].astype(jnp.int32)
     is_older = counts == jnp.arange(1, len(counts) + 1)[:, None]  # than the rollout
     episode_return = sums[:, 0] + jnp.where(is_older, carry.episode_return, 0)
+    if steps.episode_return is not None:
+        episode_return = steps.episode_return
     episode_length = counts + jnp.where(is_older, carry.episode_length, 0)
     episodes = EpisodeTotals(
         num_episodes=jnp.sum(episode_ends),

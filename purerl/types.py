@@ -60,11 +60,14 @@ class Estimate(NamedTuple):
 class Metrics(eqx.Module):
     """What a training step reports: scalars, each NaN where it is not defined.
 
-    `episode_return` and `episode_length` are means over the episodes that ended, of the
-    environment's own undiscounted rewards. `approx_kl` (http://joschu.net/blog/kl-approx.html)
+    `episode_return` and `episode_length` are means over the episodes that ended. A return is the
+    undiscounted sum of the rewards that the environment gives, as its wrappers, if any, give them
+    on; or, where it puts `info["episode_return"]` beside them, that number. `approx_kl` (http://joschu.net/blog/kl-approx.html)
     and `clip_fraction` compare the policy before each gradient step with the one that sampled:
     for an algorithm that takes one step a rollout both are 0, up to rounding. Gradient norms are
-    those before clipping. Where an update takes several gradient steps, each figure is their mean.
+    those before clipping. Where an update takes several gradient steps, each figure is their mean;
+    the minibatch whose KL exceeds `target_kl` counts too, though no step is taken on it.
+    `policy_steps` is the number of gradient steps of the policy, of several updates their mean.
     """
 
     episode_return: Float[Any, "*batch"]
@@ -78,6 +81,7 @@ class Metrics(eqx.Module):
     clip_fraction: Float[Any, "*batch"]
     policy_grad_norm: Float[Any, "*batch"]
     baseline_grad_norm: Float[Any, "*batch"]
+    policy_steps: Float[Any, "*batch"]
 
 
 @runtime_checkable
@@ -85,9 +89,12 @@ class Env(Protocol):
     """A pure-JAX environment, as gymnax 1.0 defines it: any hashable object with these methods.
 
     `step` resets by itself where an episode ends, and puts the true successor, from before the
-    reset, into `info["final_observation"]`, which is read nowhere else. Only an environment with
-    parameters needs `default_params`, a pytree of numbers. A NaN in the state freezes the agent; an
-    infinity does not. An environment must not change: for equal ones, each method is traced once.
+    reset, into `info["final_observation"]`, which is read nowhere else. It may put its own return
+    of the episode so far, up to this step, into `info["episode_return"]`, such as a wrapper that
+    shapes the reward: this is then what is logged and evaluated, and never learnt from. Only an
+    environment with parameters needs `default_params`, a pytree of numbers. A NaN in the state
+    freezes the agent; an infinity does not. An environment must not change: for equal ones, each
+    method is traced once.
     """
 
     def reset(self, key: Key[Array, ""], params: PyTree, /) -> tuple[Array, PyTree]:

@@ -126,7 +126,10 @@ def update_policy(
         preprocess=with_normalized_advantage if config.normalize_advantage else None,
     )
     policy, opt_state, report = fit(learner.policy, learner.policy_opt_state, batch, rows, settings)
-    report["policy_grad_norm"] = report.pop("grad_norm")
+    report["policy_grad_norm"], report["policy_steps"] = (
+        report.pop("grad_norm"),
+        report.pop("steps"),
+    )
     return policy, opt_state, report
 
 
@@ -153,6 +156,7 @@ def update_baseline(
         learner.baseline, learner.baseline_opt_state, batch, rows, settings
     )
     report["baseline_grad_norm"] = report.pop("grad_norm")
+    del report["steps"]
     report["explained_variance"] = explained_variance(batch.value, batch.value_target, batch.weight)
     return baseline, opt_state, report
 

@@ -1,5 +1,7 @@
 """Evaluation plays whole episodes, and plays them as a plain loop would."""
 
+import contextlib
+import logging
 from typing import NamedTuple
 
 import equinox as eqx
@@ -19,6 +21,20 @@ def evaluate(key, policy, config, *, max_steps=None, **how):
     """`purerl.evaluate` compiled, where the limit of a config is traced and has to be given."""
     max_steps = config.time_limit if max_steps is None else max_steps
     return compiled(key, policy, config, max_steps=max_steps, **how)
+
+
+@contextlib.contextmanager
+def count_compiles():
+    """The messages of jax about what it compiles meanwhile."""
+    told = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logger = logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
 
 
 class Leaning(eqx.Module):
@@ -156,3 +172,20 @@ def test_the_policies_of_many_seeds_are_evaluated_under_vmap():
     result = jax.jit(jax.vmap(of_seed))(purerl.seed_keys(0, 3), policies)
     np.testing.assert_array_equal(result.episode_return, [[0] * 4, [5] * 4, [0] * 4])
     assert result.num_unfinished.shape == (3,)
+
+
+def test_calls_that_are_not_within_jit_compile_once_for_a_config():
+    config = purerl.vpg("CartPole-v1", num_envs=2, rollout_length=8, total_steps=16)
+    again = purerl.vpg("CartPole-v1", num_envs=2, rollout_length=8, total_steps=16)
+    state = purerl.init(jax.random.key(0), config)
+    how = {"num_episodes": 3, "max_steps": 20}
+    first = purerl.evaluate(jax.random.key(1), state.learner.policy, config, **how)
+    purerl.evaluate(jax.random.key(1), Leaning(jnp.float32(0)), config, **how)
+    keys, leans = [jax.random.key(seed) for seed in range(3)], [jnp.float32(x) for x in range(3)]
+    with jax.log_compiles(), count_compiles() as compiled_programs:
+        for key, lean in zip(keys, leans, strict=True):
+            purerl.evaluate(key, state.learner.policy, again, **how)
+            purerl.evaluate(key, Leaning(lean), again, **how)
+    assert not [line for line in compiled_programs if "Compiling" in line], compiled_programs
+    expected = compiled(jax.random.key(1), state.learner.policy, config, **how)
+    np.testing.assert_array_equal(first.episode_return, expected.episode_return)

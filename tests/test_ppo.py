@@ -145,15 +145,17 @@ def by_hand(learner, rollout, config, key):
     """The policy's minibatches in a Python loop that breaks where the KL is too large."""
     batch = batch_of(learner, rollout, config)
     current, opt_state = parameters(learner.policy), learner.policy_opt_state
+    reports = []
     names = ["approx_kl", "clip_fraction", "entropy", "policy_loss"]
     steps = 0
     for rows in orders(key, config).reshape(config.epochs * config.num_minibatches, -1):
         moved, report = gradient_step(current, opt_state, learner.policy, batch, rows, config)
+        reports.append(report)
         if float(report[names.index("approx_kl")]) > float(config.hyper.target_kl):
             break
         current, opt_state = moved
         steps += 1
-    return current, steps
+    return current, steps, dict(zip(names, np.mean(reports, axis=0), strict=True))
 
 
 @jax.jit
@@ -180,8 +182,8 @@ def test_the_policy_stops_where_a_loop_that_breaks_does_and_the_baseline_goes_on
     config = purerl.ppo(ENV, target_kl=target_kl, policy_learning_rate=2e-3, **SMALL)
     (state, rollout), key = start, jax.random.key(2)
     learner = state.learner
-    after, _ = update(key, learner, rollout, config)
-    want, steps = by_hand(learner, rollout, config, key)
+    after, report = update(key, learner, rollout, config)
+    want, steps, means = by_hand(learner, rollout, config, key)
     assert (1 < steps < 16) if stops else steps == 16
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
@@ -190,6 +192,9 @@ def test_the_policy_stops_where_a_loop_that_breaks_does_and_the_baseline_goes_on
     )
     counts = [leaf for leaf in jax.tree.leaves(after.baseline_opt_state) if leaf.dtype == jnp.int32]
     assert [int(count) for count in counts] == [16]
+    assert float(report["policy_steps"]) == steps
+    for name, mean in means.items():  # with the minibatch at which it stopped
+        assert float(report[name]) == pytest.approx(mean, rel=1e-3, abs=1e-5)
 
 
 def half_counts(rollout, value, next_value, hyper):

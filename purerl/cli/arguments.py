@@ -73,12 +73,15 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Compare finished runs of one environment: a table, and a figure."""
+    """Compare finished runs under the same conditions: a table, and a figure."""
 
     runs: tyro.conf.Positional[tuple[Directory, ...]]
     """Run directories; the others are compared with the first."""
     output: Path = Path("comparison.png")
     """Figure to write."""
+    allow_different: bool = False
+    """Compare runs of other environments, parameters, steps or evaluations too; the table says how
+    they differ."""
 
 
 @dataclasses.dataclass(frozen=True)

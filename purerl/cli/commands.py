@@ -23,6 +23,7 @@ from purerl.experiment.play.policies import LoadedRun, save_policy
 from purerl.experiment.play.run_evaluation import evaluate_run
 from purerl.experiment.report.comparison import compare_runs
 from purerl.experiment.report.exports import write_scores, write_table
+from purerl.experiment.report.format import format_value
 from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
@@ -115,7 +116,7 @@ def compare(options: cli.Compare, _: float) -> None:
 
     figures.require_figure_name("output", options.output)
     require_writable("output", options.output)
-    compared = compare_runs(options.runs)
+    compared = compare_runs(options.runs, allow_different=options.allow_different)
     tables.print_rich(tables.comparison_table(compared))
     with figures.default_style():  # the current directory may be a stranger's run
         figures.save_figure(figures.comparison(compared), options.output)
@@ -161,7 +162,7 @@ def render(options: cli.Render, _: float) -> None:
         max_steps=options.max_steps,
         env=env_from_path(options.env),
     )
-    tables.print_rich(f"{path}: {length} steps, return {episode_return:.1f}")
+    tables.print_rich(f"{path}: {length} steps, return {format_value(episode_return)}")
 
 
 def show_plan(options: cli.Plan, _: float) -> None:
@@ -194,7 +195,7 @@ def sweep(options: cli.Sweep, began: float) -> None:
         if name in values:
             raise ValueError(f"values name {name} twice; give all its values at once.")
         values[name] = column
-    root = options.training.root
+    root = options.training.root or 0
     require_room(config, options.seeds, settings=_num_settings(options, values))
     settings = make_settings(config, zip=options.zip, draws=options.draws, root=root, **values)
     import_seconds = time.perf_counter() - began

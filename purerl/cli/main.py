@@ -30,9 +30,12 @@ def main(args: list[str] | None = None) -> None:
             with _ending_at_once():
                 command = _parse(args)
                 _import_commands()
+            from purerl.checks import speaking_to_a_shell
+
             warnings.showwarning = _show_warning
             os.environ["MPLBACKEND"] = "agg"  # nothing opens a window
-            _run(command)
+            with speaking_to_a_shell():
+                _run(command)
         except KeyboardInterrupt:
             _end_at_once()  # without waiting for a chunk that is still computed
 

@@ -83,8 +83,9 @@ class AgentOptions:
 class TrainingOptions:
     """How it is trained."""
 
-    root: int = 0
-    """Root key from which every seed's key is derived."""
+    root: int | None = None
+    """Root key from which every seed's key is derived; by default 0, of a sweep 1000000, so that
+    the winner of a sweep is confirmed by seeds that have not chosen it."""
     directory: Directory | None = None
     """Run directory; by default under runs/, named after environment and algorithm."""
     target_return: float | None = None
@@ -113,7 +114,8 @@ class TrainingOptions:
         target = TARGETS.get(env) if self.target_return is None else self.target_return
         limit = None if self.memory_limit is None else parse_bytes(self.memory_limit)
         mesh = None if devices is None else parse_mesh(devices)
-        return arguments | {"target_return": target, "memory_limit": limit, "mesh": mesh}
+        arguments |= {"target_return": target, "memory_limit": limit, "mesh": mesh}
+        return {name: value for name, value in arguments.items() if (name, value) != ("root", None)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ class SavingOptions:
         names, per_seed = arguments.pop("log"), arguments.pop("log_seeds")
         if per_seed and not names:
             raise ValueError(
-                "log_seeds has no effect without loggers; name them: --log jsonl --log-seeds."
+                "--log-seeds has no effect without loggers; name them: --log jsonl --log-seeds."
             )
         if names is not None:
             arguments["hooks"] = [LOGGERS[name](per_seed=per_seed) for name in names]
@@ -176,5 +178,7 @@ class ProcessOptions:
             return arguments
         for name in ("coordinator", "num_processes", "process_id"):
             if arguments[name] is not None:
-                raise ValueError(f"{name} has no effect without --distributed; add it.")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} has no effect without --distributed; add it."
+                )
         return None

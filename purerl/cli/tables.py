@@ -19,11 +19,14 @@ from purerl.experiment.report.format import (
     format_interval,
     format_number,
     format_ranges,
+    format_returns,
+    format_share,
+    format_values,
 )
 from purerl.experiment.report.run_result import Run
 from purerl.experiment.report.statistics import share_solved
 from purerl.experiment.report.sweep_ranking import Sweep
-from purerl.experiment.store.header import env_name
+from purerl.experiment.store.header import env_name, format_diff, format_provenance
 from purerl.experiment.store.paths import shown
 from purerl.planning.plans import Plan
 
@@ -34,15 +37,17 @@ TITLE: Any = {"title_justify": "left", "title_style": "bold"}
 def evaluation_table(result: RunEvaluation) -> Table:
     """Statistics over seeds of an evaluation."""
     returns, target = result.returns, result.spec.target_return
+    iqm, mean, median = result.statistics()
+    value, kind = format_returns(iqm, returns, len(result.failed_seeds)), f"{result.actions} return"
+    lowest, highest = format_values([np.nanmin(returns), np.nanmax(returns)])
     rows: list[tuple[str, Any]] = [
-        (f"{result.actions} return, {name} over seeds [95% interval]", format_interval(interval))
-        for name, interval in zip(("IQM", "mean", "median"), result.statistics(), strict=True)
-    ]
-    if target is not None:
-        rows.append((f"seeds at {target:g} or more", f"{share_solved(returns, target):.0%}"))
-    rows += [
-        ("seeds, lowest to highest", f"{np.nanmin(returns):.1f} to {np.nanmax(returns):.1f}"),
-        ("episodes that did not end", int(np.sum(result.evaluation.num_unfinished)) or None),
+        (f"{kind}, IQM over seeds [95% interval]", value),
+        (f"{kind}, mean over seeds [95% interval]", format_interval(mean)),
+        (f"{kind}, median over seeds [95% interval]", format_interval(median)),
+        *target_rows(target, share_solved(returns, target), result.num_near_target, len(returns)),
+        ("seeds, lowest to highest", f"{lowest} to {highest}"),
+        ("episodes that did not end", result.num_unfinished or None),
+        ("settings changed", format_provenance(result.spec.provenance)),
         ("seeds that had stopped being finite", format_ranges(result.failed_seeds) or "none"),
     ]
     config, num_episodes = result.spec.config, result.evaluation.episode_return.shape[1]
@@ -52,33 +57,73 @@ def evaluation_table(result: RunEvaluation) -> Table:
 
 def comparison_table(compared: Sequence[ComparedRun]) -> Table:
     """Statistics of several runs, one a column."""
-    names, runs, statistics, solved, improvements = zip(*compared, strict=True)
+    runs = [each.run for each in compared]
     table = Table(
         "",
-        *map(printable, names),
-        title=runs[0].env,
+        *(printable(each.name) for each in compared),
+        title=comparison_title(compared),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         **TITLE,
     )
     table.add_row("algorithm", *(run.algo for run in runs))
     table.add_row("seeds", *(str(len(run.returns)) for run in runs))
+    table.add_row("env steps of a seed", *(format_number(run.env_steps) for run in runs))
     if any(run.failed_seeds for run in runs):
         table.add_row("failed seeds", *(format_ranges(run.failed_seeds) or "none" for run in runs))
     if any(run.seeds_without_episode for run in runs):
         seeds = (format_ranges(run.seeds_without_episode) or "none" for run in runs)
         table.add_row("without an episode", *seeds)
-    for i, label in enumerate((f"{runs[0].return_name}, IQM [95%]", "mean", "median")):
-        table.add_row(label, *(format_interval(intervals[i]) for intervals in statistics))
-    if any(share is not None for share in solved):
+    if any(run.provenance for run in runs):
+        table.add_row("settings changed", *(format_provenance(x.provenance) or "" for x in runs))
+    iqms = (
+        format_returns(each.statistics.iqm, each.run.returns, len(each.run.failed_seeds))
+        for each in compared
+    )
+    table.add_row(f"{runs[0].return_name}, IQM [95%]", *iqms)
+    for label in ("mean", "median"):
+        intervals = (getattr(each.statistics, label) for each in compared)
+        table.add_row(label, *map(format_interval, intervals))
+    if any(each.solved is not None for each in compared):
         targets = {run.target_return for run in runs}
         target = f"{targets.pop():g} or more" if len(targets) == 1 else "their target"
-        shares = ("" if share is None else f"{share:.0%}" for share in solved)
+        shares = (
+            "" if each.solved is None else format_share(each.solved, len(each.run.returns))
+            for each in compared
+        )
         table.add_row(f"seeds at {target}", *shares)
+        near = ("" if x.num_near_target is None else str(x.num_near_target) for x in compared)
+        table.add_row("within their noise of it", *near)
     if len(compared) > 1:
-        chances = ("" if p is None else format_interval(p, 2) for p in improvements)
+        chances = (
+            "" if each.improvement is None else format_interval(each.improvement, 2)
+            for each in compared
+        )
         table.add_row("P(beats first)", *chances)
     return table
+
+
+def comparison_title(compared: Sequence[ComparedRun]) -> str:
+    """The environment, and how runs are unlike the first."""
+    different = [
+        f"{each.name} ({format_diff(list(each.differences))})"
+        for each in compared
+        if each.differences
+    ]
+    unlike = f"; unlike {compared[0].name}: {', '.join(different)}" if different else ""
+    return printable(compared[0].run.env + unlike)
+
+
+def target_rows(
+    target: float | None, solved: float | None, num_near: int | None, num_seeds: int
+) -> list[tuple[str, Any]]:
+    """How many seeds reach the target, and of how many other episodes could have said otherwise."""
+    if target is None or solved is None:
+        return []
+    return [
+        (f"seeds at {target:g} or more", format_share(solved, num_seeds)),
+        (f"seeds within their own noise of {target:g}", num_near),
+    ]
 
 
 def show_result(result: Run, import_seconds: float) -> None:
@@ -86,15 +131,16 @@ def show_result(result: Run, import_seconds: float) -> None:
     summary, config = result.summary(), result.config
     title = f"{env_name(config)} · {config.algorithm.name} · {summary.num_seeds} seeds"
     kind = "greedy return" if summary.greedy else "last return in training"
+    num_failed = len(summary.failed_seeds)
+    value = format_returns(summary.episode_return, result.final_returns(), num_failed)
     rows: list[tuple[str, Any]] = [
-        (f"{kind}, IQM over seeds [95% interval]", format_interval(summary.episode_return))
+        (f"{kind}, IQM over seeds [95% interval]", value),
+        *target_rows(
+            summary.target_return, summary.solved, summary.num_near_target, summary.num_seeds
+        ),
     ]
-    if summary.solved is not None:
-        count = round(summary.solved * summary.num_seeds)
-        share = f"{count} of {summary.num_seeds} ({summary.solved:.0%})"
-        rows.append((f"seeds at {summary.target_return:g} or more", share))
     went_on = f"{result.resumed_at} of {config.num_updates}" if result.resumed_at else None
-    is_over = len(summary.failed_seeds) == summary.num_seeds
+    is_over = num_failed == summary.num_seeds
     ended = f"{result.updates} of {config.num_updates}" if is_over else None
     failed = format_failed(summary.failed_seeds, result.causes)
     speed = "" if np.isnan(summary.steps_per_second) else format_number(summary.steps_per_second)
@@ -103,6 +149,7 @@ def show_result(result: Run, import_seconds: float) -> None:
         ("greedy episodes that did not end", summary.num_unfinished or None),
         ("seeds in which no episode ended", format_ranges(summary.seeds_without_episode) or None),
         ("went on from update", went_on),
+        ("settings changed", format_provenance(result.provenance)),
         ("seeds that stopped being finite", failed or "none"),
         ("no agent was left at update", ended),
         ("environment steps, all seeds", format_number(summary.env_steps)),
@@ -117,28 +164,42 @@ def show_sweep(result: Sweep, import_seconds: float) -> None:
     """Print a sweep's ranking, best first, with intervals, and where the time went."""
     num_settings, num_seeds = result.returns.shape
     config, has_failed = result.configs, bool(np.any(result.failed))
+    has_near = result.noise is not None and result.target_return is not None
     title = f"{env_name(config)} · {config.algorithm.name} · {num_settings} settings · "
     title += f"{num_seeds} seeds each"
     table = Table("", *result.values, "return, IQM [95%]", title=title, box=SIMPLE_HEAD, **TITLE)
     if result.target_return is not None:
         table.add_column(f"≥ {result.target_return:g}", justify="right")
+    if has_near:
+        table.add_column(f"≈ {result.target_return:g}", justify="right")
     if has_failed:
         table.add_column("failed")
     for place, ranked in enumerate(result.ranking(), 1):
         row = [str(place), *(f"{value:.4g}" for value in ranked.values.values())]
-        row.append(format_interval(ranked.episode_return))
+        row.append(format_returns(ranked.episode_return, result.returns[ranked.setting]))
         if ranked.solved is not None:
             row.append(f"{ranked.solved:.0%}")
+        if has_near:
+            row.append(str(ranked.num_near_target))
         if has_failed:
             causes = f" ({'; '.join(ranked.causes)})" if ranked.causes else ""
             row.append(f"{ranked.num_failed}{causes}")
         table.add_row(*row)
     print_rich(table)
+    print_rich(selection_note(result))
     times = result.times
     print_rich(
         f"seconds: import {import_seconds:.1f} + compile {times.compile:.1f} + run "
         f"{times.run:.1f} + evaluate {times.evaluate:.1f}; {shown(result.directory)}"
     )
+
+
+def selection_note(result: Sweep) -> str:
+    """What the first place of a ranking does not say, and how to find it out."""
+    num_settings, num_seeds = result.returns.shape
+    fresh = "purerl train, whose root is 0" if result.root else "purerl train --root 1"
+    chosen = f"chosen among {num_settings} by {num_seeds} seeds each (root {result.root})"
+    return f"{chosen}, the first looks better than it is; confirm it with other seeds: {fresh}"
 
 
 def envs_table() -> Table:

@@ -166,6 +166,15 @@ def _check_outputs(name: str, obs: Any, state: PyTree, after_step: tuple) -> Non
             f"reset there."
         )
     _require_same_structure(name, "info['final_observation']", obs, info["final_observation"])
+    episode_return = info.get("episode_return", reward)
+    if getattr(episode_return, "shape", None) != () or not (
+        jnp.issubdtype(episode_return.dtype, jnp.integer)
+        or jnp.issubdtype(episode_return.dtype, jnp.floating)
+    ):
+        raise ValueError(
+            f"{name}.step: info['episode_return'] is {_show(episode_return)}; put one real number "
+            f"there, the return of the episode so far, or leave it out."
+        )
 
 
 def _require_same_structure(name: str, part: str, at_reset: PyTree, at_step: PyTree) -> None:

@@ -21,6 +21,8 @@ class EnvStep(NamedTuple):
     truncated: Bool[Array, ""]
     final_obs: Float[Array, "..."]
     """Where the episode ended, the observation before the reset; elsewhere it means nothing."""
+    episode_return: Float[Array, ""] | None
+    """What the environment itself reports as the return of the episode so far; None without."""
     info: dict[str, Any] | None
     """As the environment gives it; a rollout does not keep it."""
 
@@ -64,6 +66,7 @@ def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTr
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
         final_obs=_float(info["final_observation"]),
+        episode_return=_float(info["episode_return"]) if "episode_return" in info else None,
         info=info,
     )
 

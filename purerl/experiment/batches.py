@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from numpy import ndarray
 
 from purerl.agents import Agent
-from purerl.checks import ceil_div, is_typed_key
+from purerl.checks import ceil_div, is_typed_key, option
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import SEEDS, place
 from purerl.compute.trees import divide_on_host
@@ -206,7 +206,7 @@ def _out_of_memory(programs: CompiledPrograms) -> str:
     limit = available_bytes(programs.mesh.local_devices)
     share = 0.5 if limit is None else min(limit / programs.memory, 0.5)
     fits = max(1, int(seeds_per_device * share)) * num_devices
-    return f"{problem}; train them in batches: --seed-batch {fits}"
+    return f"{problem}; train them in batches: {option('seed_batch', fits)}"
 
 
 def _place_like(tree: PyTree, like: PyTree) -> PyTree:

@@ -9,7 +9,12 @@ from numpy import ndarray
 from purerl.evaluation import EvaluationPair
 from purerl.experiment.batches import ChunkResult, SeedBatches
 from purerl.experiment.failures import has_agents_left
-from purerl.experiment.hosts.processes import all_gather, mark_raised_by_all, on_main_process
+from purerl.experiment.hosts.processes import (
+    all_gather,
+    is_main_process,
+    mark_raised_by_all,
+    on_main_process,
+)
 from purerl.experiment.hosts.stopping import (
     LostProcessError,
     RunError,
@@ -17,6 +22,7 @@ from purerl.experiment.hosts.stopping import (
     is_second_interrupt,
 )
 from purerl.experiment.logging.hooks import HookRunner, make_chunk, replay_chunks
+from purerl.experiment.report.curves import LastEpisodes
 from purerl.experiment.session import Session
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import Snapshot
@@ -44,6 +50,7 @@ class TrainingLoop:
     seconds: float = 0.0  # of training
     evaluation_seconds: float = 0.0
     saved_at: float = 0.0  # when the last checkpoint began
+    last: LastEpisodes = dataclasses.field(init=False)  # before the newest chunk
 
     @property
     def spec(self) -> RunSpec:
@@ -68,7 +75,11 @@ class TrainingLoop:
 
     def _train(self, states: list[TrainState]) -> list[TrainState]:
         self.saved_at = time.monotonic()
-        self.session.display.start_training(self.batches.programs, self.start)
+        self.last = LastEpisodes.none(len(self.spec.seed_ids))
+        if self.start and is_main_process():  # the others have no records
+            self.last = self.last.after(self.records.metrics())
+        latest = self.last.episode_return
+        self.session.display.start_training(self.batches.programs, self.start, latest)
         if self.start:
             self._evaluate(self.start, states)  # if the run ended before this
             self._replay_to_hooks(states)
@@ -146,7 +157,8 @@ class TrainingLoop:
         if not self.hooks:
             return
         results = (chunk.updates, chunk.metrics, chunk.record_updates, chunk.failed_at, played)
-        self.hooks.send(make_chunk(self.spec, self.session.directory, *results))
+        self.hooks.send(make_chunk(self.spec, self.session.directory, *results, self.last))
+        self.last = self.last.after(chunk.metrics)
 
     def _replay_to_hooks(self, states: list[TrainState]) -> None:
         """Send the hooks everything that was recorded before this process began."""

@@ -21,8 +21,14 @@ from rich.text import Text
 from purerl.experiment.batches import ChunkResult
 from purerl.experiment.hosts.terminal import Terminal
 from purerl.experiment.programs import CompiledPrograms
-from purerl.experiment.report.format import format_bytes, format_list, format_number
-from purerl.experiment.report.statistics import fill_forward, iqm
+from purerl.experiment.report.curves import episode_curve
+from purerl.experiment.report.format import (
+    format_bytes,
+    format_list,
+    format_number,
+    format_value,
+)
+from purerl.experiment.report.statistics import iqm
 
 
 class ProgressDisplay:
@@ -31,7 +37,7 @@ class ProgressDisplay:
     def __init__(self, num_updates: int, target_return: float | None, *, show: bool):
         self.target_return = target_return
         self.memory = ""
-        self.latest: ndarray = np.array(np.nan)  # of each agent; NaN until its first episode ends
+        self.latest: ndarray | None = None  # of each agent; NaN until its first episode ends
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", style="bold", markup=False),
@@ -59,8 +65,14 @@ class ProgressDisplay:
         if not self.live.console.is_terminal:
             self.live.console.line()  # on a terminal, rich ends the line
 
-    def start_training(self, programs: CompiledPrograms, updates: int = 0) -> None:
-        """Show that training begins, and its memory; the ETA counts from here."""
+    def start_training(
+        self, programs: CompiledPrograms, updates: int = 0, latest: ndarray | None = None
+    ) -> None:
+        """Show that training begins, and its memory; the ETA counts from here.
+
+        **Arguments:** `latest` are the agents' last returns, where training goes on.
+        """
+        self.latest = latest
         self.memory = f"{format_bytes(programs.memory)} a device"
         if len(programs.batches) > 1:
             self.memory += f", {len(programs.batches)} batches of {programs.seed_batch}"
@@ -72,15 +84,15 @@ class ProgressDisplay:
         self, chunk: ChunkResult, steps_per_second: float, failed_seeds: Sequence[Any]
     ) -> None:
         """Show the state after a chunk; returns are the last of each agent that has not failed."""
-        returns = fill_forward(chunk.metrics.episode_return)[:, -1]
-        self.latest = np.where(np.isnan(returns), self.latest, returns)
-        failed = chunk.failed_at >= 0
+        metrics, failed = chunk.metrics, chunk.failed_at >= 0
+        curve = episode_curve(metrics.episode_return, metrics.num_episodes, last=self.latest)
+        self.latest = curve.seeds[:, -1]
         known = self.latest[~np.isnan(self.latest) & ~failed]
         parts = [f"{format_number(steps_per_second)} env steps/s"]
         if known.size:
             count = f"{known.size} seed{'s' * (known.size > 1)}"
             seeds = "seeds" if known.size == failed.size > 1 else count
-            parts.append(f"return, IQM over {seeds} {iqm(known):.1f}")
+            parts.append(f"return, IQM over {seeds} {format_value(iqm(known))}")
         if self.target_return is not None:
             parts.append(f"solved {np.sum(known >= self.target_return)}/{failed.size}")
         if failed_seeds:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from purerl.checks import option
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.experiment.failures import find_causes, has_agents_left, require_agents_left
@@ -44,11 +45,13 @@ from purerl.experiment.store.finished_run import (
 )
 from purerl.experiment.store.header import (
     diff,
+    extend_provenance,
     format_diff,
     runtime_info,
     runtime_of,
     through_json,
     warn_if_nondeterministic,
+    where_of,
 )
 from purerl.experiment.store.own_files import require_own_names
 from purerl.experiment.store.paths import (
@@ -142,6 +145,8 @@ def resume(
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
         if not is_whole:  # something will be written
             on_main_process(require_own_names, directory, describe_hooks(hooks), start)
+        if not trained:
+            spec = on_main_process(_with_provenance, header, spec, start)
         if start and not trained:
             warn_if_nondeterministic(header)
         result = _continue(header, spec, execution, directory, start, summary, is_whole)
@@ -223,8 +228,15 @@ def _require_states(directory: Path, config: Config, start: int, asked_for_more:
         return
     raise ValueError(
         f"the run in {shown(directory)} {problem}, so that its states cannot be loaded; "
-        f"{READ_RESULT}; to {effect}: {resume_command(directory, '--force')}"
+        f"{READ_RESULT}; to {effect}: {resume_command(directory, force=True)}"
     )
+
+
+def _with_provenance(header: dict[str, Any], spec: RunSpec, start: int) -> RunSpec:
+    """A run that goes on, with the settings and the machine of each of its parts."""
+    now = spec.header()
+    parts = extend_provenance(header, through_json(now["config"]), where_of(now), start)
+    return dataclasses.replace(spec, provenance=parts)
 
 
 def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:
@@ -270,6 +282,6 @@ def _require_unchanged(
     difference = f"not the same as before: {format_diff(changes)}"
     if not force:
         raise ValueError(
-            f"{difference}. The result could change; to go on all the same, use --force."
+            f"{difference}. The result could change; to go on all the same, use {option('force')}."
         )
     warnings.warn(f"{difference}.", stacklevel=3)

@@ -178,6 +178,7 @@ def make_run(
         target_return=spec.target_return,
         times=times,
         resumed_at=start,
+        provenance=spec.provenance,
         causes={spec.seed_ids[index]: cause for index, cause in causes.items()},
     )
 

@@ -21,8 +21,9 @@ from purerl.experiment.first_reset import require_sound_start
 from purerl.experiment.hosts.devices import mesh_to_dict
 from purerl.experiment.hosts.processes import is_multi_process
 from purerl.experiment.hosts.sizes import require_room
+from purerl.experiment.report.curves import fill_forward
 from purerl.experiment.report.run_result import Times
-from purerl.experiment.report.statistics import fill_forward
+from purerl.experiment.report.statistics import seed_noise
 from purerl.experiment.report.sweep_ranking import Sweep, write_sweep
 from purerl.experiment.session import Session, open_session
 from purerl.experiment.store import files
@@ -35,13 +36,15 @@ from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk
 from purerl.seeds import seed_ids
 from purerl.training import TrainState
 
+SWEEP_ROOT = 1_000_000  # not that of `run`: a winner is confirmed by seeds that have not chosen it
+
 
 def run_sweep(
     sweep: tuple[Config, Config],
     seeds: int | Sequence[int] = 1,
     directory: str | Path | None = None,
     *,
-    root: int = 0,
+    root: int = SWEEP_ROOT,
     updates_per_chunk: int | None = None,
     seed_batch: int | None = None,
     memory_limit: int | None = None,
@@ -54,8 +57,10 @@ def run_sweep(
 
     The directory, by default `runs/ENV-ALGORITHM-sweep`, holds `config.json`, `metrics.npz`
     (`[settings, seeds, records]`, and the returns of all seeds), `sweep.json` (the ranking) and
-    `sweep.png`. Arguments and errors are those of `run`. A sweep that a signal stops is ranked by
-    its last returns in training, and cannot be resumed. So is one of which no agent is left.
+    `sweep.png`. Arguments and errors are those of `run`; only `root` is another by default, so that
+    `run` confirms the best setting with seeds that have not chosen it. A sweep that a signal stops
+    is ranked by its last returns in training, and cannot be resumed. So is one of which no agent is
+    left.
     """
     configs, axes = sweep
     if is_multi_process():
@@ -127,12 +132,13 @@ def _train(
         has_left = has_agents_left(chunk.failed_at)
         if not has_left or session.received_signal() is not None:
             break
-    metrics, evaluation = records.metrics(), None
+    metrics, evaluation, noise = records.metrics(), None, None
     begin = time.perf_counter()
     if chunk.updates == configs.num_updates and has_left:
         evaluation = batches.evaluate(chunk.states, chunk.updates).greedy
     if evaluation is not None:
         returns = np.asarray(evaluation.episode_return).mean(axis=1)
+        noise = seed_noise(np.asarray(evaluation.episode_return))
     else:
         returns = fill_forward(metrics.episode_return)[:, -1]
     values = swept_values(configs, axes)
@@ -146,8 +152,10 @@ def _train(
         metrics=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), metrics),
         record_updates=records.updates(),
         returns=np.where(failed, np.nan, returns).reshape(shape),
+        noise=None if noise is None else noise.reshape(shape),
         failed=failed.reshape(shape),
         seed_ids=ids,
+        root=spec.root,
         directory=session.directory,
         target_return=spec.target_return,
         times=Times(programs.seconds, chunk.seconds, evaluate_seconds),

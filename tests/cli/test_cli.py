@@ -41,7 +41,7 @@ def test_train_takes_an_environment_by_import_path(tmp_path, call):
         (["--total-steps", "4096", "--log-every", "4"], "num_updates = 2 is not divisible"),
         (["--seeds", "0"], "at least one seed"),
         (["--directory", "/dev/null/run"], "cannot be written"),
-        (["--log-seeds"], "log_seeds has no effect without loggers; name them: --log jsonl"),
+        (["--log-seeds"], "--log-seeds has no effect without loggers; name them: --log jsonl"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path, call):

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import fcntl
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from purerl.experiment.hosts.stopping import RunError, Signals, Stopped
 from purerl.experiment.store import checkpoints, header
 from purerl.experiment.store.directory import Lock, is_in_use
 from purerl.experiment.store.files import read_checked_json, write_checked_json
-from purerl.experiment.store.finished_run import read_summary
+from purerl.experiment.store.finished_run import read_run, read_summary
 
 HOW: dict[str, Any] = {"updates_per_chunk": 2, "checkpoint_every": 4, "progress": False}
 GO_ON: dict[str, Any] = {"checkpoint_every": 4, "progress": False}
@@ -141,7 +142,7 @@ def test_a_finished_run_is_loaded_where_there_are_fewer_devices(straight, tmp_pa
     header = read_checked_json(run / "config.json") | {"mesh": {"seeds": 4}}
     write_checked_json(run / "config.json", header)
     assert len(purerl.resume(run, progress=False).seed_ids) == 3
-    with pytest.raises(ValueError, match="the run's mesh, --devices 4, needs 4 devices"):
+    with pytest.raises(ValueError, match=r"the run's mesh, \{'seeds': 4\}, needs 4 devices"):
         purerl.resume(run, total_steps=2 * header["config"]["num_updates"] * 32, progress=False)
 
 
@@ -289,13 +290,82 @@ def test_every_flipped_bit_of_a_header_is_found(stopped):
 
 def test_another_config_says_what_differs_and_needs_force(stopped):
     other = config(discount=0.5)
-    with pytest.raises(ValueError, match=r"discount: 0.99\d*, now 0.5.*use --force"):
+    with pytest.raises(ValueError, match=r"discount: 0.99\d*, now 0.5.*use force=True"):
         purerl.resume(stopped, other, **GO_ON)
     with pytest.raises(ValueError, match="states of this run do not fit the config"):
         purerl.resume(stopped, config(hidden=(16,)), force=True, **GO_ON)
     with pytest.warns(UserWarning, match="not the same as before: hyper.discount"):
         forced = purerl.resume(stopped, other, force=True, **GO_ON)
     assert forced.resumed_at == 12
+
+
+def test_what_was_trained_under_which_settings_is_kept_and_shown(tmp_path, monkeypatch, capsys):
+    """A run that is forced to go on under others, twice, and is read by all that shows it."""
+    from rich.console import Console
+
+    from purerl.cli import tables
+    from purerl.experiment.play.run_evaluation import evaluate_run
+    from purerl.experiment.report.comparison import compare_runs
+    from purerl.experiment.report.exports import write_table
+
+    interrupted(tmp_path / "run", monkeypatch, 12)
+    before = read_checked_json(tmp_path / "run/config.json")
+    assert before["provenance"] == []
+    with monkeypatch.context() as patch:
+        interrupt_after(20, patch)
+        other = config(discount=0.5)
+        with pytest.warns(UserWarning, match="discount"), pytest.raises(Interrupted):
+            purerl.resume(tmp_path / "run", other, force=True, **GO_ON)
+    with pytest.warns(UserWarning, match="gae_lambda"):
+        result = purerl.resume(
+            tmp_path / "run", config(discount=0.5, gae_lambda=0.25), force=True, **GO_ON
+        )
+    parts = read_checked_json(tmp_path / "run/config.json")["provenance"]
+    assert [part["first_update"] for part in parts] == [0, 12, 20]
+    assert parts == list(result.provenance)
+    told = [
+        (part["config"]["hyper"][name]) for name in ("discount", "gae_lambda") for part in parts
+    ]
+    np.testing.assert_allclose(told, [0.99, 0.5, 0.5, 0.95, 0.95, 0.25])
+    assert parts[0]["config"] == before["config"]
+    assert parts[0]["where"]["device"] == before["device"]
+    purerl.resume(tmp_path / "run", config(discount=0.5, gae_lambda=0.25), **GO_ON)
+    assert read_checked_json(tmp_path / "run/config.json")["provenance"] == parts
+
+    def shown(table):
+        console = Console(width=250)
+        with console.capture() as captured:
+            console.print(table)
+        (line,) = [line for line in captured.get().splitlines() if "settings changed" in line]
+        return line
+
+    tables.show_result(result, 0.0)
+    lines = [" ".join(capsys.readouterr().out.replace("│", " ").split())]
+    given = config(discount=0.5, gae_lambda=0.25)
+    lines.append(
+        shown(tables.evaluation_table(evaluate_run(tmp_path / "run", episodes=2, config=given)))
+    )
+    lines.append(shown(tables.comparison_table(compare_runs([tmp_path / "run"]))))
+    for line in lines:
+        assert "from update 12 hyper.discount: 0.99" in line
+        assert "from update 20 hyper.gae_lambda: 0.9" in line
+    write_table(read_run(tmp_path / "run"), tmp_path / "table.csv")
+    rows = [row.split(",") for row in (tmp_path / "table.csv").read_text().splitlines()]
+    part, updates = rows[0].index("part"), rows[0].index("updates")
+    for row in rows[1:]:
+        assert int(row[part]) == (int(row[updates]) > 12) + (int(row[updates]) > 20)
+
+
+def test_a_run_that_goes_on_further_has_one_part_and_is_restored_quietly(
+    tmp_path, monkeypatch, caplog, capfd
+):
+    interrupted(tmp_path / "a", monkeypatch, 12, schedule={})
+    capfd.readouterr()
+    with caplog.at_level(logging.INFO):
+        purerl.resume(tmp_path / "a", total_steps=4 * 8 * 32, **GO_ON)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    assert read_checked_json(tmp_path / "a/config.json")["provenance"] == []
 
 
 def test_another_version_device_or_core_count_needs_force(stopped, straight, monkeypatch):
@@ -381,7 +451,7 @@ def test_an_environment_of_ones_own_is_asked_for(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="env of this run is not purerl's or gymnax's own"):
         purerl.resume(tmp_path, **GO_ON)
     changed = Probe("last", limit=True, length=0)
-    with pytest.raises(ValueError, match=r"env.reward: match, now last.*use --force"):
+    with pytest.raises(ValueError, match=r"env.reward: match, now last.*use force=True"):
         purerl.resume(tmp_path, env=changed, **GO_ON)
     assert purerl.resume(tmp_path, env=own.env, **GO_ON).resumed_at == 4
     assert purerl.resume(tmp_path, own, progress=False).resumed_at == 4  # of what has ended it
@@ -527,7 +597,7 @@ def test_the_lookahead_of_a_run_is_in_its_header_and_another_is_refused(tmp_path
     told = read_checked_json(tmp_path / "config.json")["config"]
     assert told["lookahead"] is None
     other = dataclasses.replace(made, lookahead=3)
-    with pytest.raises(ValueError, match=r"lookahead: none, now 3.*use --force"):
+    with pytest.raises(ValueError, match=r"lookahead: none, now 3.*use force=True"):
         purerl.resume(tmp_path, other, **GO_ON)
     assert rebuild_config(told | {"lookahead": 3}, "CartPole-v1") == other
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import command
 from probes import Probe
-from small import EPISODES, SIZES
+from small import EPISODES, OPTIONS, SIZES
 
 import purerl
 from purerl.experiment import session
@@ -116,3 +116,25 @@ def test_a_signal_ends_the_command_with_one_line_and_its_exit_code(sent, code, t
     (line,) = [line for line in err.decode().splitlines() if line.startswith("purerl: ")]
     assert line.startswith(f"purerl: stopped at update {updates} of 100000; ")
     assert "Traceback" not in err.decode()
+
+
+def test_a_winner_is_confirmed_by_seeds_that_have_not_chosen_it(tmp_path, call):
+    """By default a sweep has other seeds than a run, and says so under its ranking."""
+    config = purerl.vpg("CartPole-v1", **SIZES)
+    how: Any = {"evaluation_episodes": EPISODES, "progress": False}
+    swept = purerl.run_sweep(purerl.sweep(config, discount=[0.9, 0.99]), 2, tmp_path / "a", **how)
+    trained = purerl.run(config, 2, tmp_path / "b", **how)
+    assert swept.root != 0
+    winner = swept.metrics.policy_loss[1]  # discount = 0.99, as that of the config
+    assert np.all(winner[:, 0] != trained.metrics.policy_loss[:, 0])
+    same = purerl.run(config, 2, tmp_path / "c", root=swept.root, **how)
+    np.testing.assert_allclose(winner[:, 0], same.metrics.policy_loss[:, 0], rtol=1e-4)
+    lines = {}
+    for root in ("0", "5"):
+        words = ["sweep", *OPTIONS, "--root", root, "--values", "discount=0.9,0.99"]
+        code, out, err = call(*words, "--directory", str(tmp_path / root))
+        assert code == 0, err
+        (lines[root],) = [line for line in out.splitlines() if "confirm it" in line]
+    assert "by 4 seeds each (root 5)" in lines["5"]
+    assert lines["5"].endswith("purerl train, whose root is 0")
+    assert lines["0"].endswith("purerl train --root 1")

@@ -18,15 +18,27 @@ def train(directory, algo="vpg", env: Any = "CartPole-v1", seeds=4, **options: A
     return purerl.run(config, seeds, directory, **(how | options))
 
 
-def altered(source, directory, *, env="CartPole-v1", algo="vpg", greedy=True, **returns: Any):
+def altered(
+    source,
+    directory,
+    *,
+    env="CartPole-v1",
+    algo="vpg",
+    greedy=True,
+    header: Any = None,
+    config: Any = None,
+    **returns: Any,
+):
     """A copy of a finished run that tells another story: no test needs to train it.
 
-    `returns` are those of seeds, such as `seed_1=12.0`; None for a seed that failed.
+    `header` and `config` are what its header then says. `returns` are those of seeds, such as
+    `seed_1=12.0`; None for a seed that failed.
     """
     shutil.copytree(source, directory)
-    header = read_checked_json(directory / files.HEADER)
-    header["config"]["algorithm"]["name"] = algo
-    write_checked_json(directory / files.HEADER, header | {"env": env})
+    told = read_checked_json(directory / files.HEADER)
+    told["config"]["algorithm"]["name"] = algo
+    told["config"] |= config or {}
+    write_checked_json(directory / files.HEADER, told | {"env": env} | (header or {}))
     summary = read_checked_json(directory / files.SUMMARY)
     arrays = files.read_arrays(directory / files.METRICS)
     for name, value in returns.items():

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from purerl.checks import speaks_to_a_shell
 from purerl.compute.mesh import ENVS, SEEDS, make_mesh, num_env_devices
 
 
@@ -68,4 +69,5 @@ def mesh_from_dict(shape: dict[str, int] | None) -> Mesh | None:
         return None
     seeds, envs = shape[SEEDS], shape.get(ENVS, 1)
     size = f"{seeds}x{envs}" if envs > 1 else str(seeds)
-    return first_devices_mesh(seeds, envs, f"the run's mesh, --devices {size},")
+    given = f"--devices {size}" if speaks_to_a_shell() else f"{shape}"
+    return first_devices_mesh(seeds, envs, f"the run's mesh, {given},")

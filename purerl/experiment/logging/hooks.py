@@ -15,7 +15,8 @@ from numpy import ndarray
 
 from purerl.evaluation import Evaluation, EvaluationPair
 from purerl.experiment.hosts.stopping import is_second_interrupt
-from purerl.experiment.report.statistics import drop_nan, iqm
+from purerl.experiment.report.curves import LastEpisodes, episode_curve
+from purerl.experiment.report.statistics import drop_nan
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import RunSpec
 from purerl.types import Metrics
@@ -44,19 +45,33 @@ class Chunk(NamedTuple):
     """`[seeds]`: mean return of the greedy episodes played after this chunk, None without."""
     sampled_return: ndarray | None
     """`[seeds]`: the same with sampled actions."""
+    last: LastEpisodes
+    """Return and length, `[seeds]`, in the last record with an episode before this chunk."""
 
     def over_seeds(self) -> dict[str, ndarray]:
         """Each metric over the seeds that had not failed by then: `[records]`.
 
-        The interquartile mean of the returns, the sum of the counts, the mean of the rest, over the
-        seeds for which they are defined; NaN where there is none.
+        The interquartile mean of the returns, the sum of `num_episodes`, the mean of the rest, over
+        the seeds for which they are defined; NaN where there is none. A seed of which no episode
+        ended in a record keeps its return and length of before, as `purerl.episode_curve` says.
+        `return_seeds` is the number of seeds behind the return.
         """
         failed = self.failed_at[:, None]
         alive = (failed < 0) | (failed >= self.record_updates)
-        combined = {}
+        metrics, counts = self.metrics, self.metrics.num_episodes
+        curves = {
+            name: episode_curve(getattr(metrics, name), counts, last=last, alive=alive)
+            for name, last in self.last._asdict().items()
+        }
+        returns = curves["episode_return"]
+        combined = {"episode_return": returns.iqm, "return_seeds": returns.num_seeds}
         for field in dataclasses.fields(self.metrics):
-            values = np.where(alive, np.asarray(getattr(self.metrics, field.name)), np.nan)
-            statistic = {"episode_return": iqm, "num_episodes": np.sum}.get(field.name, np.mean)
+            if field.name in combined:
+                continue
+            values = np.where(alive, np.asarray(getattr(metrics, field.name)), np.nan)
+            if field.name in curves:
+                values = curves[field.name].seeds
+            statistic = np.sum if field.name == "num_episodes" else np.mean
             defined = [drop_nan(column) for column in values.T]
             combined[field.name] = np.array(
                 [float(statistic(x)) if x.size else np.nan for x in defined]
@@ -148,6 +163,7 @@ def make_chunk(
     record_updates: ndarray,
     failed_at: ndarray,
     played: EvaluationPair,
+    last: LastEpisodes,
 ) -> Chunk:
     """Make the chunk of some metrics and of the episodes played after it, read-only."""
     steps_per_update = spec.config.env_steps_per_update
@@ -162,6 +178,7 @@ def make_chunk(
         record_env_steps=record_updates * steps_per_update,
         greedy_return=_mean_return(played.greedy),
         sampled_return=_mean_return(played.sampled),
+        last=last,
     )
     return jax.tree.map(_read_only, chunk)
 
@@ -173,7 +190,7 @@ def replay_chunks(
     metrics, record_updates = records.metrics(), records.updates()
     evaluations = records.evaluations()
     evaluated = [] if evaluations is None else evaluations.updates.tolist()
-    begin = 0
+    begin, last = 0, LastEpisodes.none(len(spec.seed_ids))
     for end in sorted({*evaluated, updates}):
         within = (record_updates > begin) & (record_updates <= end)
         metrics_within = jax.tree.map(lambda leaf, within=within: leaf[:, within], metrics)
@@ -182,8 +199,9 @@ def replay_chunks(
         if evaluations is not None and end in evaluated:
             played = evaluations.pair(evaluated.index(end))
         yield make_chunk(
-            spec, directory, end, metrics_within, record_updates[within], failed, played
+            spec, directory, end, metrics_within, record_updates[within], failed, played, last
         )
+        last = last.after(metrics_within)
         begin = end
 
 

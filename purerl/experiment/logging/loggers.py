@@ -29,15 +29,17 @@ SECRET = re.compile(r"(^|_)key$|api.?key|token|secret|passw|credential", re.IGNO
 def record_rows(chunk: Chunk, *, per_seed: bool = False) -> list[dict[str, Any]]:
     """The records of a chunk, each a dictionary: numbers over seeds, None where undefined.
 
-    Names are those of `Metrics`, with `updates`, `env_steps`, `failed_seeds` (their number), and in
-    the last record `greedy_return` and `sampled_return` where episodes were played. `per_seed` adds
-    the numbers of single seeds, as `NAME/seed_ID`.
+    Names are those of `Metrics`, with `updates`, `env_steps`, `return_seeds` (how many seeds stand
+    behind `episode_return`), `failed_seeds` (their number), and in the last record `greedy_return`
+    and `sampled_return` where episodes were played. `per_seed` adds the numbers of single seeds, as
+    `NAME/seed_ID`.
     """
     over_seeds = chunk.over_seeds()
     rows = []
     for i, updates in enumerate(chunk.record_updates):
         row = {"updates": int(updates), "env_steps": int(chunk.record_env_steps[i])}
         row |= {name: _number(values[i]) for name, values in over_seeds.items()}
+        row["return_seeds"] = int(over_seeds["return_seeds"][i])
         row["failed_seeds"] = int(np.sum((chunk.failed_at >= 0) & (chunk.failed_at < updates)))
         if per_seed:
             for field in dataclasses.fields(chunk.metrics):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from purerl.checks import speaks_to_a_shell
 from purerl.experiment.logging.loggers import LOGGERS, WeightsAndBiases
 
 PATH_ARGUMENTS = {"jsonl": "path", "tensorboard": "directory"}  # the argument that says where
@@ -35,7 +36,7 @@ def rebuild_loggers(described: Sequence[Any], directory: Path) -> list[Any]:
     if functions:
         _warn(
             f"hooks that the run had before are not called any more: {', '.join(functions)}; "
-            f"give all of them again, as hooks=."
+            f"give all of them again{', in Python' * speaks_to_a_shell()}, as hooks=."
         )
     return [logger for logger in loggers if logger is not None]
 
@@ -46,9 +47,11 @@ def _rebuild(hook: dict[str, Any], directory: Path) -> Any:
     arguments = arguments if isinstance(arguments, dict) else {}
     logger_type, per_seed = LOGGERS[name], arguments.get("per_seed") is True
     if name not in PATH_ARGUMENTS:
+        in_python = f"hooks=[purerl.{logger_type.__name__}()]"
+        how = f"--log {name}" if speaks_to_a_shell() else in_python
         _warn(
             f"the logger {name} sends what it gets, and is not taken from the directory; give it "
-            f"again: --log {name}, or hooks=[purerl.{logger_type.__name__}()]."
+            f"again: {how}."
         )
         return None
     place = arguments.get(PATH_ARGUMENTS[name])
@@ -57,9 +60,10 @@ def _rebuild(hook: dict[str, Any], directory: Path) -> Any:
     real = Path(os.path.realpath(str(place).replace("\0", "?")))
     if real.is_relative_to(os.path.realpath(directory)):
         return logger_type(str(real), per_seed=per_seed)
+    how = f"hooks=[purerl.{logger_type.__name__}({str(place)!r})]"
     _warn(
         f"the logger {name} wrote to {str(place)!r}, outside of the run, and is left out; "
-        f"give it again: hooks=[purerl.{logger_type.__name__}({str(place)!r})]."
+        f"give it again{' in Python' * speaks_to_a_shell()}: {how}."
     )
     return None
 

@@ -192,7 +192,7 @@ def _way_to_one(directory: Path) -> str:
         return "it holds a sweep, which keeps none; name the directory of a run."
     has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
     if has_result or has_checkpoints(directory):
-        return f"to train it anew: {resume_command(directory, '--force')}"
+        return f"to train it anew: {resume_command(directory, force=True)}"
     return f"go on with it: {resume_command(directory)}"
 
 

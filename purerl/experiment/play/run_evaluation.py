@@ -18,7 +18,13 @@ from purerl.config.config import Config
 from purerl.evaluation import Evaluation
 from purerl.experiment.hosts.memory import host_bytes, require_bytes
 from purerl.experiment.play.policies import LoadedRun
-from purerl.experiment.report.statistics import ReturnStatistics, drop_nan, return_statistics
+from purerl.experiment.report.statistics import (
+    ReturnStatistics,
+    count_near_target,
+    drop_nan,
+    return_statistics,
+    seed_noise,
+)
 from purerl.experiment.store import files
 from purerl.experiment.store.spec import RunSpec
 from purerl.seeds import seed_keys
@@ -52,6 +58,17 @@ class RunEvaluation(NamedTuple):
         """The ids of the seeds that had stopped being finite."""
         return tuple(compress(self.seed_ids, self.failed))
 
+    @property
+    def num_near_target(self) -> int | None:
+        """How many seeds lie within their own noise of the target; None without one."""
+        noise = seed_noise(np.asarray(self.evaluation.episode_return))
+        return count_near_target(self.returns, noise, self.spec.target_return)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Episodes that `max_steps` cut off, of the seeds that have not failed."""
+        return int(np.sum(np.where(self.failed, 0, self.evaluation.num_unfinished)))
+
     def statistics(self) -> ReturnStatistics:
         """Statistics over the seeds that have not failed.
 
@@ -69,7 +86,7 @@ class RunEvaluation(NamedTuple):
             "episodes": self.evaluation.episode_return.shape[1],
             "actions": self.actions,
             **{name: interval._asdict() for name, interval in statistics.items()},
-            "num_unfinished": int(np.sum(self.evaluation.num_unfinished)),
+            "num_unfinished": self.num_unfinished,
             "failed_seeds": self.failed_seeds,
             "seeds": dict(zip(map(str, self.seed_ids), self.returns.tolist(), strict=True)),
         }

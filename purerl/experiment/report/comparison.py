@@ -4,15 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxtyping import Float
+from numpy import ndarray
+
+from purerl.checks import option
+from purerl.experiment.report.format import format_number
 from purerl.experiment.report.statistics import (
     Interval,
     ReturnStatistics,
+    count_near_target,
     drop_nan,
     probability_of_improvement,
     return_statistics,
+    seed_noise,
     share_solved,
 )
 from purerl.experiment.store.finished_run import FinishedRun, read_run
+from purerl.experiment.store.header import format_diff, unlike
 from purerl.experiment.store.paths import as_directory, shown
 
 
@@ -24,25 +32,38 @@ class ComparedRun(NamedTuple):
     run: FinishedRun
     statistics: ReturnStatistics
     solved: float | None
+    num_near_target: int | None
     improvement: Interval | None
     """The chance that a seed of this run scores more than one of the first; None for the first."""
+    differences: tuple[str, ...] = ()
+    """What its returns do not have in common with those of the first, where that is allowed."""
 
 
-def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
-    """Compare finished runs of one environment.
+def compare_runs(
+    directories: Sequence[str | Path], *, allow_different: bool = False
+) -> list[ComparedRun]:
+    """Compare finished runs of one environment, with the same parameters, steps and evaluation.
 
-    **Raises:** `ValueError` where one is not finished, they are of several environments, or their
-    returns are not of one kind.
+    Means and intervals leave out a seed without a return; in the chance to beat the first run it
+    counts as worse than all that have one. Steps may differ by less than an update.
+
+    **Arguments:** `allow_different` compares unlike runs too, and says how they differ.
+
+    **Raises:** `ValueError` where one is not finished, they are unlike, or their returns are not of
+    one kind.
     """
     names = shortest_names([as_directory(directory) for directory in directories])
     runs = [read_run(directory) for directory in directories]
-    envs = list(dict.fromkeys(run.env for run in runs))
-    if len(envs) != 1:
-        raise ValueError(f"runs of {' and '.join(envs)} cannot be compared; name those of one.")
     require_same_return_kind(runs)
-    scores = [drop_nan(run.returns) for run in runs]
-    for run, own in zip(runs, scores, strict=True):
-        if not own.size:
+    differences = [find_differences(runs[0], run) for run in runs]
+    for run, found in zip(runs, differences, strict=True):
+        if found and not allow_different:
+            raise ValueError(
+                f"{shown(run.directory)!r} is unlike {shown(runs[0].directory)!r}: "
+                f"{format_diff(found)}; to compare them all the same, use "
+                f"{option('allow_different')}."
+            )
+        if not drop_nan(run.returns).size:
             raise ValueError(f"{shown(run.directory)!r}: no seed has a return; leave it out.")
     return [
         ComparedRun(
@@ -50,10 +71,35 @@ def compare_runs(directories: Sequence[str | Path]) -> list[ComparedRun]:
             run=run,
             statistics=return_statistics(run.returns),
             solved=share_solved(run.returns, run.target_return),
-            improvement=None if run is runs[0] else probability_of_improvement(own, scores[0]),
+            num_near_target=count_near_target(run.returns, _noise(run), run.target_return),
+            improvement=None
+            if run is runs[0]
+            else probability_of_improvement(run.returns, runs[0].returns),
+            differences=tuple(found),
         )
-        for name, run, own in zip(names, runs, scores, strict=True)
+        for name, run, found in zip(names, runs, differences, strict=True)
     ]
+
+
+def find_differences(first: FinishedRun, other: FinishedRun) -> list[str]:
+    """What the returns of two runs do not have in common: the environment, steps, episodes."""
+    differences = unlike(first.conditions, other.conditions)
+    if first.env != other.env:
+        differences.insert(0, f"{first.env} and {other.env}")
+    if abs(first.env_steps - other.env_steps) >= max(
+        first.env_steps_per_update, other.env_steps_per_update
+    ):
+        steps = (format_number(run.env_steps) for run in (first, other))
+        differences.append(f"env steps: {' and '.join(steps)}")
+    return differences
+
+
+def _noise(run: FinishedRun) -> Float[ndarray, " seeds"] | None:
+    """`seed_noise` of the last greedy episodes; None where the returns are not of them."""
+    episodes = run.arrays.get("greedy_episode_return")
+    if not run.greedy or episodes is None or episodes.ndim != 3 or not episodes.shape[1]:
+        return None
+    return seed_noise(episodes[:, -1])
 
 
 def require_same_return_kind(runs: Sequence[FinishedRun]) -> None:

@@ -26,8 +26,9 @@ def write_table(run: FinishedRun, path: str | Path) -> None:
     """Write a row for every record of every seed, into a .csv or .parquet file.
 
     Columns are `env`, `algo`, `seed`, `failed_at` (the update in which the seed failed, −1 where it
-    has not), `updates`, `env_steps` and the metrics. Where the run was evaluated, `greedy_return`
-    and `sampled_return` too, in the rows of the evaluations.
+    has not), `updates`, `env_steps`, `part` (from 0; a new one begins where the run went on under
+    other settings or on another machine) and the metrics. Where the run was evaluated,
+    `greedy_return` and `sampled_return` too, in the rows of the evaluations.
 
     **Raises:** `ValueError` for another suffix, or where the file is a run's own.
     """
@@ -55,6 +56,8 @@ def write_table(run: FinishedRun, path: str | Path) -> None:
 def _columns(run: FinishedRun) -> dict[str, list[Any]]:
     arrays, updates = run.arrays, run.arrays[UPDATES]
     num_seeds, num_records = len(run.seed_ids), len(updates)
+    first_updates = [each["first_update"] for each in run.provenance[1:]]
+    part = np.searchsorted(first_updates, updates, side="left")  # `updates` are after a record
     columns: dict[str, list[Any]] = {
         "env": [run.env] * (num_seeds * num_records),
         "algo": [run.algo] * (num_seeds * num_records),
@@ -62,6 +65,7 @@ def _columns(run: FinishedRun) -> dict[str, list[Any]]:
         "failed_at": np.repeat(arrays["failed_at"], num_records).tolist(),
         "updates": np.tile(updates, num_seeds).tolist(),
         "env_steps": np.tile(updates * run.env_steps_per_update, num_seeds).tolist(),
+        "part": np.tile(part, num_seeds).tolist(),
     }
     for field in dataclasses.fields(Metrics):
         columns[field.name] = arrays[field.name].reshape(-1).tolist()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -17,8 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from purerl.experiment.report.comparison import ComparedRun
+from purerl.experiment.report.curves import EpisodeCurve, episode_curve
 from purerl.experiment.report.format import format_number
-from purerl.experiment.report.statistics import curve_interval, drop_nan, fill_forward, iqm
+from purerl.experiment.report.statistics import MIN_SEEDS, drop_nan, iqm
 from purerl.experiment.store import files
 
 DPI = 160
@@ -57,28 +58,28 @@ def require_figure_name(name: str, path: Path) -> None:
 def learning_curve(
     env_steps: Float[ndarray, " records"],
     episode_return: Float[ndarray, "seeds records"],
+    num_episodes: Int[ndarray, "seeds records"],
     *,
     title: str,
     target_return: float | None = None,
 ) -> Figure:
     """The IQM of the episode return over seeds with its 95% interval, and thin lines for seeds.
 
-    The first `MAX_THIN_LINES` seeds have a line. Where no episode of a seed ended in a record, the
-    seed's last return stands in; the IQM begins where every seed has one. In a long run, each point
-    is the mean of several records.
+    The first `MAX_THIN_LINES` seeds have a line. The curve is that of `episode_curve`, of
+    `MAX_POINTS` points or fewer; the IQM begins where every seed has a return.
     """
-    env_steps, curves = downsample(env_steps, fill_forward(np.asarray(episode_return, float)))
-    num_seeds = len(curves)
+    curve = episode_curve(episode_return, num_episodes, max_points=MAX_POINTS)
+    env_steps, num_seeds = env_steps[curve.records], len(curve.seeds)
     figure = Figure(figsize=(7.2, 4.4), dpi=DPI, layout=LAYOUT)
     axes = figure.subplots()
     label = f"IQM of {num_seeds} seeds" if num_seeds > 1 else "1 seed"
     band = {"alpha": 0.35, "label": "95% interval"}
-    _iqm_line(axes, env_steps, curves, {"color": COLOR, "label": label}, band)
-    if num_seeds > 1 or not _complete(curves).any():
+    _iqm_line(axes, env_steps, curve, {"color": COLOR, "label": label}, band)
+    if num_seeds > 1 or not curve.is_complete.any():
         num_lines = min(num_seeds, MAX_THIN_LINES)
         thin: dict[str, Any] = {"color": SINGLE, "alpha": _alpha(num_lines), "linewidth": 0.6}
         label = "single seeds" if num_lines == num_seeds else f"{num_lines} of the seeds"
-        lines = [np.column_stack([env_steps, curve]) for curve in curves[:num_lines]]
+        lines = [np.column_stack([env_steps, single]) for single in curve.seeds[:num_lines]]
         axes.add_collection(LineCollection(lines, **thin, label=label, zorder=2))
         axes.autoscale_view()
     _style_axes(axes, title, target_return)
@@ -94,6 +95,7 @@ def _alpha(num_seeds: int) -> float:
 def sweep_curves(
     env_steps: Float[ndarray, " records"],
     episode_return: Sequence[Float[ndarray, "_ records"]],
+    num_episodes: Sequence[Int[ndarray, "_ records"]],
     labels: Sequence[str],
     *,
     title: str,
@@ -110,11 +112,11 @@ def sweep_curves(
     axes = figure.subplots()
     colors = colormaps["viridis"](np.linspace(0, 0.9, num_colors))
     for i in reversed(range(len(labels))):
-        x, curves = downsample(env_steps, fill_forward(np.asarray(episode_return[i], float)))
+        curve = episode_curve(episode_return[i], num_episodes[i], max_points=MAX_POINTS)
         line: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 0.8, "zorder": 2}
         if i < MAX_COLORED:
             line |= {"color": colors[i], "linewidth": 1.8, "label": labels[i]}
-        _iqm_line(axes, x, curves, line)
+        _iqm_line(axes, env_steps[curve.records], curve, line)
     _style_axes(axes, title, target_return)
     axes.set_ylabel("episode return (sampled actions), IQM over seeds")
     _legend(figure, axes.get_legend_handles_labels()[0][::-1], ncols=1, fontsize=8.0)
@@ -144,7 +146,8 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
     first = compared[0].run
     targets = {compared_run.run.target_return for compared_run in compared}
     target = first.target_return if len(targets) == 1 else None
-    _style_axes(axes, first.env, target)
+    is_unlike = any(compared_run.differences for compared_run in compared)
+    _style_axes(axes, f"{first.env}, unlike runs" if is_unlike else first.env, target)
     interval = Patch(color=MUTED, alpha=0.3, linewidth=0, label="95% interval")
     _legend(figure, [*axes.get_legend_handles_labels()[0], interval])
     names = [compared_run.name for compared_run in compared]
@@ -163,18 +166,18 @@ def comparison(compared: Sequence[ComparedRun]) -> Figure:
 def _compared_curve(axes: Axes, compared: ComparedRun, style: dict[str, Any]) -> None:
     run, alive = compared.run, compared.run.arrays["failed_at"] < 0
     env_steps = run.arrays["record_updates"] * float(run.env_steps_per_update)
-    returns = np.asarray(run.arrays["episode_return"][alive], float)
-    x, curves = downsample(env_steps, fill_forward(returns))
+    returns, counts = (run.arrays[name][alive] for name in ("episode_return", "num_episodes"))
+    curve = episode_curve(returns, counts, max_points=MAX_POINTS)
     # matplotlib hides a label that begins with an underscore.
     space = " " * compared.name.startswith("_")
-    label = f"{space}{compared.name}, IQM of {len(curves)} seeds"
-    _iqm_line(axes, x, curves, {"label": label, **style}, {"alpha": 0.3})
+    label = f"{space}{compared.name}, IQM of {len(curve.seeds)} seeds"
+    _iqm_line(axes, env_steps[curve.records], curve, {"label": label, **style}, {"alpha": 0.3})
 
 
 def _iqm_line(
     axes: Axes,
     x: Float[ndarray, " points"],
-    curves: Float[ndarray, "seeds points"],
+    curve: EpisodeCurve,
     line: dict[str, Any],
     band: dict[str, Any] | None = None,
 ) -> None:
@@ -182,20 +185,14 @@ def _iqm_line(
 
     `line` is its style, `band` that of its 95% interval; without `band` no interval is drawn.
     """
-    complete = _complete(curves)
-    if not len(curves) or not complete.any():
+    complete = curve.is_complete
+    if not len(curve.seeds) or not complete.any():
         return
-    x, curves = x[complete], curves[:, complete]
-    axes.plot(x, iqm(curves), **{"linewidth": 2, "zorder": 4, **line})
-    if band is not None and len(curves) > 1:
-        _, low, high = curve_interval(curves)
+    axes.plot(x[complete], curve.iqm[complete], **{"linewidth": 2, "zorder": 4, **line})
+    if band is not None and len(curve.seeds) >= MIN_SEEDS:
+        _, low, high = curve.interval()
         style = {"color": line["color"], "linewidth": 0, "zorder": 3, **band}
-        axes.fill_between(x, low, high, **style)
-
-
-def _complete(curves: Float[ndarray, "seeds points"]) -> Bool[ndarray, " points"]:
-    """Where every seed has a return."""
-    return np.asarray(~np.isnan(curves).any(axis=0))
+        axes.fill_between(x[complete], low[complete], high[complete], **style)
 
 
 def histogram(
@@ -257,12 +254,3 @@ def _legend(
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols, "frameon": False}
     for text in figure.legend(handles=handles, fontsize=fontsize, **place).get_texts():
         text.set_parse_math(False)
-
-
-def downsample(
-    x: Float[ndarray, " records"], curves: Float[ndarray, "seeds records"]
-) -> tuple[Float[ndarray, " points"], Float[ndarray, "seeds points"]]:
-    """Reduce curves to `MAX_POINTS` or fewer: each the mean of a bin, at the bin's last x."""
-    bins = np.array_split(np.arange(len(x)), min(len(x), MAX_POINTS))
-    means = [curves[:, records].mean(axis=1) for records in bins]
-    return x[[records[-1] for records in bins]], np.stack(means, axis=1)

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
-from purerl.experiment.report.statistics import Interval
+from purerl.experiment.report.statistics import MIN_SEEDS, Interval, drop_nan
 
 
 def format_number(number: int | float, unit: str = "") -> str:
@@ -49,6 +51,55 @@ def format_list(values: Sequence[Any], most: int = 6) -> str:
 
 
 def format_interval(interval: Interval, digits: int = 1) -> str:
-    """`487.2 [471.0, 499.3]`, or the value alone where there is no interval."""
-    value, low, high = (f"{float(np.asarray(x)):.{digits}f}" for x in interval)
-    return value if low == "nan" else f"{value} [{low}, {high}]"
+    """`487.2 [471.0, 499.3]`, or the value alone where there is no interval.
+
+    The interval's width says how many digits are shown, `digits` how many at least.
+    """
+    value, low, high = (float(np.asarray(x)) for x in interval)
+    if np.isnan(low):
+        return format_values([value], digits)[0]
+    value, low, high = format_values([value, low, high], digits)
+    return f"{value} [{low}, {high}]"
+
+
+def format_returns(
+    interval: Interval, returns: Float[ndarray, " seeds"], num_failed: int = 0
+) -> str:
+    """`487.2 [471.0, 499.3], 2 of 64 failed`; where seeds are too few for an interval, all of them.
+
+    `returns` are those of all seeds, NaN where a seed has none.
+    """
+    defined = drop_nan(returns)
+    text = format_interval(interval)
+    if 1 < defined.size < MIN_SEEDS:
+        value, *seeds = format_values([float(np.asarray(interval.value)), *defined])
+        text = f"{value} of {', '.join(seeds)}"
+    return f"{text}, {num_failed} of {len(returns)} failed" if num_failed else text
+
+
+def format_value(value: float | ndarray) -> str:
+    """A return: `484.5`, `0.954`."""
+    return format_values([float(value)])[0]
+
+
+def format_values(values: Sequence[Any], digits: int = 1) -> list[str]:
+    """Numbers with as many digits behind the point: two of how far they lie apart, or, where they
+    are equal, three of their size; `digits` at least, and no more than a float32 holds.
+    """
+    values = [float(value) for value in values]
+    finite = [value for value in values if np.isfinite(value)]
+    largest = max(map(abs, finite), default=0.0)
+    width = max(finite, default=0.0) - min(finite, default=0.0)
+    if largest:
+        shown = 1 - _exponent(width) if width else 2 - _exponent(largest)
+        digits = max(digits, min(shown, 5 - _exponent(largest)))
+    return [f"{value:.{digits}f}" for value in values]
+
+
+def _exponent(number: float) -> int:
+    return int(np.floor(np.log10(number)))
+
+
+def format_share(share: float, count: int) -> str:
+    """`60 of 64 (94%)` for a share of so many seeds."""
+    return f"{round(share * count)} of {count} ({share:.0%})"

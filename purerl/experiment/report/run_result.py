@@ -2,10 +2,10 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,15 @@ from purerl.checks import seed_index
 from purerl.config.config import Config
 from purerl.envs import action_space
 from purerl.evaluation import Evaluation
+from purerl.experiment.report.curves import fill_forward
 from purerl.experiment.report.drawing import draw
-from purerl.experiment.report.statistics import Interval, fill_forward, return_iqm, share_solved
+from purerl.experiment.report.statistics import (
+    Interval,
+    count_near_target,
+    return_iqm,
+    seed_noise,
+    share_solved,
+)
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import result_identity
 from purerl.experiment.store.header import env_name
@@ -45,13 +52,16 @@ class Summary(NamedTuple):
     `episode_return` is the IQM over seeds of each seed's mean greedy return; without an evaluation,
     of its last return in training. It leaves out `failed_seeds` and `seeds_without_episode`.
     `updates` are those trained: all, unless no agent was left before.
-    `solved` is the share of all seeds that reach `target_return`, None without a target.
+    `solved` is the share of all seeds that reach `target_return`, None without a target;
+    `num_near_target` is the number of those that are nearer to it than the 95% interval of their
+    mean over episodes, so that other episodes could have decided otherwise.
     """
 
     episode_return: Interval
     greedy: bool
     solved: float | None
     target_return: float | None
+    num_near_target: int | None
     num_seeds: int
     failed_seeds: tuple[int, ...]
     seeds_without_episode: tuple[int, ...]
@@ -59,7 +69,8 @@ class Summary(NamedTuple):
     env_steps: int
     steps_per_second: float
     num_unfinished: int
-    """Greedy episodes that did not end before the time limit."""
+    """Greedy episodes, of seeds that have not failed, that the environment did not end within the
+    time limit that it declares."""
     times: Times
 
 
@@ -84,6 +95,9 @@ class Run:
     target_return: float | None
     times: Times
     resumed_at: int = 0
+    provenance: Sequence[Mapping[str, Any]] = ()
+    """Where the run went on under other settings or on another machine: for each part of it
+    `first_update`, `config` and `where`. Empty where all of it has the same."""
     causes: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -120,7 +134,12 @@ class Run:
     def summary(self) -> Summary:
         """The run in a few numbers."""
         returns, evaluation = self.final_returns(), self.evaluation
-        has_no_episode = np.isnan(returns) & (np.asarray(self.states.failed_at) < 0)
+        is_failed = np.asarray(self.states.failed_at) >= 0
+        noise, num_unfinished = None, 0
+        if evaluation is not None:
+            noise = seed_noise(np.asarray(evaluation.episode_return))
+            num_unfinished = int(np.sum(np.where(is_failed, 0, evaluation.num_unfinished)))
+        has_no_episode = np.isnan(returns) & ~is_failed
         share = 1 - self.resumed_at / self.updates  # of the updates, in `times.run`
         env_steps = self.updates * self.config.env_steps_per_update * len(self.seed_ids)
         return Summary(
@@ -128,13 +147,14 @@ class Run:
             greedy=evaluation is not None,
             solved=share_solved(returns, self.target_return),
             target_return=self.target_return,
+            num_near_target=count_near_target(returns, noise, self.target_return),
             num_seeds=len(self.seed_ids),
             failed_seeds=self.failed_seeds,
             seeds_without_episode=tuple(compress(self.seed_ids, has_no_episode)),
             updates=self.updates,
             env_steps=env_steps,
             steps_per_second=share * env_steps / self.times.run if share else np.nan,
-            num_unfinished=0 if evaluation is None else int(np.sum(evaluation.num_unfinished)),
+            num_unfinished=num_unfinished,
             times=self.times,
         )
 
@@ -150,6 +170,7 @@ class Run:
         figure = figures.learning_curve(
             self.record_updates * float(self.config.env_steps_per_update),
             self.metrics.episode_return[finite],
+            self.metrics.num_episodes[finite],
             title=self._title(),
             target_return=self.target_return,
         )

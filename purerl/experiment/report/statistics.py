@@ -8,12 +8,13 @@ import scipy  # scipy.stats takes half a second to import: scipy does so at its 
 from jaxtyping import Float
 from numpy import ndarray
 
+MIN_SEEDS = 4  # for an interval: the bootstrap of fewer says too little
 MAX_RESAMPLED_SEEDS = 1024  # of a curve: every point of it is bootstrapped
 MAX_RESAMPLED_NUMBERS = 2**22  # at once: 32 MB
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95% interval; the bounds are NaN for a single seed."""
+    """An estimate and its 95% interval; the bounds are NaN below `MIN_SEEDS` seeds."""
 
     value: Float[ndarray, "*points"]
     low: Float[ndarray, "*points"]
@@ -44,6 +45,27 @@ def share_solved(returns: Float[ndarray, " seeds"], target: float | None) -> flo
     return None if target is None else float(np.mean(returns >= target))
 
 
+def seed_noise(episode_return: Float[ndarray, "*seeds episodes"]) -> Float[ndarray, "*seeds"]:
+    """How far a seed's mean over its episodes may be off: half its 95% interval, `t · s / √n`.
+
+    NaN for a single episode.
+    """
+    count = np.shape(episode_return)[-1]
+    if count < 2:
+        return np.full(np.shape(episode_return)[:-1], np.nan)
+    spread = np.std(np.asarray(episode_return, float), axis=-1, ddof=1)
+    return scipy.stats.t.ppf(0.975, count - 1) * spread / np.sqrt(count)
+
+
+def count_near_target(
+    returns: Float[ndarray, " seeds"], noise: Float[ndarray, " seeds"] | None, target: float | None
+) -> int | None:
+    """How many seeds lie within their own noise of the target; None where that is not known."""
+    if target is None or noise is None or np.all(np.isnan(noise)):
+        return None
+    return int(np.sum(np.abs(returns - target) <= noise))
+
+
 def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
     """The interquartile mean over an axis: the mean of the middle half.
 
@@ -53,9 +75,12 @@ def iqm(x: Float[ndarray, "..."], axis: int = 0) -> Float[ndarray, "..."]:
 
 
 def iqm_interval(x: Float[ndarray, "seeds *points"], *, resamples: int = 2000) -> Interval:
-    """The IQM over seeds with its 95% percentile bootstrap interval.
+    """The IQM over seeds with its 95% bootstrap interval.
 
-    Whole seeds are resampled, in the same way each time: equal data give equal intervals.
+    Whole seeds are resampled, in the same way each time: equal data give equal intervals. Each side
+    of the percentile interval is widened by `t₀.₉₇₅(n − 1) / 1.96 · √(n / (n − 1))`: by itself that
+    of 4 seeds holds the true IQM in 88 of 100 cases. Where seeds are of two kinds, some that learn
+    and some that do not, it holds too rarely below 8 seeds.
     """
     return _bootstrapped((x,), iqm, resamples)
 
@@ -88,22 +113,35 @@ def probability_of_improvement(
     """The chance that a seed of `x` scores more than one of `y`, ties counted half.
 
     The Mann-Whitney statistic `U / (seeds · others)`, with its bootstrap interval, for which the
-    seeds of each are resampled separately. Agarwal et al. (2021), arXiv:2108.13264.
+    seeds of each are resampled separately. A seed without a return counts as worse than all that
+    have one. Agarwal et al. (2021), arXiv:2108.13264.
     """
+    defined = drop_nan(np.concatenate([x, y]))
+    x, y = (fill_worst(sample, defined) for sample in (x, y))
 
     def chance(x: ndarray, y: ndarray, axis: int = 0) -> Any:
         x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
         count = scipy.stats.mannwhitneyu(x, y, axis=-1, method="asymptotic").statistic
         return count / (x.shape[-1] * y.shape[-1])
 
-    return _bootstrapped((x, y), chance, resamples)
+    value, low, high = _bootstrapped((x, y), chance, resamples)
+    return Interval(value, np.maximum(low, 0), np.minimum(high, 1))
+
+
+def fill_worst(
+    returns: Float[ndarray, "*batch"], defined: Float[ndarray, " defined"]
+) -> Float[ndarray, "*batch"]:
+    """Put a number below all of `defined` in the place of each NaN: a failed seed is the worst."""
+    worst = defined.min() - np.ptp(defined) - 1 if defined.size else 0.0
+    return np.where(np.isnan(returns), worst, returns)
 
 
 def _bootstrapped(
     samples: tuple[ndarray, ...], statistic: Callable[..., Any], resamples: int
 ) -> Interval:
     value = np.asarray(statistic(*samples, axis=0))
-    if min(len(sample) for sample in samples) < 2:
+    count = min(len(sample) for sample in samples)
+    if count < MIN_SEEDS:
         nan = np.full_like(value, np.nan)
         return Interval(value, nan, nan)
     bounds = scipy.stats.bootstrap(
@@ -116,10 +154,6 @@ def _bootstrapped(
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return Interval(value, np.asarray(bounds.low), np.asarray(bounds.high))
-
-
-def fill_forward(x: Float[ndarray, "seeds records"]) -> Float[ndarray, "seeds records"]:
-    """Replace each NaN by the last number before it in its row; a NaN at the start stays."""
-    index = np.where(np.isnan(x), 0, np.arange(x.shape[1]))
-    return np.take_along_axis(x, np.maximum.accumulate(index, axis=1), axis=1)
+    widening = scipy.stats.t.ppf(0.975, count - 1) / 1.96 * np.sqrt(count / (count - 1))
+    low, high = (value + (np.asarray(bound) - value) * widening for bound in bounds)
+    return Interval(value, low, high)

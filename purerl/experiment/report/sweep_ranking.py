@@ -15,7 +15,15 @@ from numpy import ndarray
 from purerl.config.config import Config
 from purerl.experiment.report.drawing import draw
 from purerl.experiment.report.run_result import Times
-from purerl.experiment.report.statistics import Interval, drop_nan, iqm, return_iqm, share_solved
+from purerl.experiment.report.statistics import (
+    Interval,
+    count_near_target,
+    drop_nan,
+    fill_worst,
+    iqm,
+    return_iqm,
+    share_solved,
+)
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 from purerl.types import Metrics
@@ -33,6 +41,7 @@ class RankedSetting(NamedTuple):
     values: dict[str, float]
     episode_return: Interval
     solved: float | None
+    num_near_target: int | None
     num_failed: int
     causes: tuple[str, ...] = ()
     """What first was not finite, of the first few that failed in the sweep."""
@@ -47,8 +56,11 @@ class Sweep:
     metrics: Metrics
     record_updates: Int[ndarray, " records"]
     returns: Float[ndarray, "settings seeds"]
+    noise: Float[ndarray, "settings seeds"] | None
+    """How far each return may be off: `seed_noise` of its episodes, None without episodes."""
     failed: ndarray
     seed_ids: tuple[int, ...]
+    root: int
     directory: Path
     target_return: float | None
     times: Times
@@ -63,9 +75,7 @@ class Sweep:
 
         Here a seed without a return counts as worse than all others.
         """
-        defined = drop_nan(self.returns.ravel())
-        worst = defined.min() - np.ptp(defined) - 1 if defined.size else 0.0
-        scores = iqm(np.where(np.isnan(self.returns), worst, self.returns).T)
+        scores = iqm(fill_worst(self.returns, drop_nan(self.returns.ravel())).T)
         return np.argsort(-scores, kind="stable").tolist()
 
     def ranking(self) -> list[RankedSetting]:
@@ -76,6 +86,11 @@ class Sweep:
                 values={name: float(column[setting]) for name, column in self.values.items()},
                 episode_return=return_iqm(self.returns[setting]),
                 solved=share_solved(self.returns[setting], self.target_return),
+                num_near_target=count_near_target(
+                    self.returns[setting],
+                    None if self.noise is None else self.noise[setting],
+                    self.target_return,
+                ),
                 num_failed=int(np.sum(self.failed[setting])),
                 causes=tuple(
                     dict.fromkeys(why for where, why in self.causes.items() if where[0] == setting)
@@ -93,9 +108,11 @@ class Sweep:
 
         config, order = self.configs, self.order
         num_settings, num_seeds = self.returns.shape
+        returns, counts = self.metrics.episode_return, self.metrics.num_episodes
         figure = figures.sweep_curves(
             self.record_updates * float(config.env_steps_per_update),
-            [self.metrics.episode_return[setting][~self.failed[setting]] for setting in order],
+            [returns[setting][~self.failed[setting]] for setting in order],
+            [counts[setting][~self.failed[setting]] for setting in order],
             [self._label(setting) for setting in order],
             title=f"{env_name(config)}, {config.algorithm.name}: {num_settings} settings, "
             f"{num_seeds} seeds each",
@@ -128,6 +145,7 @@ def write_sweep(result: Sweep) -> None:
             for ranked in result.ranking()
         ],
         "target_return": result.target_return,
+        "root": result.root,
         "num_seeds": len(result.seed_ids),
         "updates": result.updates,
         "env_steps": result.updates * result.configs.env_steps_per_update,

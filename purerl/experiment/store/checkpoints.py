@@ -71,7 +71,7 @@ def latest_resumable(directory: Path, force: bool = False) -> int | None:
         raise ValueError(
             f"directory = {shown(directory)!r} has checkpoints, but none is sound: of update "
             f"{finished[0]}, {damaged[finished[0]]}. Put it back from a copy; to lose them all and "
-            f"start from zero: {resume_command(directory, '--force')}."
+            f"start from zero: {resume_command(directory, force=True)}."
         )
     _warn_of(directory, damaged)
     return sound

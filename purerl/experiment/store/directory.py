@@ -118,7 +118,7 @@ def require_unused(directory: Path, config: Config) -> None:
         advice = f"{resume_command(directory)} {'loads it' if finished else 'goes on'}"
     elif has_result:
         status = "has a result but no checkpoint"
-        advice = f"{READ_RESULT}; {resume_command(directory, '--force')} trains it anew"
+        advice = f"{READ_RESULT}; {resume_command(directory, force=True)} trains it anew"
     else:
         return
     raise ValueError(

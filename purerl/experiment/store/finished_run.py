@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,9 @@ class FinishedRun(NamedTuple):
     greedy: bool  # whether `returns` are means of greedy episodes, or the last in training
     target_return: float | None
     env_steps_per_update: int
+    env_steps: int  # of one seed, as the run was meant to have
+    conditions: dict[str, Any]  # what runs have in common whose returns compare, as in the header
+    provenance: Sequence[dict[str, Any]]  # as `extend_provenance` lists them
     arrays: dict[str, ndarray]  # `Records.arrays()`, `seed_ids` and `failed_at`
 
     @property
@@ -84,6 +88,10 @@ def read_run(directory: str | Path) -> FinishedRun:
     returns = [seed["episode_return"] for seed in summary["seeds"]]
     if not len(returns) == len(arrays["failed_at"]) == len(header["seeds"]):
         raise ValueError(f"{shown(directory)!r} is damaged: its files are not of the same seeds.")
+    env_steps_per_update = config["num_envs"] * config["rollout_length"]
+    conditions = {"env": config.get("env"), "env_params": config.get("env_params")}
+    if summary["greedy"]:
+        conditions["evaluation_episodes"] = header["evaluation_episodes"]
     return FinishedRun(
         directory=directory,
         env=header["env"],
@@ -92,7 +100,10 @@ def read_run(directory: str | Path) -> FinishedRun:
         returns=np.array([np.nan if value is None else value for value in returns]),
         greedy=summary["greedy"],
         target_return=header["target_return"],
-        env_steps_per_update=config["num_envs"] * config["rollout_length"],
+        env_steps_per_update=env_steps_per_update,
+        env_steps=config["num_updates"] * env_steps_per_update,
+        conditions=conditions,
+        provenance=header.get("provenance", ()),
         arrays=arrays,
     )
 

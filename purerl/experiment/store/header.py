@@ -1,9 +1,11 @@
 """The header of a run directory: what determines the run, and where it was computed."""
 
+import itertools
 import json
 import os
 import platform
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +27,7 @@ from purerl.experiment.store.fingerprint import (
 )
 from purerl.seeds import seed_ids
 
-FORMAT = 4  # of what a run leaves; it moves where older files can no longer be read
+FORMAT = 5  # of what a run leaves; it moves where older files can no longer be read
 # Environment variables and settings of jax that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 FLAGS = (
@@ -98,9 +100,16 @@ def is_of_a_run(header: dict[str, Any]) -> bool:
             and isinstance(flags["XLA_FLAGS"], str | None)
             and isinstance(header["device"]["platform"], str)
             and (mesh is None or all(require_int32(axis, n) is None for axis, n in mesh.items()))
+            and all(_is_part(part) for part in header.get("provenance", []))
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    """Whether this is an entry of `provenance`."""
+    kinds = {"first_update": int, "config": dict, "where": dict}
+    return all(isinstance(part[name], kind) for name, kind in kinds.items())
 
 
 def runtime_info() -> dict[str, Any]:
@@ -133,6 +142,44 @@ def runtime_of(header: dict[str, Any]) -> dict[str, Any]:
     return {"versions": versions, **{name: header[name] for name in ("device", "cores", "flags")}}
 
 
+def extend_provenance(
+    header: dict[str, Any], config: dict[str, Any], where: dict[str, Any], start: int
+) -> list[dict[str, Any]]:
+    """The parts of a run that goes on after `start` updates, each with its settings and machine.
+
+    The list is empty where all of it has the same. `header` is that of before, `config` and `where`
+    are as `describe` and `where_of` say them now.
+    """
+    whole = [{"first_update": 0, "config": header["config"], "where": where_of(header)}]
+    parts = [part for part in header.get("provenance") or whole if part["first_update"] < start]
+    now = {"first_update": start, "config": config, "where": where}
+    if not parts or not changes_between(parts[-1], now):
+        return parts if len(parts) > 1 else []
+    return [*parts, now]
+
+
+def where_of(header: dict[str, Any]) -> dict[str, Any]:
+    """The part of a header that says on what a run was computed."""
+    return runtime_of(header) | {name: header.get(name) for name in ("mesh", "seed_batch")}
+
+
+def changes_between(part: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What differs between two entries of `provenance`; a longer budget changes only schedules."""
+    one, two = part["config"], other["config"]
+    if not two.get("schedule"):
+        one = one | {"num_updates": two.get("num_updates")}
+    return diff(one, two) + diff(part["where"], other["where"])
+
+
+def format_provenance(parts: Sequence[dict[str, Any]]) -> str | None:
+    """`from update 35 hyper.discount: 0.99, now 0.5` for a run of several parts; None for one."""
+    later = [
+        f"from update {part['first_update']} {format_diff(changes_between(before, part))}"
+        for before, part in itertools.pairwise(parts)
+    ]
+    return "; ".join(later) or None
+
+
 def warn_if_nondeterministic(header: dict[str, Any]) -> None:
     """Warn where a run on a GPU lacks the flags to compute the same bits each time."""
     settings = (word.partition("=") for word in (header["flags"]["XLA_FLAGS"] or "").split())
@@ -162,6 +209,20 @@ def diff(header: dict[str, Any], other: dict[str, Any], prefix: str = "") -> lis
             differences += diff(before, after, f"{prefix}{name}.")
         elif before != after:
             differences.append(f"{prefix}{name}: {_short(before)}, now {_short(after)}")
+    return differences
+
+
+def unlike(first: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """The differences of two runs side by side, as in `env_params.gravity: 9.8 and 10.0`."""
+    differences: list[str] = []
+    for name in dict.fromkeys((*first, *other)):
+        one, two = first.get(name), other.get(name)
+        if isinstance(one, dict) and isinstance(two, dict):
+            differences += unlike(one, two, f"{prefix}{name}.")
+        elif one != two:
+            rounded = [f"{x:.6g}" if isinstance(x, float) else x for x in (one, two)]
+            one, two = rounded if rounded[0] != rounded[1] else (one, two)
+            differences.append(f"{prefix}{name}: {_short(one)} and {_short(two)}")
     return differences
 
 

@@ -2,7 +2,11 @@
 
 import os
 import shlex
+from itertools import starmap
 from pathlib import Path
+from typing import Any
+
+from purerl.checks import option, speaks_to_a_shell
 
 READ_RESULT = "purerl compare and purerl export read its result"
 MAX_NAME = 255  # bytes of one part of a path, on any usual file system
@@ -42,6 +46,9 @@ def quoted(directory: Path) -> str:
     return shlex.quote(shown(directory))
 
 
-def resume_command(directory: Path, *options: str) -> str:
-    """The command that goes on with a run, as a shell takes it."""
-    return shlex.join(["purerl", "resume", shown(directory), *options])
+def resume_command(directory: Path, **options: Any) -> str:
+    """What goes on with a run: a command, but in Python, where there are options, a call."""
+    given = list(starmap(option, options.items()))
+    if given and not speaks_to_a_shell():
+        return f"purerl.resume({', '.join([repr(shown(directory)), *given])})"
+    return " ".join([shlex.join(["purerl", "resume", shown(directory)]), *given])

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from purerl.algorithms import A2C, PPO, REINFORCE, VPG
+from purerl.checks import option
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
 from purerl.config.settings import Asked
@@ -41,7 +42,7 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
         if env_name in DOWNLOADING:
             raise ValueError(
                 f"env = {env_name!r} downloads its data, and not because a directory says so; give "
-                f"it: --env {env_name}."
+                f"it: {option('env', env_name)}."
             )
         env = make_env(env_name)[0] if env_name in env_names() else None
         if env is None or describe(env) != described["env"]:

@@ -17,6 +17,7 @@ from purerl.checks import (
     require_divisor,
     require_positive_int,
     short_repr,
+    speaks_to_a_shell,
 )
 from purerl.config.config import Config, with_updates
 from purerl.config.schedules import share_at
@@ -46,6 +47,7 @@ class RunSpec:
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
     hooks: Sequence[dict[str, Any]] = ()  # as `describe_hooks` describes them
+    provenance: Sequence[dict[str, Any]] = ()  # as `extend_provenance` lists them
 
     @classmethod
     def from_header(
@@ -205,6 +207,15 @@ def _scheduled_shares(config: Config, start: int, num_updates: int) -> str:
     )
 
 
+def _how_to_give(part: str) -> str:
+    """How to give a part of a config that a header cannot hold."""
+    if not speaks_to_a_shell():
+        return f"give {'env= or ' * (part == 'env')}config=, the config that it was made with"
+    if part == "env":
+        return "give --env package.module:Name"
+    return "in Python, give config=, the config that it was made with"
+
+
 def _rebuilt_config(header: dict[str, Any], env: Any) -> Config:
     """Rebuild the config of a header, with `env` where the environment is the user's own."""
     try:
@@ -217,8 +228,7 @@ def _rebuilt_config(header: dict[str, Any], env: Any) -> Config:
             ) from error
         raise ValueError(
             f"{error} of this run is not purerl's or gymnax's own, and is not stored; "
-            f"give {'env (--env package.module:Name) or ' * (str(error) == 'env')}"
-            f"the config that it was made with."
+            f"{_how_to_give(str(error))}."
         ) from error
     except (
         KeyError,

@@ -126,7 +126,7 @@ def test_out_of_memory_says_how_many_seeds_to_try():
     def starved(state, agents, shared):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*--seed-batch 32"):
+    with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*seed_batch=32"):
         next(SeedBatches(prepared._replace(chunk=starved)).train())
 
 
@@ -162,14 +162,14 @@ def test_out_of_memory_is_told_wherever_it_happens():
 
     prepared = compiled(64, episodes=EPISODES)
     begun = next(SeedBatches(prepared).train())
-    with pytest.raises(RunError, match="--seed-batch 32"):
+    with pytest.raises(RunError, match="seed_batch=32"):
         SeedBatches(prepared._replace(evaluate=starved)).evaluate(begun.states, 2)
-    with pytest.raises(RunError, match="--seed-batch 32"):
+    with pytest.raises(RunError, match="seed_batch=32"):
         next(SeedBatches(prepared._replace(init=starved)).train())
     with pytest.raises(RunError, match="one a device: use fewer num_envs"):
         next(SeedBatches(prepared._replace(init=starved, seed_batch=2)).train())
     much = prepared._replace(init=starved, memory=10**18)  # more than there is
-    with pytest.raises(RunError, match=r"--seed-batch 2$"):
+    with pytest.raises(RunError, match=r"seed_batch=2$"):
         next(SeedBatches(much).train())
 
 

@@ -69,7 +69,7 @@ def test_a_second_interrupt_waits_neither_for_a_hook_nor_for_a_checkpoint(tmp_pa
         record(self, now)
 
     monkeypatch.setattr(TrainingLoop, "_record", interrupt)
-    monkeypatch.setattr(CheckpointWriter, "close", lambda self: never.wait(120))
+    monkeypatch.setattr(CheckpointWriter, "wait", lambda self: never.wait(120))
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, [lambda chunk: never.wait(120)])
@@ -247,7 +247,7 @@ def test_hooks_are_described_so_that_those_that_write_into_the_run_can_be_made_a
     first, second, third = (str(each.message) for each in told)
     assert f"jsonl wrote to '{elsewhere}', outside of the run" in first
     assert f"hooks=[purerl.JsonLines('{elsewhere}')]" in first
-    assert "give it again: --log wandb, or hooks=[purerl.WeightsAndBiases()]" in second
+    assert "give it again: hooks=[purerl.WeightsAndBiases()]" in second
     assert "not called any more: print, mean; give all" in third
     (again,) = take_over_projects([purerl.WeightsAndBiases(mode="offline")], described)
     assert again.settings == {"project": "mine", "mode": "offline"}
