@@ -70,7 +70,7 @@ def test_a_second_interrupt_waits_neither_for_a_hook_nor_for_a_checkpoint(tmp_pa
         record(self, now)
 
     monkeypatch.setattr(TrainingLoop, "_record", interrupt)
-    monkeypatch.setattr(CheckpointWriter, "close", lambda self: never.wait(120))
+    monkeypatch.setattr(CheckpointWriter, "wait", lambda self: never.wait(120))
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, [lambda chunk: never.wait(120)])
