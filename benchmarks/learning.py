@@ -114,7 +114,9 @@ def main() -> None:
     )
     parser.add_argument("presets", nargs="*", help="ENV:ALGO, by default all")
     parser.add_argument("--seeds", type=int, default=32)
-    parser.add_argument("--root", type=int, default=1, help="the sweeps that found the presets used 0")
+    parser.add_argument(
+        "--root", type=int, default=1, help="the sweeps that found the presets used 0"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="train nothing, print the table")
     options = parser.parse_args()

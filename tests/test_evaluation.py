@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -178,7 +178,7 @@ def test_calls_that_are_not_within_jit_compile_once_for_a_config():
     config = purerl.vpg("CartPole-v1", num_envs=2, rollout_length=8, total_steps=16)
     again = purerl.vpg("CartPole-v1", num_envs=2, rollout_length=8, total_steps=16)
     state = purerl.init(jax.random.key(0), config)
-    how = {"num_episodes": 3, "max_steps": 20}
+    how: Any = {"num_episodes": 3, "max_steps": 20}
     first = purerl.evaluate(jax.random.key(1), state.learner.policy, config, **how)
     purerl.evaluate(jax.random.key(1), Leaning(jnp.float32(0)), config, **how)
     keys, leans = [jax.random.key(seed) for seed in range(3)], [jnp.float32(x) for x in range(3)]

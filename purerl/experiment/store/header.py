@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -163,7 +163,7 @@ def where_of(header: dict[str, Any]) -> dict[str, Any]:
     return runtime_of(header) | {name: header.get(name) for name in ("mesh", "seed_batch")}
 
 
-def changes_between(part: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def changes_between(part: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What differs between two entries of `provenance`; a longer budget changes only schedules."""
     one, two = part["config"], other["config"]
     if not two.get("schedule"):
@@ -171,7 +171,7 @@ def changes_between(part: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return diff(one, two) + diff(part["where"], other["where"])
 
 
-def format_provenance(parts: Sequence[dict[str, Any]]) -> str | None:
+def format_provenance(parts: Sequence[Mapping[str, Any]]) -> str | None:
     """`from update 35 hyper.discount: 0.99, now 0.5` for a run of several parts; None for one."""
     later = [
         f"from update {part['first_update']} {format_diff(changes_between(before, part))}"

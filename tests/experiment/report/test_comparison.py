@@ -153,7 +153,8 @@ def test_a_wrapper_under_the_inner_name_is_unlike(finished, tmp_path):
 def test_an_environment_may_report_its_own_return(tells):
     """What is logged and evaluated is then that, and else the sum of what it gives."""
     env, sizes = purerl.make_env("CartPole-v1")[0], {"hidden": (8,), "total_steps": 4 * 64 * 3}
-    config = purerl.vpg(Shaped(env, tells=tells), num_envs=4, rollout_length=64, **sizes)
+    shaped: Any = Shaped(env, tells=tells)
+    config = purerl.vpg(shaped, num_envs=4, rollout_length=64, **sizes)
     state, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
     played = purerl.evaluate(
         jax.random.key(1), state.learner.policy, config, num_episodes=3, max_steps=100
@@ -188,6 +189,6 @@ def test_another_return_than_one_number_is_refused():
             *rest, info = super().step(*args)
             return *rest, info | {"episode_return": jnp.zeros(2)}
 
-    env = Pair(purerl.make_env("CartPole-v1")[0])
+    env: Any = Pair(purerl.make_env("CartPole-v1")[0])
     with pytest.raises(ValueError, match=r"info\['episode_return'\] is float32\[2\]; put one"):
         purerl.vpg(env, total_steps=1000)

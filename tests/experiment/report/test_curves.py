@@ -74,7 +74,7 @@ def test_chunks_make_the_curve_of_the_whole():
     whole, last, found = purerl.episode_curve(values, counts), LastEpisodes.none(6), []
     for begin in range(0, 40, 8):
         within = slice(begin, begin + 8)
-        chunk = {"last": last.episode_return}
+        chunk: Any = {"last": last.episode_return}
         found.append(purerl.episode_curve(values[:, within], counts[:, within], **chunk).iqm)
         names = [field.name for field in dataclasses.fields(purerl.Metrics)]
         last = last.after(purerl.Metrics(**dict.fromkeys(names, values[:, within])))
