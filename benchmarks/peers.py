@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contenders import CONTENDERS, even_devices
-from measures import ratio, show_table, spread
 from surroundings import revision, surroundings
+from text_tables import show_table
 
 from purerl.experiment.hosts.startup import count_cores
+from purerl.measuring.spreads import ratio, spread
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
