@@ -201,7 +201,9 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         numbers = {stage.number for stage in stages_of(options.stages)}
         if unknown := set(options.only or ()) - numbers:
-            raise SystemExit(f"--only {min(unknown)}: the stages are {min(numbers)} to {max(numbers)}")
+            raise SystemExit(
+                f"--only {min(unknown)}: the stages are {min(numbers)} to {max(numbers)}"
+            )
         options.output.mkdir(parents=True, exist_ok=True)
         Visit(options).run()
 

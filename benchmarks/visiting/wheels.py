@@ -20,13 +20,19 @@ LIMIT = 40 * 2**20  # bytes of all wheels together
 
 # What purerl needs beside what the target has.
 COMMON = (
-    *("gymnax==1.0.1", "gymnasium==1.3.0", "farama-notifications", "cloudpickle", "seaborn==0.13.2"),
+    *(
+        "gymnax==1.0.1",
+        "gymnasium==1.3.0",
+        "farama-notifications",
+        "cloudpickle",
+        "seaborn==0.13.2",
+    ),
     *("six", "tyro>=1.0,<2", "docstring-parser", "typeguard"),
     *("jaxtyping>=0.3.11,<0.4", "wadler-lindig"),
 )
 # rejax needs another gymnax: these lie in a folder that only its process sees.
 REJAX = (
-    *("rejax==0.1.3", "gymnax==0.0.9", "distrax>=0.1.5", "tensorflow-probability>=0.25"),
+    *("rejax==0.1.3", "gymnax==0.0.9", "distrax>=0.1.5", "tfp-nightly"),
     *("decorator", "dm-tree", "gast", "pyyaml", "attrs", "wrapt"),
 )
 FOLDERS = {"common": COMMON, "rejax": REJAX}
@@ -40,10 +46,8 @@ def download(folder: Path) -> None:
     for name, packages in FOLDERS.items():
         into = folder / name
         into.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *tags()]
-            + ["--dest", str(into), *packages]
-        )
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *tags()]
+        done = subprocess.run([*command, "--dest", str(into), *packages])
         if done.returncode:
             raise SystemExit(f"the packages of {name} could not be fetched")
     size = wheels_bytes(folder)
@@ -78,10 +82,8 @@ def install(folder: Path) -> Path:
         if target.exists():
             continue
         shutil.rmtree(begun, ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-            + ["--no-compile", "--target", str(begun), *wheels]
-        )
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        done = subprocess.run([*command, "--no-compile", "--target", str(begun), *wheels])
         if done.returncode:
             raise SystemExit(f"the wheels of {folder / name} could not be installed")
         begun.rename(target)

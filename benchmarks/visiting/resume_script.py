@@ -1,0 +1,55 @@
+"""A run whole, one that is interrupted, and what the latter comes to: a digest of each.
+
+python benchmarks/visiting/resume_script.py begin DIRECTORY SEEDS
+python benchmarks/visiting/resume_script.py resume DIRECTORY SEEDS
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import purerl
+from purerl.experiment.store.leaves import leaves_to_save
+
+SIZES = {"num_envs": 16, "rollout_length": 128}
+UPDATES, CHUNK, STOP = 24, 4, 8
+
+
+def digest(run: purerl.Run) -> str:
+    """SHA-256 of all states and metrics."""
+    metrics = [np.asarray(leaf) for leaf in jax.tree.leaves(run.metrics)]
+    leaves = [*leaves_to_save(run.states), *metrics]
+    return hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+
+
+def main() -> None:
+    step, directory, seeds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    if step == "resume":
+        print("resumed", digest(purerl.resume(directory, progress=False)))
+        return
+    steps = UPDATES * SIZES["num_envs"] * SIZES["rollout_length"]
+    config = purerl.preset("CartPole-v1", "vpg", **SIZES, total_steps=steps)
+    whole = directory.with_name(f"{directory.name}-whole")
+    for folder in (directory, whole):
+        shutil.rmtree(folder, ignore_errors=True)
+    how = {"updates_per_chunk": CHUNK, "evaluation_episodes": 0, "progress": False}
+    print("whole", digest(purerl.run(config, seeds, whole, **how)))
+
+    def stop(chunk: purerl.Chunk) -> None:
+        if chunk.updates == STOP:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        purerl.run(config, seeds, directory, hooks=[stop], **how)
+    except purerl.Stopped as stopped:
+        print("stopped", str(stopped).split(";")[0].replace(" ", "-"))
+
+
+if __name__ == "__main__":
+    main()
