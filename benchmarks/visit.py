@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from visiting import record as records
-from visiting.stage import Stage, do_stage, write_whole
+from visiting.stage import Stage, do_stage, one_line, write_whole
 from visiting.wheels import download, install, python_path
 
 ROOT = Path(__file__).resolve().parents[1]
-RESERVE = 5.0  # seconds that are kept for the table
+RESERVE = 8.0  # seconds that are kept for the figure and the table
 SHORTEST = 5.0  # seconds: a stage is not begun with less
 START = "start"  # what a process is at that ends before its first part
 
@@ -67,9 +67,24 @@ class Visit:
         for stage in others:
             if self.is_asked(stage, record):
                 self.go_on(stage, record, path)
+        self.draw(record, path.with_suffix(".png"))
         print(records.table(record, self.stages), flush=True)
         print(path)
         return record
+
+    def draw(self, record: dict[str, Any], path: Path) -> None:
+        """Draw the points of throughput, as `purerl bench` does, where there are any."""
+        found = records.points(record)
+        if not found:
+            return
+        sys.path.append(str(ROOT))
+        try:  # here: the imports take seconds, and a visit is whole without its figure
+            from purerl.measuring.figures import save_bench
+            from purerl.measuring.points import Point
+
+            save_bench([Point(**point) for point in found], path)
+        except Exception as error:
+            print(f"{path} is not drawn: {one_line(error)}", flush=True)
 
     def is_asked(self, stage: Stage, record: dict[str, Any]) -> bool:
         """Whether a stage is to be done in this call."""
@@ -167,7 +182,12 @@ class Visit:
         """The variables of a stage: purerl is that of this checkout."""
         paths = [str(ROOT), *python_path(self.site), os.environ.get("PYTHONPATH", "")]
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        return variables | ({"JAX_PLATFORMS": "cpu"} if self.options.rehearse else {})
+        # Of stages that do not ask how long a compiler takes: the default is compiled often.
+        variables["JAX_COMPILATION_CACHE_DIR"] = str(self.below.parent / "cache")
+        if self.options.rehearse:
+            variables["JAX_PLATFORMS"] = "cpu"
+            variables.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+        return variables
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:

@@ -59,6 +59,12 @@ def table(record: dict[str, Any], stages: Sequence[Stage]) -> str:
     return "\n".join(f"{number:>2}  {name:<{width}}  {line}" for number, name, line in rows)
 
 
+def points(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points of throughput that were measured."""
+    parts = [part for stage in record["stages"].values() for part in stage["parts"].values()]
+    return [part["point"] for part in parts if "point" in part and not part["point"]["failed"]]
+
+
 def _line(part: dict[str, Any]) -> str:
     for word in ("failed", "skipped"):
         if word in part:

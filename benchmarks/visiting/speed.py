@@ -76,15 +76,18 @@ def exhausted(context: Context) -> dict[str, Any]:
 
 def throughput_parts(context: Context) -> Sequence[Part]:
     """The sizes that tell most, and one learner."""
+    if context.rehearse:
+        out_of_memory = Part("out of memory", 0.0, exhausted)
+        return [throughput("vpg", 256), learner(32, 8), out_of_memory]
     points = [throughput(algo, seeds) for seeds in (256, 1, 8192) for algo in ("vpg", "ppo")]
-    rehearsed = [Part("out of memory", 0.0, exhausted)]
-    return [*points, learner(128, 16), learner(32, 8), *context.pick([], rehearsed)]
+    return [*points, learner(128, 16), learner(32, 8)]
 
 
 def between_parts(context: Context) -> Sequence[Part]:
     """The sizes between."""
-    counts = context.pick((16, 128, 1024, 2048), (2,))
-    return [throughput(algo, seeds) for algo in ("vpg", "ppo") for seeds in counts]
+    counts = context.pick((16, 128, 1024, 2048), (16,))
+    algos = context.pick(("vpg", "ppo"), ("vpg",))
+    return [throughput(algo, seeds) for algo in algos for seeds in counts]
 
 
 def phases_part(algo: str) -> Part:

@@ -71,7 +71,7 @@ def rejax(context: Context) -> Sequence[Part]:
 def where(context: Context) -> Sequence[Part]:
     from visiting import speed
 
-    algos = ("vpg", "ppo")
+    algos = context.pick(("vpg", "ppo"), ("vpg",))
     return [*map(speed.phases_part, algos), *map(speed.kernels_part, algos)]
 
 

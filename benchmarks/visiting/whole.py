@@ -15,15 +15,14 @@ from purerl.experiment.store.files import SUMMARY, read_checked_json
 
 
 def train(context: Context, name: str, *args: str, **variables: str) -> dict[str, Any]:
-    """Run the command with an empty compilation cache; its summary, and its seconds."""
-    directory, cache = context.scratch / name, context.scratch / f"{name}-cache"
-    for folder in (directory, cache):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Run the command without a compilation cache; its summary, and its seconds."""
+    directory = context.scratch / name
+    shutil.rmtree(directory, ignore_errors=True)
     command = [sys.executable, "-m", "purerl", "train", "--directory", str(directory), *args]
     began = time.monotonic()
     done = subprocess.run(
         command,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "COLUMNS": "100"} | variables,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0", "COLUMNS": "100"} | variables,
         capture_output=True,
         text=True,
     )
