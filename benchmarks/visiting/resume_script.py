@@ -19,6 +19,8 @@ import purerl
 from purerl.checks import is_typed_key
 
 SIZES: Any = {"num_envs": 16, "rollout_length": 128}
+TINY: Any = {"num_envs": 4, "rollout_length": 16, "hidden": (8,)}
+FEW = 4  # seeds, of a rehearsal
 UPDATES, CHUNK, STOP = 24, 4, 8
 
 
@@ -36,8 +38,9 @@ def main() -> None:
     if step == "resume":
         print("resumed", digest(purerl.resume(directory, progress=False)))
         return
-    steps = UPDATES * SIZES["num_envs"] * SIZES["rollout_length"]
-    config = purerl.preset("CartPole-v1", "vpg", **SIZES, total_steps=steps)
+    sizes = SIZES if seeds > FEW else TINY
+    steps = UPDATES * sizes["num_envs"] * sizes["rollout_length"]
+    config = purerl.preset("CartPole-v1", "vpg", **sizes, total_steps=steps)
     whole = directory.with_name(f"{directory.name}-whole")
     for folder in (directory, whole):
         shutil.rmtree(folder, ignore_errors=True)
