@@ -147,13 +147,14 @@ def kernels_part(algo: str) -> Part:
         launches = found["launches"] / config.rollout_length
         found["planned_launches"] = planned_launches(algo)
         top = ", ".join(f"{name} {share:.0%}" for name, share in found["top"][:3])
-        line = f"{found['launches']} kernels, {launches:.1f} an env step of all (planned: "
-        return found | {"line": line + f"{found['planned_launches']}); most time: {top}"}
+        line = f"{found['launches']} kernels an update, {launches:.1f} for each of its env steps "
+        planned = f"(compiled.py: {found['planned_launches']:.1f})"
+        return found | {"line": f"{line}{planned}; most time: {top}"}
 
     return Part(f"kernels of {algo}", 40.0, work)
 
 
-def planned_launches(algo: str) -> float | None:
+def planned_launches(algo: str) -> float:
     """Launches of an update over its env steps, by `compiled.py` for an H200; the newest jax's."""
     kept = json.loads((RESULTS / "compiled.json").read_text())["h200"][algo]
     newest = kept[max(kept)]

@@ -99,8 +99,8 @@ def between(context: Context) -> Sequence[Part]:
 STAGES = [
     Stage(1, "device", 60.0, lambda context: [Part("device", 0.0, device)]),
     Stage(2, "purerl train", 90.0, typed),
-    Stage(3, "proofs", 240.0, proofs),
-    Stage(4, "throughput", 300.0, throughput),
+    Stage(3, "proofs", 180.0, proofs),
+    Stage(4, "throughput", 240.0, throughput),
     Stage(5, "rejax", 180.0, rejax),
     Stage(6, "where the time goes", 150.0, where),
     Stage(7, "one thing set otherwise", 600.0, variants),

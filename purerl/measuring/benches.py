@@ -142,12 +142,13 @@ def measure(request: PointRequest) -> Point:
 
 def _ask(question: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The answer of another process, empty where there is none; and how that process ended."""
+    requests = question.get("check", [question.get("measure")])
     try:
         text = json.dumps(question)
     except TypeError:
         raise ValueError(
-            f"settings = {short_repr(question)} cannot be given to another process; use numbers, "
-            f"names and tuples of them."
+            f"settings = {short_repr(requests[0]['settings'])} cannot be given to another process; "
+            f"use numbers, names and tuples of them."
         ) from None
     root = str(Path(__file__).parents[2])
     environment = os.environ | {

@@ -142,6 +142,11 @@ def test_an_agent_solves_where_half_of_the_seeds_have_reached_the_target():
         assert points.share_until(returns, None) is None
 
 
+def test_settings_that_no_process_can_be_given_are_refused():
+    with pytest.raises(ValueError, match=r"settings = \{'optimizer': <built-in function max>\}"):
+        purerl.bench(seeds=1, optimizer=max)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
