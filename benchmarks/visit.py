@@ -188,7 +188,6 @@ class Visit:
         variables["JAX_COMPILATION_CACHE_DIR"] = str(self.below.parent / "cache")
         if self.options.rehearse:
             variables["JAX_PLATFORMS"] = "cpu"
-            variables.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
         return variables
 
 
