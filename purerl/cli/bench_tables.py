@@ -27,8 +27,9 @@ def point_line(point: Point) -> str:
 def bench_table(result: Bench) -> Table:
     """A row for each point: speed with its spread, shares of limits, memory, seconds."""
     solved = [_solved(point) for point in result.points]
-    columns = ["envs × seeds", "steps/s, median [range]", "floor", "products", "planned", "in use"]
-    columns += ["compile s"] + ["solved s"] * any(solved)
+    columns = ["envs × seeds", "steps/s, median [range]"]
+    columns += ["floor", "products"] * (result.limit is not None)
+    columns += ["planned", "in use", "compile"] + ["solved"] * any(solved)
     table = Table(*columns, title=_title(result), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **TITLE)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -73,17 +74,19 @@ def _cells(point: Point, limit: Limit | None) -> list[str]:
     """The cells of a point that was measured."""
     rates = point.steps_per_second or []
     median, low, high = map(format_number, spread(rates))
-    floor, products = "", ""
-    if point.floor_steps_per_second:
-        floor = f"{ratio(rates, point.floor_steps_per_second).median:.0%}"
-    if limit is not None and point.flops_per_step:
-        products = f"{100 * spread(rates).median * point.flops_per_step / limit.flops:.3g}%"
+    shares = []
+    if limit is not None and point.floor_steps_per_second and point.flops_per_step:
+        products = spread(rates).median * point.flops_per_step / limit.flops
+        floor = ratio(rates, point.floor_steps_per_second).median
+        shares = [f"{floor:.0%}", f"{100 * products:.3g}%"]
+    elif limit is not None:
+        shares = ["", ""]
     tells = point.peak_device_bytes is not None
     in_use = point.peak_device_bytes if tells else point.peak_process_bytes
     return [
-        *(f"{median} [{low}, {high}]", floor, products),
+        *(f"{median} [{low}, {high}]", *shares),
         *(format_bytes(point.device_bytes or 0), format_bytes(in_use or 0)),
-        f"{(point.lower_seconds or 0) + (point.compile_seconds or 0):.1f}",
+        f"{(point.lower_seconds or 0) + (point.compile_seconds or 0):.1f} s",
     ]
 
 
@@ -91,4 +94,4 @@ def _solved(point: Point) -> str:
     """The median seconds until a point was solved; empty where most repeats were not."""
     seconds: Sequence[float | None] = point.solved_seconds or ()
     reached = [each for each in seconds if each is not None]
-    return f"{spread(reached).median:.2f}" if 2 * len(reached) > len(seconds) else ""
+    return f"{spread(reached).median:.2f} s" if 2 * len(reached) > len(seconds) else ""
