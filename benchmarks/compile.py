@@ -180,9 +180,11 @@ def main() -> None:
         print(json.dumps(work(options.work)))
         return
 
-    from measures import ratio, show_table, spread
     from peers import peers_python
     from surroundings import revision, surroundings
+    from text_tables import show_table
+
+    from purerl.measuring.spreads import ratio, spread
 
     runs = []
     for name in options.only:

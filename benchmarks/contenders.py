@@ -195,15 +195,15 @@ def versions() -> dict[str, str]:
     return {name: dist.version for name, dist in found.items() if dist is not None}
 
 
-def main() -> None:
-    name, work = sys.argv[1], json.loads(sys.argv[2])
+def serve(name: str, make: Callable[[dict[str, Any]], Train], work: dict[str, Any]) -> None:
+    """Train for each line on the standard input, and answer with a line of JSON."""
     # Whatever a trainer prints is not the answer.
     answers, sys.stdout = sys.stdout, sys.stderr
 
     def answer(**fields: Any) -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
-    train = CONTENDERS[name](work)
+    train = make(work)
     home = None
     if name.startswith("purerl"):
         import purerl as package
@@ -221,4 +221,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(sys.argv[1], CONTENDERS[sys.argv[1]], json.loads(sys.argv[2]))

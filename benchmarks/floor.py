@@ -11,8 +11,8 @@ Both are run *as mapped*, a seed after another as `purerl.compute.mapping.map_se
 *side by side*, the environments of all seeds of a device in one step. The faster is the floor.
 **matrix rate**: floating-point operations a second of the best matrix product of several shapes,
 one on every device at once, or one at a time on one device, which may use all threads.
-**FLOPs per env step**: of the matrix products and their biases, counted from the networks' sizes;
-activations, losses and optimisers are left out (see `flops_per_step`).
+**FLOPs per env step**: of the networks' matrix products and convolutions; biases, activations,
+losses and optimisers are left out (see `products_per_step`).
 **arithmetic floor**: the matrix rate over the FLOPs per env step.
 **joint floor**: env and policy at their floor, then the FLOPs of learning at the matrix rate.
 
@@ -21,142 +21,26 @@ activations, losses and optimisers are left out (see `flops_per_step`).
 """
 
 import argparse
-import dataclasses
-import itertools
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from measures import ratio, show_table, spread
 from surroundings import surroundings
+from text_tables import show_table
 
 import purerl
 from purerl.compute.mapping import block_size, map_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment.hosts.startup import use_all_cores
-from purerl.rollout import collect
+from purerl.measuring.floors import EnvSteps, Rollouts, Updates
+from purerl.measuring.limits import matrix_programs, products_per_step
+from purerl.measuring.spreads import ratio, spread, time_in_turn
 
 RESULTS = Path(__file__).parent / "results"
 HIDDEN = (64, 64)
-SHAPES = ((2048, 2048, 2048), (65536, 64, 64), (8192, 64, 64), (64, 64, 64))
-
-
-def forward_flops(sizes: Sequence[int]) -> int:
-    """FLOPs of one input through dense layers of the given widths: `Σ 2 · in · out + out`."""
-    pairs = itertools.pairwise(sizes)
-    return sum(2 * before * after + after for before, after in pairs)
-
-
-def gradient_flops(sizes: Sequence[int]) -> int:
-    """FLOPs of one input's share in a gradient of the parameters: forward and backward.
-
-    Backward each layer has two products as large as its forward one, by its input and by its
-    weights, but the first has none by its input.
-    """
-    pairs = list(itertools.pairwise(sizes))
-    by_weights = sum(2 * before * after + after for before, after in pairs)
-    by_input = sum(2 * before * after for before, after in pairs[1:])
-    return forward_flops(sizes) + by_weights + by_input
-
-
-def flops_per_step(
-    algo: str, policy: Sequence[int], baseline: Sequence[int], epochs: int, baseline_epochs: int
-) -> dict[str, int]:
-    """FLOPs of the networks per env step, by phase.
-
-    `rollout`: the policy forward. `values`: the baseline forward, once: a successor is the next
-    observation, but where an episode was cut. `policy update`: forward and backward in each of
-    `epochs` passes. `baseline update`: the same in each of `baseline_epochs`. REINFORCE has no
-    baseline.
-    """
-    has_baseline = algo != "reinforce"
-    return {
-        "rollout": forward_flops(policy),
-        "values": forward_flops(baseline) * has_baseline,
-        "policy update": epochs * gradient_flops(policy),
-        "baseline update": baseline_epochs * gradient_flops(baseline) * has_baseline,
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class EnvSteps:
-    """Rollouts of random or of plainly drawn actions, of one agent; returns what it must."""
-
-    rollouts: int
-    with_policy: bool
-
-    def __call__(self, key: Any, config: Any) -> Any:
-        env, params = config.env, config.env_params
-        num_envs, length = config.num_envs, config.rollout_length
-        num_actions = config.env_spec.action_space.n
-        reset_key, net_key, run_key = jax.random.split(key, 3)
-        obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, num_envs), params)
-        sizes = (obs.shape[-1], *HIDDEN, num_actions)
-        weights = [
-            jax.random.normal(jax.random.fold_in(net_key, i), shape) / jnp.sqrt(shape[0])
-            for i, shape in enumerate(itertools.pairwise(sizes))
-        ]
-
-        def act(obs, uniform):
-            if not self.with_policy:
-                return (uniform * num_actions).astype(jnp.int32)
-            for weight in weights[:-1]:
-                obs = jnp.tanh(obs @ weight)
-            below = jnp.cumsum(jax.nn.softmax(obs @ weights[-1]), axis=-1)
-            return jnp.sum(below[:, :-1] < uniform[:, None], axis=-1).astype(jnp.int32)
-
-        def step(carry, drawn):
-            keys, uniform = drawn
-            obs, state, total = carry
-            action = act(obs, uniform)
-            obs, state, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(
-                keys, state, action, params
-            )
-            return (obs, state, total + reward), None
-
-        def rollout(carry, key):
-            env_key, action_key = jax.random.split(key)
-            keys = jax.random.split(env_key, (length, num_envs))
-            uniform = jax.random.uniform(action_key, (length, num_envs))
-            return jax.lax.scan(step, carry, (keys, uniform))[0], None
-
-        start = (obs, state, jnp.zeros(num_envs))
-        return jax.lax.scan(rollout, start, jax.random.split(run_key, self.rollouts))[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rollouts:
-    """purerl's own rollouts of one agent: the last is returned, so that each is made whole."""
-
-    rollouts: int
-
-    def __call__(self, state: Any, config: Any) -> Any:
-        def once(carry, key):
-            envs, _ = carry
-            envs, rollout, _ = collect(key, state.learner.policy, envs, config)
-            return (envs, rollout), None
-
-        shapes = jax.eval_shape(
-            lambda: collect(state.key, state.learner.policy, state.envs, config)[1]
-        )
-        none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        keys = jax.random.split(state.key, self.rollouts)
-        return jax.lax.scan(once, (state.envs, none), keys)[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Updates:
-    """Training steps of one agent."""
-
-    updates: int
-
-    def __call__(self, state: Any, config: Any) -> Any:
-        return purerl.advance(state, config, self.updates)
 
 
 def side_by_side(function: Callable[..., Any], mesh: Any) -> Callable[..., Any]:
@@ -169,46 +53,6 @@ def side_by_side(function: Callable[..., Any], mesh: Any) -> Callable[..., Any]:
         on_device, mesh=mesh, in_specs=(P("seeds"), P()), out_specs=P("seeds"), check_vma=False
     )
     return jax.jit(mapped)
-
-
-def products(
-    shape: tuple[int, int, int], mesh: Any, *, everywhere: bool
-) -> tuple[Callable[[], Any], float]:
-    """A chain of matrix products, and the FLOPs of them all.
-
-    Where `everywhere`, on every device of the mesh at once; else on the first, which may spread a
-    large product over the threads of a CPU.
-    """
-    rows, inner, columns = shape
-    assert inner == columns, "a chain needs square weights"
-    flops = 2 * rows * inner * columns
-    times = max(1, int(2e10 / flops))
-    devices = mesh.size if everywhere else 1
-
-    def chain(x, weight):
-        return jax.lax.fori_loop(0, times, lambda _, x: x @ weight, x)
-
-    on_mesh = jax.shard_map(chain, mesh=mesh, in_specs=(P("seeds"), P()), out_specs=P("seeds"))
-    program = jax.jit(on_mesh if everywhere else chain)
-    x = jax.random.normal(jax.random.key(0), (devices * rows, inner))
-    # Orthogonal, so that the numbers stay as large as they are.
-    weight = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (inner, columns)))[0]
-    return lambda: program(x, weight), float(flops * times * devices)
-
-
-def measure(programs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """The seconds of each program: once to compile, then in turn, in an order that rotates."""
-    names = list(programs)
-    for name in names:
-        jax.block_until_ready(programs[name]())
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for repeat in range(repeats):
-        shift = repeat % len(names)
-        for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
-            jax.block_until_ready(programs[name]())
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def floors(options: argparse.Namespace) -> dict[str, Any]:
@@ -243,28 +87,17 @@ def floors(options: argparse.Namespace) -> dict[str, Any]:
         alone_beside, both_beside = side_by_side(alone, mesh), side_by_side(both, mesh)
         programs["env steps alone, side by side"] = lambda: alone_beside(keys, config)
         programs["env and policy, side by side"] = lambda: both_beside(keys, config)
-    flops = {}
-    for shape in SHAPES:
-        name = "x".join(map(str, shape))
-        programs[name], flops[name] = products(shape, mesh, everywhere=True)
-    for shape in SHAPES[:2]:
-        name = "x".join(map(str, shape)) + ", one device"
-        programs[name], flops[name] = products(shape, mesh, everywhere=False)
-    seconds = measure(programs, options.repeats)
+    chains, flops = matrix_programs(mesh)
+    programs |= chains
+    for run in programs.values():
+        jax.block_until_ready(run())
+    seconds = time_in_turn(programs, options.repeats)
     env_steps = config.env_steps * options.seeds
     rates = {
-        name: [flops.get(name, env_steps) / each for each in taken]
+        name: [(flops.get(name) or env_steps) / each for each in taken]
         for name, taken in seconds.items()
     }
-    spec: Any = config.env_spec
-    obs, actions = spec.obs_space.shape[0], spec.action_space.n
-    per_step = flops_per_step(
-        options.algo,
-        (obs, *HIDDEN, actions),
-        (obs, *HIDDEN, 1),
-        config.epochs,
-        config.baseline_epochs,
-    )
+    per_step = products_per_step(config)
     return {
         "algo": options.algo,
         "num_envs": options.envs,
@@ -281,7 +114,7 @@ def floors(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def relate(
-    rates: dict[str, list[float]], products: list[str], per_step: dict[str, int]
+    rates: dict[str, list[float]], products: list[str], per_step: dict[str, float]
 ) -> dict[str, Any]:
     """The floors that rates and FLOPs make, and the shares of them that the trainer reaches."""
 
@@ -317,7 +150,7 @@ def show(result: dict[str, Any]) -> str:
     rates = [scaled(*item) for item in result["rates"].items()]
     rates += [scaled(*item) for item in list(result["floors"].items())[2:]]
     total = sum(result["flops_per_step"].values())
-    flops = [[name, f"{count:,}"] for name, count in result["flops_per_step"].items()]
+    flops = [[name, f"{count:,.0f}"] for name, count in result["flops_per_step"].items()]
     shares = [
         [name, *(f"{100 * each:.1f} %" for each in share.values())]
         for name, share in result["shares"].items()
@@ -331,7 +164,7 @@ def show(result: dict[str, Any]) -> str:
         [
             title,
             show_table(["", "median", "low", "high", ""], rates),
-            show_table(["FLOPs per env step", ""], [*flops, ["all", f"{total:,}"]]),
+            show_table(["FLOPs per env step", ""], [*flops, ["all", f"{total:,.0f}"]]),
             show_table(["share of a floor", "of medians", "low", "high"], shares),
         ]
     )

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contenders import CONTENDERS, even_devices
-from measures import ratio, show_table, spread
 from surroundings import revision, surroundings
+from text_tables import show_table
 
 from purerl.experiment.hosts.startup import count_cores
+from purerl.measuring.spreads import ratio, spread
 
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -75,16 +76,13 @@ SETTINGS = [Setting(4, 128, 16), Setting(64, 128, 4), Setting(4, 128, 1)]
 class Worker:
     """A process with one trainer in it."""
 
-    def __init__(self, label: str, name: str, setting: Setting, python: Path, home: Path | None):
+    def __init__(
+        self, label: str, work: dict[str, Any], command: list[str], variables: dict[str, str]
+    ):
         self.label = label
-        self.work = setting.work(name)
-        script = Path(__file__).with_name("contenders.py")
+        self.work = work
         self.process = subprocess.Popen(
-            [str(python), str(script), name, json.dumps(self.work)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(name, setting, home),
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
         )
         self.about: dict[str, Any] = {}
         self.first_seconds = 0.0
@@ -124,6 +122,14 @@ class WorkerEnded(Exception):
     """A trainer died; the others go on without it."""
 
 
+def contender(label: str, name: str, setting: Setting, python: Path, home: Path | None) -> Worker:
+    """A trainer on the CPU, by the interpreter of its environment."""
+    work = setting.work(name)
+    script = str(Path(__file__).with_name("contenders.py"))
+    command = [str(python), script, name, json.dumps(work)]
+    return Worker(label, work, command, environment(name, setting, home))
+
+
 def environment(name: str, setting: Setting, home: Path | None) -> dict[str, str]:
     """The variables of a worker: where purerl comes from, and how many devices there are."""
     cores = count_cores()
@@ -157,13 +163,13 @@ def start(names: list[str], setting: Setting, homes: list[Path], peers: Path) ->
         if name == "rejax-pmap" and setting.seeds == 1:
             continue  # one seed cannot be spread
         if name not in OURS:
-            workers.append(Worker(name, name, setting, peers, None))
+            workers.append(contender(name, name, setting, peers, None))
             continue
         for home in homes:
             own = home / ".venv" / "bin" / "python"
             python = own if own.exists() else Path(sys.executable)
             label = name if len(homes) == 1 else f"{name} ({home.name})"
-            workers.append(Worker(label, name, setting, python, home))
+            workers.append(contender(label, name, setting, python, home))
     return workers
 
 

@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from measures import show_table, spread
 from surroundings import surroundings
+from text_tables import show_table
 
 import purerl
 from purerl.compute.mapping import block_size, map_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment.hosts.startup import use_all_cores
+from purerl.measuring.spreads import spread
 from purerl.rollout import collect
 from purerl.update import make_batch, minibatch_rows, rollout_values, update_baseline, update_policy
 

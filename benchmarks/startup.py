@@ -30,7 +30,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measures import show_table, spread
+from text_tables import show_table
+
+from purerl.measuring.spreads import spread
 
 RESULTS = Path(__file__).parent / "results"
 SOLVED = 475.0

@@ -42,6 +42,8 @@ from purerl.experiment.report.sweep_ranking import Sweep as Sweep
 from purerl.experiment.resuming import resume as resume
 from purerl.experiment.runner import run as run
 from purerl.experiment.sweep_runner import run_sweep as run_sweep
+from purerl.measuring.benches import Bench as Bench
+from purerl.measuring.benches import bench as bench
 from purerl.networks.defaults import DefaultBaseline as DefaultBaseline
 from purerl.networks.defaults import DefaultPolicy as DefaultPolicy
 from purerl.networks.network import as_network as as_network

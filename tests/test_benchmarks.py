@@ -1,24 +1,19 @@
 """What the benchmarks compute is what they say: ratios, FLOPs, floors, when a run is solved."""
 
 import argparse
-import functools
 import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from finished import train
 
 import purerl
 from purerl.cli.tables import show_result
-from purerl.compute.mapping import map_seeds
-from purerl.compute.mesh import seed_mesh
-from purerl.fit import mean_gradient
-from purerl.update import baseline_objective, policy_objective
+from purerl.measuring.points import Point
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 HIDDEN = (32, 32)
@@ -31,97 +26,9 @@ def module(name):
     return importlib.import_module(name)
 
 
-def counted(function, *args):
-    """The FLOPs that XLA counts in a compiled function."""
-    costs = jax.jit(function).lower(*args).compile().cost_analysis()
-    assert costs is not None
-    return costs["flops"]
-
-
-@pytest.fixture
-def config():
-    sizes = {"num_envs": 4, "rollout_length": 16, "total_steps": 128, "hidden": HIDDEN}
-    return purerl.ppo("CartPole-v1", **sizes)
-
-
-@pytest.fixture
-def learner_and_batch(config):
-    """Their shapes, which are all that a compiler counts."""
-    phases = module("phases")
-
-    def make(key, config):
-        state = purerl.init(key, config)
-        transitions, _, _ = phases.rollout(state, config)
-        return state.learner, phases.estimate(state, transitions, config)[0]
-
-    return jax.eval_shape(make, jax.random.key(0), config)
-
-
-def test_a_spread_is_the_median_and_the_range():
-    measures = module("measures")
-    assert measures.spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
-    assert measures.spread([2500.0]).show(1e3, 1) == "2.5 [2.5, 2.5]"
-
-
-def test_a_ratio_is_that_of_the_medians_and_ranges_over_neighbours():
-    measures = module("measures")
-    # The machine was half as fast in the second repeat, for both.
-    assert measures.ratio([20.0, 10.0, 22.0], [10.0, 5.0, 10.0]) == (2.0, 2.0, 2.2)
-
-
-def test_a_ratio_lies_within_its_range():
-    middle, low, high = module("measures").ratio([1.0, 5.0, 9.0], [2.0, 30.0, 1.0])
-    assert middle == 2.5
-    assert low <= middle <= high
-
-
 def test_a_table_lines_up():
-    lines = module("measures").show_table(["", "a"], [["long name", 1], ["x", 100]]).splitlines()
+    lines = module("text_tables").show_table(["", "a"], [["long name", 1], ["x", 100]]).splitlines()
     assert lines == ["             a", "---------  ---", "long name    1", "x          100"]
-
-
-def test_forward_flops_are_those_of_the_compiled_policy(learner_and_batch):
-    learner, batch = learner_and_batch
-
-    def forward(policy, obs):
-        return jax.vmap(policy)(obs).logits
-
-    found = counted(forward, learner.policy, batch.obs) / len(batch.obs)
-    expected = module("floor").forward_flops((4, *HIDDEN, 2))
-    assert expected == 2 * (4 * 32 + 32 * 32 + 32 * 2) + 32 + 32 + 2
-    assert found == pytest.approx(expected, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("objective", "network", "out"),
-    [(policy_objective, "policy", 2), (baseline_objective, "baseline", 1)],
-)
-def test_gradient_flops_are_those_of_the_compiled_gradient(
-    learner_and_batch, config, objective, network, out
-):
-    learner, batch = learner_and_batch
-    network = getattr(learner, network)
-
-    def gradient(arrays, network, batch, config):
-        of_config = functools.partial(objective, config=config)
-        return mean_gradient(arrays, network, batch, of_config)
-
-    found = counted(gradient, network.arrays, network, batch, config) / len(batch.obs)
-    assert found == pytest.approx(module("floor").gradient_flops((4, *HIDDEN, out)), rel=0.15)
-
-
-def test_flops_of_a_step_by_hand():
-    floor = module("floor")
-    # Layers 1-1: forward 2 + 1, backward 2 by weights and 1 by the bias, none by the input.
-    one = (1, 1)
-    assert (floor.forward_flops(one), floor.gradient_flops(one)) == (3, 6)
-    assert floor.flops_per_step("ppo", one, one, 4, 4) == {
-        "rollout": 3,
-        "values": 3,
-        "policy update": 24,
-        "baseline update": 24,
-    }
-    assert sum(floor.flops_per_step("reinforce", one, one, 1, 1).values()) == 3 + 6
 
 
 def test_floors_and_shares_of_rates_by_hand():
@@ -143,19 +50,6 @@ def test_floors_and_shares_of_rates_by_hand():
     assert found["floors"]["joint floor"]["median"] == pytest.approx(1 / (1 / 20 + 50 / 600))
     assert found["shares"]["trained / arithmetic floor"]["median"] == 0.5
     assert found["shares"]["rollout / env and policy"]["median"] == 0.5
-
-
-@pytest.mark.parametrize("with_policy", [False, True])
-def test_the_env_floor_steps_every_environment(config, with_policy):
-    floor = module("floor")
-    keys = purerl.seed_keys(0, 2)
-    obs, state, total = map_seeds(floor.EnvSteps(3, with_policy), keys, config)
-    assert obs.shape == (2, 4, 4)
-    # CartPole gives a reward of 1 a step, but none in the step after an episode's end.
-    assert np.all((total > 24) & (total <= 3 * 16))
-    other = floor.side_by_side(floor.EnvSteps(3, with_policy), seed_mesh())
-    np.testing.assert_array_equal(other(keys, config)[2], total)
-    assert jnp.all((state.time >= 0) & (state.time <= 3 * 16))
 
 
 def test_the_phases_of_a_repeat_are_summed_and_shown_before_the_whole_step():
@@ -270,41 +164,15 @@ def test_the_others_go_on_without_a_trainer_that_died():
     assert [len(worker.repeats) for worker in workers] == [2, 0, 2]
 
 
-@pytest.mark.slow
-def test_a_point_of_the_sweep_is_measured_with_as_many_seeds_as_it_says():
-    point = module("throughput").measure("vpg", 3, 4, updates=2, repeats=1)
-    steps = 2 * point["rollout_length"] * 4 * 3
-    assert point["env_steps"] == steps
-    assert point["steps_per_second"] == [steps / point["run_seconds"][0]]
-    assert point["device_bytes"] > 0
-
-
 def test_memory_growth_is_of_one_update_and_seed():
+    sizes: Any = {"algo": "vpg", "seeds": 4, "num_envs": 2, "devices": 2}
     points = [
-        {"updates": 8, "seeds": 4, "devices": 2, "device_bytes": 1000, "peak_rss_bytes": 5e6},
-        {"updates": 28, "seeds": 4, "devices": 2, "device_bytes": 2760, "peak_rss_bytes": 6e6},
+        Point(**sizes, updates=8, device_bytes=1000, peak_process_bytes=5_000_000),
+        Point(**sizes, updates=28, device_bytes=2760, peak_process_bytes=6_000_000),
     ]
     assert module("throughput").growth(points) == [
         ["8 -> 28 updates", "44.0 B", "12.5 kB", "+1.0 MB"]
     ]
-
-
-def test_the_figure_has_a_line_for_each_algorithm(tmp_path):
-    points = [
-        {
-            "algo": algo,
-            "num_envs": 16,
-            "seeds": seeds,
-            "steps_per_second": [seeds * 1e4, seeds * 1.1e4],
-            "device_bytes": seeds * 1e6,
-            "peak_rss_bytes": 4e8,
-        }
-        for algo in ("vpg", "ppo")
-        for seeds in (1, 16)
-    ]
-    drawing = module("throughput").figure(points)
-    drawing.savefig(tmp_path / "figure.png")
-    assert [len(axes.get_legend_handles_labels()[0]) for axes in drawing.axes] == [2, 4]
 
 
 def test_a_run_is_solved_at_the_first_evaluation_with_enough_seeds():

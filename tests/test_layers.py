@@ -30,6 +30,7 @@ HOST = (
     ("experiment.logging", "experiment.play"),
     ("experiment",),
     ("planning",),
+    ("measuring",),
     ("cli",),
     ("__main__",),
 )

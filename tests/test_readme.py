@@ -60,6 +60,8 @@ def run_command(command, directory):
         pytest.skip("needs the compilers of the extra `plan`")
     if args[0] in ("train", "sweep"):
         args += ["--seeds", "4", "--total-steps", "4096"]
+    if args[0] == "bench":
+        args += ["--seeds", "2", "--num-envs", "4", "--updates", "2", "--repeats", "1"]
     if "--draws" in args:
         args += ["--draws", "2"]
     args = [{"600000": "8192", "5000": "300"}.get(each, each) for each in args]

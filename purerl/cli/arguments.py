@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, Literal
 
 import tyro
 
@@ -161,8 +162,51 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure how fast this machine trains, in how much memory, and what share of its limits it is.
+
+    Example: purerl bench --env CartPole-v1 --algo vpg ppo --seeds 1 16 256 --num-envs 64
+    """
+
+    env: str = "CartPole-v1"
+    """Environment: a name that `purerl envs` lists, or the import path package.module:Name."""
+    algo: tuple[Literal["vpg", "ppo", "a2c", "reinforce"], ...] = ("vpg",)
+    """Algorithms, each with its preset for the environment, or with its defaults."""
+    seeds: tuple[int, ...] = (1, 16, 256)
+    """Numbers of seeds."""
+    num_envs: tuple[int, ...] | None = None
+    """Numbers of environments in one agent's rollout; by default the preset's."""
+    rollout_length: int | None = None
+    """Steps of each environment in one rollout."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of both networks."""
+    epochs: int | None = None
+    """Passes of the policy over each rollout."""
+    baseline_epochs: int | None = None
+    """Passes of the baseline over each rollout."""
+    num_minibatches: int | None = None
+    """Minibatches in a pass."""
+    updates: int | None = None
+    """Updates of one run, by default as many as make it long enough to be timed: 600,000 steps over
+    all seeds on a CPU, 60 million elsewhere. With enough of them the table says when an environment
+    with a known target was solved."""
+    repeats: int = 5
+    """Runs that are timed, after one to warm up."""
+    memory_limit: str | None = None
+    """Memory that may be used on each device, such as 4GB; by default what is free."""
+    directory: Directory | None = None
+    """Where bench.json and bench.png are written; by default runs/bench-ENVIRONMENT."""
+
+    def settings(self) -> dict[str, Any]:
+        """The given settings, as `preset` takes them."""
+        names = ("rollout_length", "hidden", "epochs", "baseline_epochs", "num_minibatches")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
 class Envs:
     """List the environments that train, and those for which there are presets."""
 
 
-Command = Train | Resume | Sweep | Evaluate | Compare | Export | Render | Plan | Envs
+Command = Train | Resume | Sweep | Evaluate | Compare | Export | Render | Plan | Bench | Envs

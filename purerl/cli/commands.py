@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from purerl.cli import arguments as cli
-from purerl.cli import tables
+from purerl.cli import bench_tables, tables
 from purerl.config.presets import FACTORIES, preset
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as make_settings
@@ -31,6 +31,7 @@ from purerl.experiment.store.finished_run import read_run
 from purerl.experiment.store.own_files import require_writable
 from purerl.experiment.store.paths import as_directory
 from purerl.experiment.sweep_runner import run_sweep
+from purerl.measuring.benches import bench
 from purerl.planning.plans import plan
 
 
@@ -185,6 +186,29 @@ def show_plan(options: cli.Plan, _: float) -> None:
         tables.print_rich(f"written: {options.json}")
 
 
+def show_bench(options: cli.Bench, _: float) -> None:
+    """`purerl bench`: every point in a line as it is there, then all in a table."""
+    limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
+    directory = options.directory
+    if directory is None:
+        directory = f"runs/bench-{options.env.rpartition(':')[2].replace('/', '-')}"
+    result = bench(
+        options.env,
+        options.algo,
+        seeds=options.seeds,
+        num_envs=options.num_envs,
+        updates=options.updates,
+        repeats=options.repeats,
+        memory_limit=limit,
+        directory=directory,
+        progress=lambda point: tables.print_rich(bench_tables.point_line(point)),
+        **options.settings(),
+    )
+    tables.print_rich(bench_tables.bench_table(result))
+    tables.print_rich(bench_tables.bench_notes(result))
+    tables.print_rich(f"written: {Path(directory, 'bench.json')} and bench.png")
+
+
 def sweep(options: cli.Sweep, began: float) -> None:
     """`purerl sweep`: every seed with every setting, through `purerl.run_sweep`."""
     agent = options.agent
@@ -244,6 +268,7 @@ COMMANDS: dict[type, Callable[[Any, float], None]] = {
     cli.Export: export,
     cli.Render: render,
     cli.Plan: show_plan,
+    cli.Bench: show_bench,
     cli.Envs: list_envs,
 }
 

@@ -16,29 +16,34 @@ MOVES = (
 )
 
 
-def count_flops(function: Any, *args: Any) -> float:
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def count_flops(function: Any, *args: Any, products_only: bool = False) -> float:
     """Floating-point operations of one call: a multiply-add is two, all else one an element.
 
     A loop of unknown length counts once. Of several branches the longest counts.
+
+    **Arguments:** `products_only` counts matrix products and convolutions alone.
     """
-    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
+    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr, products_only)
 
 
-def _jaxpr_flops(jaxpr: Any) -> float:
-    return sum((_equation_flops(equation) for equation in jaxpr.eqns), 0.0)
+def _jaxpr_flops(jaxpr: Any, products_only: bool) -> float:
+    return sum((_equation_flops(equation, products_only) for equation in jaxpr.eqns), 0.0)
 
 
-def _equation_flops(equation: Any) -> float:
+def _equation_flops(equation: Any, products_only: bool) -> float:
     name, params = equation.primitive.name, equation.params
     result = equation.outvars[0].aval if equation.outvars else None
     if name == "scan":
-        return params["length"] * _jaxpr_flops(params["jaxpr"].jaxpr)
+        return params["length"] * _jaxpr_flops(params["jaxpr"].jaxpr, products_only)
     if name == "cond":
-        return max(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
+        return max(_jaxpr_flops(branch.jaxpr, products_only) for branch in params["branches"])
     inner = list(_inner_jaxprs(params))
     if inner:
-        return sum((_jaxpr_flops(jaxpr) for jaxpr in inner), 0.0)
-    if name in MOVES or result is None:
+        return sum((_jaxpr_flops(jaxpr, products_only) for jaxpr in inner), 0.0)
+    if name in MOVES or result is None or (products_only and name not in PRODUCTS):
         return 0.0
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]

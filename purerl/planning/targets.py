@@ -95,6 +95,9 @@ TPUS: dict[str, Chip] = {
     "v6e": Chip("TPU v6e", 31_989 * MIB, 1640e9, 918e12),
 }
 
+# The chips whose name is not what jax calls a device of them.
+DEVICE_KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
+
 EXAMPLES = (*GPUS, "h100:8", "v4:2x2x1", "v5e:2x2", "v5e:2x4", "v5e:16x16", "v5p:2x2x1", "v6e:2x4")
 
 
@@ -155,6 +158,14 @@ def parse_target(name: str) -> Target:
         f"target = {name!r} is unknown; {hint}Targets are {', '.join(GPUS)}, with :8 for eight of "
         f"them, and TPUs with their topology, such as {tpus}."
     )
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The figures of a device by the name that jax has for it; None where they are not known."""
+    if device_kind in DEVICE_KINDS:
+        return TPUS[DEVICE_KINDS[device_kind]]
+    chips = (*GPUS.values(), *TPUS.values())
+    return next((chip for chip in chips if chip.name == device_kind), None)
 
 
 def require_compiler(target: Target) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_a_chunk_returns_no_nan_where_a_metric_is_not_defined(algo):
     config = algo(Probe(length=100), **SIZES)
     key = jax.random.key(0)
     agent = Agent(key, jax.tree.map(lambda leaf: None, config))
-    state, records = AdvanceAgent(6)(purerl.init(key, config), agent, config)
+    state, records = AdvanceAgent(6)(purerl.init(key, config), agent, jnp.array([0, 6]), config)
     assert not any(
         np.isnan(leaf).any()
         for leaf in jax.tree.leaves((state, records))

@@ -19,7 +19,7 @@ import hashlib, sys
 from pathlib import Path
 
 import purerl
-from purerl.experiment.store.leaves import leaves_to_save
+from purerl.experiment.store.leaves import own_pieces
 
 directory, num_updates = Path(sys.argv[1]), int(sys.argv[2])
 every = {"checkpoint_every": 2, "progress": False}
@@ -29,8 +29,8 @@ else:
     sizes = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
     config = purerl.vpg("CartPole-v1", total_steps=32 * num_updates, **sizes)
     run = purerl.run(config, 3, directory, updates_per_chunk=2, evaluate_every=20, **every)
-leaves = leaves_to_save(run.states)
-print(run.resumed_at, hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest())
+leaves = b"".join(piece.array.tobytes() for piece in own_pieces(run.states))
+print(run.resumed_at, hashlib.sha256(leaves).hexdigest())
 """
 
 

@@ -232,6 +232,7 @@ def test_the_curves_of_a_sweep_leave_out_the_seeds_that_failed(tmp_path):
         configs=configs,
         values=swept_values(configs, axes),
         metrics=Metrics(**{field.name: returns for field in dataclasses.fields(Metrics)}),
+        record_updates=np.arange(1, returns.shape[-1] + 1),
         returns=returns[:, :, -1],
         noise=None,
         failed=failed,

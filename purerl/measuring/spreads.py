@@ -1,8 +1,10 @@
 """What repeated timings come to: medians, their ratios, and how far the repeats lie apart."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 
@@ -35,16 +37,19 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> Spread:
     return Spread(middle, float(np.min(paired)), float(np.max(paired)))
 
 
-def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Rows as text: the first column to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """The seconds of a call until all that it returns is computed, and what it returns."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return time.perf_counter() - start, result
 
-    def line(row: Sequence[str]) -> str:
-        rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        return "  ".join([row[0].ljust(widths[0]), *rest])
 
-    return "\n".join(
-        [line(cells[0]), "  ".join("-" * width for width in widths)]
-        + [line(row) for row in cells[1:]]
-    )
+def time_in_turn(programs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """The seconds of programs that have run before, in turn, in an order that rotates."""
+    names = list(programs)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(repeats):
+        shift = repeat % len(names)
+        for name in names[shift:] + names[:shift]:
+            seconds[name].append(timed(programs[name])[0])
+    return seconds
