@@ -118,10 +118,10 @@ def gradient_step(
     # Not appended: XLA for GPUs (jaxlib 0.10.2) fails on that concatenation.
     report = jnp.stack([*means, grad_norm])
     stepped = eqx.apply_updates(state.parameters, updates), opt_state
-    learnt = tree_where(is_taken, stepped, (state.parameters, state.opt_state))
+    parameters, opt_state = tree_where(is_taken, stepped, (state.parameters, state.opt_state))
     counts = state.num_counted + 1, state.total + report
-    counted = tree_where(is_counted, counts, (state.num_counted, state.total))
-    return FitState(*learnt, stopped, *counted)
+    num_counted, total = tree_where(is_counted, counts, (state.num_counted, state.total))
+    return FitState(parameters, opt_state, stopped, num_counted, total)
 
 
 def mean_gradient(

@@ -171,20 +171,20 @@ def test_few_seeds_are_played_on_no_more_devices(finished, monkeypatch):
 
 @pytest.mark.parametrize("sampled", [False, True])
 def test_only_the_episodes_that_are_asked_for_are_played(sampled, finished, monkeypatch):
-    played, evaluate = [], agents.evaluate
+    played, play_episodes = [], agents.play_episodes
 
     def counted(*args, greedy, **how):
         played.append(greedy)
-        return evaluate(*args, greedy=greedy, **how)
+        return play_episodes(*args, greedy=greedy, **how)
 
-    monkeypatch.setattr(agents, "evaluate", counted)
+    monkeypatch.setattr(agents, "play_episodes", counted)
     result = evaluate_run(finished, episodes=11, sampled=sampled, seeds=[1])
     assert set(played) == {not sampled}
     policy = purerl.load_policy(finished, 1)
     keys = jax.random.split(jax.random.fold_in(purerl.seed_keys(0, [1])[0], 7))
     config = result.spec.config
     how = {"num_episodes": 11, "max_steps": config.time_limit, "greedy": not sampled}
-    alone = jax.jit(functools.partial(evaluate, **how))(keys[int(sampled)], policy, config)
+    alone = jax.jit(functools.partial(purerl.evaluate, **how))(keys[int(sampled)], policy, config)
     np.testing.assert_array_equal(
         np.asarray(result.evaluation.episode_return)[0], np.asarray(alone.episode_return)
     )
