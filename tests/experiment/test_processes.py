@@ -58,7 +58,7 @@ def test_one_process_tells_itself():
     ("options", "says"),
     [
         ({"coordinator": "h:1"}, "coordinator has no effect without --distributed"),
-        ({"process_id": 0}, "process_id has no effect without --distributed"),
+        ({"process_id": 0}, "process-id has no effect without --distributed"),
         (
             {"distributed": True, "num_processes": 2},
             "num_processes is given, and coordinator, process_id is not",

@@ -186,8 +186,8 @@ def test_a_sweep_that_is_finished_is_not_overwritten(tmp_path, monkeypatch):
 
 def test_run_sweep_trains_the_agents_of_run(tmp_path):
     configs, axes = purerl.sweep(small(), policy_learning_rate=RATES)
-    together = purerl.run_sweep((configs, axes), [4, 7], tmp_path / "a", **HOW)
-    alone = purerl.run(setting_at(configs, axes, 1), [4, 7], tmp_path / "b", **HOW)
+    together = purerl.run_sweep((configs, axes), [4, 7], tmp_path / "a", root=3, **HOW)
+    alone = purerl.run(setting_at(configs, axes, 1), [4, 7], tmp_path / "b", root=3, **HOW)
     np.testing.assert_allclose(
         together.metrics.entropy[1], alone.metrics.entropy, rtol=1e-3, atol=1e-4
     )
@@ -227,11 +227,13 @@ def test_the_curves_of_a_sweep_leave_out_the_seeds_that_failed(tmp_path):
         np.float32,
     )
     failed = np.isnan(returns[:, :, -1])
+    counts = np.where(np.isnan(returns), 0, 1)
+    names = [field.name for field in dataclasses.fields(Metrics)]
     configs, axes = purerl.sweep(small(), discount=[0.5, 0.7, 0.9])
     result = Sweep(
         configs=configs,
         values=swept_values(configs, axes),
-        metrics=Metrics(**{field.name: returns for field in dataclasses.fields(Metrics)}),
+        metrics=Metrics(**dict.fromkeys(names, returns) | {"num_episodes": counts}),
         record_updates=np.arange(1, returns.shape[-1] + 1),
         returns=returns[:, :, -1],
         noise=None,

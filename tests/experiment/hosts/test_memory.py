@@ -77,9 +77,9 @@ def test_batches_advance_one_chunk_each_in_turn():
     calls = []
     chunk = prepared.chunk
 
-    def counted(state, agents, shared):
+    def counted(state, agents, *rest):
         calls.append(jax.random.key_data(agents.key)[0].tolist())
-        return chunk(state, agents, shared)
+        return chunk(state, agents, *rest)
 
     for _ in SeedBatches(prepared._replace(chunk=counted)).train():
         pass
@@ -123,7 +123,7 @@ def test_the_devices_of_a_run_alone_share_the_free_memory(monkeypatch):
 def test_out_of_memory_says_how_many_seeds_to_try():
     prepared = compiled(64)
 
-    def starved(state, agents, shared):
+    def starved(*args):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     with pytest.raises(RunError, match=r"out of memory with 64 seeds at once.*seed_batch=32"):

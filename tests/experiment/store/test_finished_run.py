@@ -89,9 +89,9 @@ def test_damaged_results_are_read_from_the_records_or_refused(copy):
     entry = sound.index(b"PK\x01\x02")  # of the first file in the archive's directory
     flag[entry + 8] |= 1  # it is encrypted
     method[entry + 10] = 99  # in a way that nobody knows
-    middle = bytearray(sound)
-    middle[len(sound) // 2] ^= 255
-    for data in (b"", b"nothing", sound[:-40], sound[: len(sound) // 2], flag, method, middle):
+    number = bytearray(sound)
+    number[sound.index(b"\x93NUMPY") + 128] ^= 255  # behind the header of the first array
+    for data in (b"", b"nothing", sound[:-40], sound[: len(sound) // 2], flag, method, number):
         path.write_bytes(bytes(data))
         with pytest.warns(UserWarning, match=r"metrics.npz is missing or damaged; the records"):
             np.testing.assert_array_equal(read_run(copy).arrays["entropy"], whole["entropy"])

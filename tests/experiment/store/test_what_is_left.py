@@ -11,6 +11,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.store import files
 from purerl.experiment.store.finished_run import read_run
+from purerl.experiment.store.header import FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_where_there_is_no_run_one_is_trained_as_advised(tmp_path, monkeypatch, 
 
 
 def test_a_sweep_has_no_checkpoints_and_says_so(tmp_path, call):
-    files.write_checked_json(tmp_path / "config.json", {"kind": "sweep", "format": 4})
+    files.write_checked_json(tmp_path / "config.json", {"kind": "sweep", "format": FORMAT})
     assert "it holds a sweep, which keeps none" in refused(call, "evaluate", tmp_path)
 
 
