@@ -146,7 +146,8 @@ def resume(
         if not is_whole:  # something will be written
             on_main_process(require_own_names, directory, describe_hooks(hooks), start)
         if not trained:
-            spec = on_main_process(_with_provenance, header, spec, start)
+            parts = on_main_process(_parts_of_run, header, spec, start)
+            spec = dataclasses.replace(spec, provenance=parts)
         if start and not trained:
             warn_if_nondeterministic(header)
         result = _continue(header, spec, execution, directory, start, summary, is_whole)
@@ -232,11 +233,10 @@ def _require_states(directory: Path, config: Config, start: int, asked_for_more:
     )
 
 
-def _with_provenance(header: dict[str, Any], spec: RunSpec, start: int) -> RunSpec:
-    """A run that goes on, with the settings and the machine of each of its parts."""
+def _parts_of_run(header: dict[str, Any], spec: RunSpec, start: int) -> list[dict[str, Any]]:
+    """The settings and the machine of each part of a run that goes on."""
     now = spec.header()
-    parts = extend_provenance(header, through_json(now["config"]), where_of(now), start)
-    return dataclasses.replace(spec, provenance=parts)
+    return extend_provenance(header, through_json(now["config"]), where_of(now), start)
 
 
 def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:
