@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int, Key
 from purerl.checks import ceil_div, require_divisor, require_positive_int
 from purerl.compute.derivatives import flat_where_unsound
 from purerl.compute.draws import flat_draws
+from purerl.compute.jaxprs import traced
 from purerl.compute.trees import (
     Packed,
     Sums,
@@ -146,17 +147,10 @@ def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transit
     return after, rollout, metrics
 
 
-def _packed_step(
-    state: TrainState, config: Config, is_due: Bool[Array, ""] | None = None
-) -> tuple[TrainState, Packed]:
-    """`train_step`, with its metrics packed as they leave a loop.
-
-    Where the step is not due, the state stays as it is, and the metrics are of no update.
-    """
+def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
+    """`train_step`, with its metrics packed as they leave a loop."""
     (after, metrics), is_sound = flat_where_unsound(_judged_step)(state, config)
     was_alive = state.failed_at < 0
-    if is_due is not None:
-        was_alive &= is_due
     alive = is_sound & was_alive
     failed_at = jnp.where(was_alive, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
@@ -216,14 +210,22 @@ def advance_chunk(
     """`advance` by whole records, whose division is left to the host.
 
     **Arguments:** `window` is `[begin, end]`: only updates `begin ≤ i < end` of the chunk are made,
-    by default all. The others leave the state as it is, and have no part in a record.
+    by default all. The others cost nothing, leave the state as it is, and have no part in a record.
     """
     require_divisor("log_every", config.log_every, "num_updates", num_updates)
-    each = None if window is None else jnp.arange(num_updates).reshape(-1, config.log_every)
+    state = depend_on(state.key, state)
+    each = None
+    step = functools.partial(_packed_step, config=config)
+    if window is not None:
+        each = jnp.arange(num_updates).reshape(-1, config.log_every)
+        step, (_, shapes) = traced(step, state)
+        blank = nan_metrics(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
 
     def update_once(state, i):
-        is_due = None if window is None else (window[0] <= i) & (i < window[1])
-        return _packed_step(state, config, is_due)
+        if window is None:
+            return step(state)
+        is_due = (window[0] <= i) & (i < window[1])
+        return jax.lax.cond(is_due, step, lambda state: (state, blank), state)
 
     def record(state, each):
         if config.log_every > 1:
@@ -233,7 +235,6 @@ def advance_chunk(
             metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
         return state, sum_updates(metrics)
 
-    state = depend_on(state.key, state)
     return jax.lax.scan(record, state, each, length=num_updates // config.log_every)
 
 

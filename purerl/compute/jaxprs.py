@@ -39,6 +39,17 @@ def is_jit_disabled() -> bool:
     return getattr(jax.config, "jax_disable_jit")  # noqa: B009
 
 
+def traced(function: Callable[..., Any], *args: Any) -> tuple[Callable[..., Any], Any]:
+    """The function, traced once for all calls with such arguments, and the shapes of its result."""
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    treedef = jax.tree.structure(shapes)
+
+    def call(*args):
+        return treedef.unflatten(jex.core.jaxpr_as_fun(closed)(*jax.tree.leaves(args)))
+
+    return call, shapes
+
+
 def trace_program(function: Callable[..., Any], *args: Any) -> Program:
     """The program of a function; its arguments are pytrees of arrays, or of their shapes."""
     closed, out = jax.make_jaxpr(function, return_shape=True)(*args)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -52,18 +52,23 @@ class SeedBatches:
         return [call_interruptibly(self._init, batch) for batch in self._batches]
 
     def train(
-        self, start: int = 0, states: list[TrainState] | None = None
+        self,
+        start: int = 0,
+        states: list[TrainState] | None = None,
+        intervals: Collection[int] = (),
     ) -> Iterator[ChunkResult]:
         """Train to the end, a chunk at a time; `seconds` leaves out what happens between.
 
-        A chunk ends at a multiple of its length, or with the budget.
+        A chunk ends at a multiple of its length or of an interval, or with the budget. One that
+        ends early is the same program, so that intervals change nothing of what is trained.
         """
         states = self.init() if states is None else states
         seconds, size = 0.0, self.programs.chunk_updates
         config = self.programs.config
         while start < config.num_updates:
             base = start // size * size
-            updates = min(base + size, config.num_updates)
+            ends = [(start // every + 1) * every for every in (size, *intervals)]
+            updates = min(*ends, config.num_updates)
             window, start = np.array([start - base, updates - base], np.int32), updates
             recorded = []
             begin = time.perf_counter()
@@ -75,8 +80,8 @@ class SeedBatches:
             is_debugged = getattr(jax.config, "jax_debug_nans") and not is_multi_process()  # noqa: B009
             if is_debugged and np.any(failed_at >= 0):
                 self._raise_at_nan(states, int(np.argmax(failed_at >= 0)))
-            ends = base + self._record_ends(window)
-            yield ChunkResult(updates, states, metrics, ends, failed_at, seconds)
+            record_updates = base + self._record_ends(window)
+            yield ChunkResult(updates, states, metrics, record_updates, failed_at, seconds)
 
     def _raise_at_nan(self, states: list[TrainState], index: int) -> None:
         """Repeat the update in which an agent failed, one operation after another.

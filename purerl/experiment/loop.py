@@ -83,7 +83,7 @@ class TrainingLoop:
         if self.start:
             self._evaluate(self.start, states)  # if the run ended before this
             self._replay_to_hooks(states)
-        for chunk in self.batches.train(self.start, states):
+        for chunk in self.batches.train(self.start, states, self.spec.intervals.values()):
             states, self.seconds = chunk.states, chunk.seconds
             self._record(chunk)
             self._show(chunk)

@@ -87,7 +87,7 @@ def run(
     With several processes (`jax.distributed`), all call it alike. Each trains its share; the first
     shows progress, calls hooks and writes to `directory`, on a file system that all share.
 
-    **Raises:** `ValueError` for a size that does not divide, an interval of no whole chunks, seeds
+    **Raises:** `ValueError` for a size that does not divide, an interval of no whole records, seeds
     that repeat, what does not fit into memory, a first observation that cannot be, or a directory
     that holds another run, this one already, or files of somebody else's where a run writes.
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved is kept.

@@ -227,16 +227,24 @@ def test_an_environment_with_an_empty_array_in_its_state_is_saved(tmp_path):
     assert_bitwise_equal(again.states, result.states)
 
 
-def test_the_chunk_depends_on_the_config_alone_and_intervals_are_whole_chunks(tmp_path):
-    config = small(total_steps=4 * 8 * 120)
+def test_intervals_change_nothing_of_the_chunks_and_are_whole_records(tmp_path):
+    """Episodes every 10 updates and checkpoints every 14, in chunks of 4."""
+    config = small(total_steps=4 * 8 * 120, log_every=2)
     for name in ("evaluate_every", "checkpoint_every"):
-        line = rf"{name} = 6 is not a multiple of the 4 updates .* use 4 or 8, or upd.* = 3\."
+        line = rf"{name} = 7 is not a multiple of log_every = 2: .* use 8\."
         with pytest.raises(ValueError, match=line):
-            run(config, SEEDS, tmp_path, updates_per_chunk=None, **{name: 6})
+            run(config, SEEDS, tmp_path, **{name: 7})
     assert not list(tmp_path.iterdir())
-    intervals = {"evaluate_every": 8, "checkpoint_every": 40}
-    run(config, SEEDS, tmp_path, updates_per_chunk=None, **intervals)
-    assert json.loads((tmp_path / "config.json").read_text())["updates_per_chunk"] == 4
+    options = {"updates_per_chunk": None, "keep_checkpoints": 100}
+    intervals = {"evaluate_every": 10, "checkpoint_every": 14}
+    result = run(config, SEEDS, tmp_path / "a", **intervals, **options)
+    assert json.loads((tmp_path / "a/config.json").read_text())["updates_per_chunk"] == 4
+    assert result.evaluations.updates.tolist() == list(range(10, 121, 10))
+    saved = sorted(int(path.name) for path in (tmp_path / "a/checkpoints").iterdir())
+    assert saved == [*range(14, 120, 14), 120]
+    plain = run(config, SEEDS, tmp_path / "b", **options)
+    assert_bitwise_equal(result.states, plain.states)
+    assert_bitwise_equal(result.metrics, plain.metrics)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The decisions that make up a run: checked, written into its header, and read back from it."""
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +12,6 @@ from jax.sharding import Mesh
 
 from purerl.checks import (
     ceil_div,
-    divisors,
     require_divisor,
     require_positive_int,
     short_repr,
@@ -80,6 +78,12 @@ class RunSpec:
         """Whether evaluation episodes are played: there are some, and they end."""
         return bool(self.evaluation_episodes) and self.config.time_limit is not None
 
+    @property
+    def intervals(self) -> dict[str, int]:
+        """The options that say after how many updates something happens between chunks."""
+        options = {"evaluate_every": self.evaluate_every, "checkpoint_every": self.checkpoint_every}
+        return {name: every for name, every in options.items() if every is not None}
+
     def evaluates_at(self, updates: int) -> bool:
         """Whether evaluation episodes are played after so many updates."""
         is_due = self.evaluate_every is not None and updates % self.evaluate_every == 0
@@ -107,7 +111,7 @@ class RunSpec:
         )
 
     def check(self, execution: "ExecutionOptions") -> None:
-        """Refuse bad counts, intervals that end within a chunk, and options without effect."""
+        """Refuse bad counts, intervals that end within a record, and options without effect."""
         if not is_root_seed(self.root):
             raise ValueError(f"root = {short_repr(self.root)} must be an int from 0 to 2**32 - 1.")
         target = self.target_return
@@ -120,7 +124,14 @@ class RunSpec:
         for name, count in counts.items():
             if count is not None:
                 require_positive_int(name, count)
-        self._require_whole_chunks()
+        for name, interval in self.intervals.items():
+            require_positive_int(name, interval)
+            record = self.config.log_every
+            if interval % record:
+                raise ValueError(
+                    f"{name} = {interval} is not a multiple of log_every = {record}: it would end "
+                    f"within a record; use {ceil_div(interval, record) * record}."
+                )
         if self.evaluate_every and not self.evaluates:
             raise ValueError(
                 f"evaluate_every = {self.evaluate_every} has no effect without "
@@ -131,24 +142,6 @@ class RunSpec:
             raise ValueError(
                 "keep_checkpoints = 1 must be at least 2: one is whole while another is written."
             )
-
-    def _require_whole_chunks(self) -> None:
-        """Refuse intervals that are no multiple of the chunk."""
-        options = {"evaluate_every": self.evaluate_every, "checkpoint_every": self.checkpoint_every}
-        intervals = {name: every for name, every in options.items() if every is not None}
-        for name, interval in intervals.items():
-            require_positive_int(name, interval)
-        config, chunk = self.config, self.updates_per_chunk
-        common = math.gcd(*intervals.values())
-        shorter = [d for d in divisors(common) if d % config.log_every == 0 and d <= chunk]
-        for name, interval in intervals.items():
-            if interval % chunk:
-                multiple = max(1, interval // chunk) * chunk
-                alternative = f", or updates_per_chunk = {shorter[-1]}" if shorter else ""
-                raise ValueError(
-                    f"{name} = {interval} is not a multiple of the {chunk} updates of a chunk; "
-                    f"use {multiple} or {multiple + chunk}{alternative}."
-                )
 
     def with_budget(self, total_steps: int, start: int) -> "RunSpec":
         """Change the budget after `start` updates; warn if schedules change."""
