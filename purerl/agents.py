@@ -18,7 +18,7 @@ from purerl.config.config import Config
 from purerl.evaluation import EvaluationPair, play_episodes
 from purerl.networks.normalization import RewardNormalizer
 from purerl.rollout import EnvCarry
-from purerl.training import TrainState, advance_chunk, init, train
+from purerl.training import TrainState, advance_window, init, train
 from purerl.types import Metrics
 
 
@@ -139,7 +139,7 @@ class AdvanceAgent:
         self, state: TrainState, agent: Agent, window: Int[Array, "2"], shared: Config
     ) -> tuple[TrainState, Sums]:
         config = eqx.combine(agent.per_agent, shared)
-        return advance_chunk(state, config, self.num_updates, window)
+        return advance_window(state, config, self.num_updates, window)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ it many agents, over configs many settings.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -198,44 +199,77 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
     over all episodes that ended in them.
     """
     require_positive_int("num_updates", num_updates)
-    in_records = ceil_div(num_updates, config.log_every) * config.log_every
-    window = None if in_records == num_updates else jnp.array([0, num_updates])
-    state, records = advance_chunk(state, config, in_records, window)
-    return state, divide(records)
-
-
-def advance_chunk(
-    state: TrainState, config: Config, num_updates: int, window: Int[Array, "2"] | None = None
-) -> tuple[TrainState, Sums]:
-    """`advance` by whole records, whose division is left to the host.
-
-    **Arguments:** `window` is `[begin, end]`: only updates `begin ≤ i < end` of the chunk are made,
-    by default all. The others cost nothing, leave the state as it is, and have no part in a record.
-    """
-    require_divisor("log_every", config.log_every, "num_updates", num_updates)
     state = depend_on(state.key, state)
-    each = None
+    every, num_records = config.log_every, ceil_div(num_updates, config.log_every)
+    numbers = None
     step = functools.partial(_packed_step, config=config)
-    if window is not None:
-        each = jnp.arange(num_updates).reshape(-1, config.log_every)
-        step, (_, shapes) = traced(step, state)
-        blank = nan_metrics(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+    if num_updates % every:
+        numbers = jnp.arange(num_records * every).reshape(num_records, every)
+        step, blank = _traced_step(state, config)
 
     def update_once(state, i):
-        if window is None:
+        if numbers is None:
             return step(state)
-        is_due = (window[0] <= i) & (i < window[1])
-        return jax.lax.cond(is_due, step, lambda state: (state, blank), state)
+        return jax.lax.cond(i < num_updates, step, lambda state: (state, blank), state)
 
     def record(state, each):
-        if config.log_every > 1:
-            state, metrics = jax.lax.scan(update_once, state, each, length=config.log_every)
+        if every > 1:
+            state, metrics = jax.lax.scan(update_once, state, each, length=every)
         else:  # without a loop of one iteration, which would be compiled as a loop
-            state, metrics = update_once(state, None if each is None else each[0])
+            state, metrics = step(state)
             metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
         return state, sum_updates(metrics)
 
-    return jax.lax.scan(record, state, each, length=num_updates // config.log_every)
+    state, records = jax.lax.scan(record, state, numbers, length=num_records)
+    return state, divide(records)
+
+
+def advance_window(
+    state: TrainState, config: Config, num_updates: int, window: Int[Array, "2"]
+) -> tuple[TrainState, Sums]:
+    """Train for the updates `begin ≤ i < end` of a chunk of `num_updates`, whole records.
+
+    One program has all windows `[begin, end]`. Reverse-mode derivatives go through `advance` alone.
+
+    **Returns:** the new state, and records `[num_updates / log_every]` before their division, which
+    is left to the host; those of no update of the window add up nothing.
+    """
+    require_divisor("log_every", config.log_every, "num_updates", num_updates)
+    every, (begin, end) = config.log_every, window
+    step, blank = _traced_step(state, config)
+    rows = jax.tree.map(lambda leaf: jnp.stack([leaf] * every), blank)
+    records = jax.tree.map(
+        lambda leaf: jnp.zeros((num_updates // every, *leaf.shape), leaf.dtype),
+        jax.eval_shape(sum_updates, rows),
+    )
+    state, rows, records = depend_on(state.key, (state, rows, records))
+
+    def put(leaves, leaf, i):
+        return jax.tree.map(lambda leaves, leaf: leaves.at[i].set(leaf), leaves, leaf)
+
+    def update_once(i, carry):
+        state, rows = carry
+        state, metrics = step(state)
+        return state, put(rows, metrics, i % every)
+
+    def record(i, carry):
+        state, records = carry
+        if every > 1:
+            bounds = jnp.maximum(begin, i * every), jnp.minimum(end, (i + 1) * every)
+            state, metrics = jax.lax.fori_loop(*bounds, update_once, (state, rows))
+        else:  # without a loop of one iteration, which would be compiled as a loop
+            state, metrics = step(state)
+            metrics = jax.tree.map(lambda leaf: leaf[None], metrics)
+        return state, put(records, sum_updates(metrics), i)
+
+    return jax.lax.fori_loop(begin // every, -(-end // every), record, (state, records))
+
+
+def _traced_step(state: TrainState, config: Config) -> tuple[Callable[..., Any], Packed]:
+    """`_packed_step` of a config, traced once, and the metrics of an update that is not made."""
+    step, (_, shapes) = traced(functools.partial(_packed_step, config=config), state)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return step, nan_metrics(zeros)
 
 
 def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:

@@ -15,7 +15,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.compute.trees import divide
-from purerl.training import advance_chunk
+from purerl.training import advance_window
 
 SMALL = {"num_envs": 3, "rollout_length": 5, "total_steps": 60, "hidden": (8,)}  # 4 updates
 ENV = Probe(reward="action", length=2)
@@ -141,7 +141,7 @@ def test_the_last_record_is_of_what_is_left_of_the_updates(config, trained):
 def test_only_the_updates_of_a_window_are_made(config, trained):
     """Also of an agent that is frozen: what is not due does not say that it fails."""
     state = init(jax.random.key(0), config)
-    advance = jax.jit(lambda state, window: advance_chunk(state, config, 4, window))
+    advance = jax.jit(lambda state, window: advance_window(state, config, 4, window))
     for window, step in (([3, 4], 1), ([1, 1], 1), ([0, 3], 4)):
         state, sums = advance(state, jnp.array(window))
         assert (int(state.step), int(state.failed_at)) == (step, -1)
