@@ -36,12 +36,13 @@ class FitSettings(NamedTuple):
     """What a network is fitted to, and how.
 
     `objective(network, batch)` gives the loss and the report of each row, of which weighted means
-    count. The fit stops before the first step for which `keep_going(report)` is false. `preprocess`
-    is applied to each minibatch.
+    count; `loss(report)` is the mean loss, for optimisers that look at it. The fit stops before the
+    first step for which `keep_going(report)` is false. `preprocess` is applied to each minibatch.
     """
 
     objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]]
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
+    loss: Callable[[Report], Float[Array, ""]]
     num_epochs: int
     keep_going: Callable[[Report], Bool[Array, ""]] | None = None
     preprocess: Callable[[Batch], Batch] | None = None
@@ -109,17 +110,19 @@ def gradient_step(
     has_weight = jnp.any(minibatch.weight > 0)
     # The minibatch at which the fit stops counts, but its step is not taken.
     is_counted = ~state.stopped & has_weight
-    stopped = state.stopped
+    stopped, report = state.stopped, dict(zip(names, means, strict=True))
     if settings.keep_going is not None:
-        stopped |= has_weight & ~settings.keep_going(dict(zip(names, means, strict=True)))
+        stopped |= has_weight & ~settings.keep_going(report)
     is_taken = ~stopped & has_weight
-    updates, opt_state = settings.optimizer.update(gradient, state.opt_state, state.parameters)
+    updates, opt_state = settings.optimizer.update(
+        gradient, state.opt_state, state.parameters, value=settings.loss(report)
+    )
     grad_norm = norm(ravel_pytree(gradient)[0])
     # Not appended: XLA for GPUs (jaxlib 0.10.2) fails on that concatenation.
-    report = jnp.stack([*means, grad_norm])
+    summed = jnp.stack([*means, grad_norm])
     stepped = eqx.apply_updates(state.parameters, updates), opt_state
     parameters, opt_state = tree_where(is_taken, stepped, (state.parameters, state.opt_state))
-    counts = state.num_counted + 1, state.total + report
+    counts = state.num_counted + 1, state.total + summed
     num_counted, total = tree_where(is_counted, counts, (state.num_counted, state.total))
     return FitState(parameters, opt_state, stopped, num_counted, total)
 

@@ -31,7 +31,6 @@ from purerl.compute.trees import (
     unpack,
 )
 from purerl.config.config import Config, require_unbatched
-from purerl.config.optimizers import build_optimizers
 from purerl.config.schedules import share_at
 from purerl.networks.network import Network, as_network, parameters
 from purerl.networks.normalization import (
@@ -82,7 +81,7 @@ def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
     def init_optimizer(optimizer, network):
         return None if network is None else optimizer.init(parameters(network))
 
-    optimizers = build_optimizers(config)
+    policy_optimizer, baseline_optimizer = config.optimizers
     policy = build(config.policy, policy_key)
     baseline = build(config.baseline, baseline_key) if config.algorithm.has_baseline else None
     normalizer = initial_reward_normalizer(config.num_envs) if config.normalize_reward else None
@@ -93,8 +92,8 @@ def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
         learner=Learner(
             policy=policy,
             baseline=baseline,
-            policy_opt_state=init_optimizer(optimizers.policy, policy),
-            baseline_opt_state=init_optimizer(optimizers.baseline, baseline),
+            policy_opt_state=init_optimizer(policy_optimizer, policy),
+            baseline_opt_state=init_optimizer(baseline_optimizer, baseline),
         ),
         envs=reset_envs(env_key, config),
         reward_normalizer=normalizer,

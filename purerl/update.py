@@ -16,7 +16,6 @@ from purerl.compute.rows import (
     unflatten_rows,
 )
 from purerl.config.config import Config
-from purerl.config.optimizers import build_optimizers
 from purerl.fit import Batch, FitSettings, Report, RowReport, fit
 from purerl.losses import explained_variance, normalize
 from purerl.networks.network import update_obs_stats
@@ -120,7 +119,8 @@ def update_policy(
 
     settings = FitSettings(
         objective=functools.partial(policy_objective, config=config),
-        optimizer=build_optimizers(config).policy,
+        optimizer=config.optimizers[0],
+        loss=lambda report: report["policy_loss"] - config.hyper.entropy_coef * report["entropy"],
         num_epochs=config.epochs,
         keep_going=keep_going,
         preprocess=with_normalized_advantage if config.normalize_advantage else None,
@@ -149,7 +149,8 @@ def update_baseline(
 
     settings = FitSettings(
         objective=functools.partial(baseline_objective, config=config),
-        optimizer=build_optimizers(config).baseline,
+        optimizer=config.optimizers[1],
+        loss=lambda report: report["value_loss"],
         num_epochs=config.baseline_epochs,
     )
     baseline, opt_state, report = fit(

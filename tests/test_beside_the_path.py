@@ -241,22 +241,22 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a rate in the state": (
         "CartPole-v1",
         {"optimizer": injected, **SCHEDULE},
-        "schedule: 'policy_learning_rate' has no effect: the optimizer keeps its rate",
+        "schedule: 'policy_learning_rate' has no effect: the policy's optimizer keeps its rate",
     ),
     "a rate that is never read": (
         "CartPole-v1",
         {"optimizer": fixed, "policy_learning_rate": 0.1},
-        "policy_learning_rate = 0.1 has no effect: the optimizer never reads it",
+        "policy_learning_rate = 0.1 has no effect: the policy's optimizer never reads it",
     ),
     "a baseline's rate that is never read": (
         "CartPole-v1",
         {"optimizer": fixed, "baseline_learning_rate": 0.1},
-        "baseline_learning_rate = 0.1 has no effect: the optimizer never reads it",
+        "baseline_learning_rate = 0.1 has no effect: the baseline's optimizer never reads it",
     ),
     "a norm that is never read": (
         "CartPole-v1",
         {"optimizer": unclipped, "max_grad_norm": 0.1},
-        "max_grad_norm = 0.1 has no effect: the optimizer never reads it",
+        "max_grad_norm = 0.1 has no effect: no optimizer reads it",
     ),
     "an estimate without lambda": (
         "CartPole-v1",

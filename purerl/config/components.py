@@ -1,33 +1,77 @@
 """Checks of what a user brings: hyperparameters, an optimiser, networks, an algorithm."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import first_line, short_repr
 from purerl.compute.jaxprs import depends_on_input
+from purerl.config.optimizers import clipped_adam
 from purerl.envs import Box, Discrete, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
+from purerl.networks.network import as_network, parameters
 from purerl.types import Estimate, Hyperparams, Transition, default_float
 
 Shape = jax.ShapeDtypeStruct
 
 
-def check_optimizer(optimizer: Callable[..., Any]) -> None:
-    """Refuse a function that makes no optimiser from a learning rate and a gradient norm."""
+def check_optimizer(
+    name: str, optimizer: Callable[..., Any], network: Callable[..., Any], spec: EnvSpec
+) -> None:
+    """Refuse what makes no optimiser of a network from a learning rate and a gradient norm."""
+    if optimizer is clipped_adam:
+        return
+    form = "(learning_rate, max_grad_norm) -> optax.GradientTransformation"
     try:
-        transformation = optimizer(1e-3, 1.0)
-        jax.eval_shape(transformation.init, Shape((2,), default_float()))
+        made = optimizer(1e-3, 1.0)
+        is_optimizer = callable(made.init) and callable(made.update)
     except Exception as error:
         raise ValueError(
-            f"optimizer = {short_repr(optimizer)} does not fit: it must be a function "
-            f"(learning_rate, max_grad_norm) -> optax.GradientTransformation."
+            f"{name} = {short_repr(optimizer)} does not fit: it must be a function {form}."
         ) from error
+    if not is_optimizer:
+        raise ValueError(
+            f"{name} = {short_repr(optimizer)} does not fit: it must be a function {form}."
+        )
+
+    def step(params):
+        made = optax.with_extra_args_support(optimizer(1e-3, 1.0))
+        state = made.init(params)
+        return state, made.update(params, state, params, value=jnp.zeros(()))
+
+    params = _parameter_shapes(network, spec)
+    state, (updates, after) = _eval_shape(f"{name}= does not fit: ", step, params)
+    for what, before, now in (("updates", params, updates), ("state", state, after)):
+        if not _have_same_shapes(before, now):
+            raise ValueError(
+                f"{name}= does not fit: its {what} after a step have other shapes or dtypes than "
+                f"before."
+            )
+
+
+def _parameter_shapes(network: Callable[..., Any], spec: EnvSpec) -> Any:
+    """The parameters of a network, as shapes and dtypes."""
+
+    def build(key):
+        return parameters(as_network(network(key, spec.obs_space, spec.action_space)))
+
+    return eqx.filter_eval_shape(build, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def _have_same_shapes(tree: Any, other: Any) -> bool:
+    (leaves, treedef), (others, other_treedef) = map(jax.tree.flatten, (tree, other))
+    return treedef == other_treedef and all(
+        (leaf.shape, leaf.dtype) == (other.shape, other.dtype)
+        for leaf, other in zip(leaves, others, strict=True)
+    )
 
 
 def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
@@ -94,17 +138,34 @@ def _build_and_call(
     return _eval_shape("" if is_default else f"{field}= does not fit: ", build, key, obs)
 
 
-def optimizer_reads(optimizer: Callable[..., Any], name: str, methods: tuple[str, ...]) -> bool:
-    """Whether the learning rate, or `max_grad_norm`, reaches what one of these methods gives."""
+def reads(config: Any, name: str, methods: tuple[str, ...]) -> bool:
+    """Whether a learning rate, or `max_grad_norm`, reaches what a method of an optimiser gives."""
+    pairs = [
+        (config.policy_optimizer, config.policy, "policy_learning_rate"),
+        (config.baseline_optimizer, config.baseline, "baseline_learning_rate"),
+    ]
 
-    def call(value):
-        params = jnp.zeros(2)
+    def call(optimizer, network, value):
+        params = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            _parameter_shapes(network, config.env_spec),
+        )
         made = optimizer(1e-3, value) if name == "max_grad_norm" else optimizer(value, 1.0)
-        state = optimizer(1e-3, 1.0).init(params)
-        results = {"init": made.init(params), "update": made.update(params, state, params)}
+        made, default = map(optax.with_extra_args_support, (made, optimizer(1e-3, 1.0)))
+        state = default.init(params)
+        results = {
+            "init": made.init(params),
+            "update": made.update(params, state, params, value=jnp.zeros(())),
+        }
         return [results[method] for method in methods]
 
-    return depends_on_input(call, Shape((), default_float()))
+    number = Shape((), default_float())
+    return any(
+        optimizer is clipped_adam
+        or depends_on_input(functools.partial(call, optimizer, network), number)
+        for optimizer, network, rate in pairs
+        if optimizer is not None and name in (rate, "max_grad_norm")
+    )
 
 
 def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, name: str) -> bool:
@@ -170,7 +231,7 @@ def _eval_shape(problem: str, function: Callable[..., Any], *args: Any) -> Any:
 def why_unused(config: Any, name: str) -> str | None:
     """Why a config never reads a setting; None where it does."""
     algorithm = config.algorithm
-    of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate")
+    of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate", "baseline_optimizer")
     if name in of_baseline and not algorithm.has_baseline:
         return f"{algorithm.name} has no baseline"
     if name == "lookahead" and algorithm.estimate is not monte_carlo_estimate:
@@ -184,8 +245,10 @@ def why_unused(config: Any, name: str) -> str | None:
     ):
         return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
     of_optimizer = ("policy_learning_rate", "baseline_learning_rate", "max_grad_norm")
-    if name in of_optimizer and not optimizer_reads(config.optimizer, name, ("init", "update")):
-        return "the optimizer never reads it"
+    if name in of_optimizer and not reads(config, name, ("init", "update")):
+        if name == "max_grad_norm":
+            return "no optimizer reads it"
+        return f"the {name.removesuffix('_learning_rate')}'s optimizer never reads it"
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import equinox as eqx
 import jax
 import numpy as np
+import optax
 from jaxtyping import PyTree
 
 from purerl.algorithms import Algorithm, monte_carlo_estimate
@@ -25,7 +26,7 @@ from purerl.config.components import (
     check_hyper,
     check_optimizer,
     check_policy,
-    optimizer_reads,
+    reads,
     require_used,
 )
 from purerl.config.schedules import sorted_schedule
@@ -68,7 +69,8 @@ class Config(eqx.Module):
     algorithm: Algorithm = eqx.field(static=True)
     policy: Callable[..., eqx.Module] = eqx.field(static=True)
     baseline: Callable[..., eqx.Module] | None = eqx.field(static=True)
-    optimizer: Callable[..., Any] = eqx.field(static=True)
+    policy_optimizer: Callable[..., Any] = eqx.field(static=True)
+    baseline_optimizer: Callable[..., Any] | None = eqx.field(static=True)
     num_envs: int = eqx.field(static=True)
     rollout_length: int = eqx.field(static=True)
     num_updates: int = eqx.field(static=True)
@@ -139,6 +141,19 @@ class Config(eqx.Module):
     def time_limit(self) -> int | None:
         """The steps after which `env_params` truncate an episode; None where they do not say."""
         return time_limit(self.env_params)
+
+    @property
+    def optimizers(self) -> tuple[Any, Any]:
+        """The optimisers of the policy and of the baseline, from the traced hyperparameters.
+
+        They are made anew where they are used: only their states are carried.
+        """
+        hyper, makers = self.hyper, (self.policy_optimizer, self.baseline_optimizer)
+        rates = (hyper.policy_learning_rate, hyper.baseline_learning_rate)
+        return tuple(
+            None if make is None else optax.with_extra_args_support(make(rate, hyper.max_grad_norm))
+            for make, rate in zip(makers, rates, strict=True)
+        )
 
     @property
     def estimate(self) -> Callable[..., Estimate]:
@@ -227,15 +242,20 @@ def _check_components(config: Config, spec: EnvSpec) -> None:
             f"normalize_obs = True does not fit observations from {spec.obs_space}, which are "
             f"names and no quantities; leave it out."
         )
-    check_optimizer(config.optimizer)
-    for name, _ in config.schedule:
-        if "learning_rate" in name and not optimizer_reads(config.optimizer, name, ("update",)):
-            raise ValueError(
-                f"schedule: {name!r} has no effect: the optimizer keeps its rate in its state; "
-                f"give one that reads the rate at each step, such as optax.adam(learning_rate)."
-            )
     action = check_policy(config.policy, spec)
+    check_optimizer("policy_optimizer", config.policy_optimizer, config.policy, spec)
     if config.algorithm.has_baseline:
         assert config.baseline is not None
+        assert config.baseline_optimizer is not None
         check_baseline(config.baseline, spec)
+        check_optimizer("baseline_optimizer", config.baseline_optimizer, config.baseline, spec)
+    for name, _ in config.schedule:
+        network = name.removesuffix("_learning_rate")
+        has_rate = network == "policy" or (network == "baseline" and config.algorithm.has_baseline)
+        if has_rate and not reads(config, name, ("update",)):
+            raise ValueError(
+                f"schedule: {name!r} has no effect: the {network}'s optimizer keeps its rate in "
+                f"its state; give one that reads the rate at each step, such as "
+                f"optax.adam(learning_rate)."
+            )
     check_algorithm(config.algorithm, spec, action, config.hyper)

@@ -86,7 +86,8 @@ def _make_config(
         "algorithm": algorithm,
         "policy": DefaultPolicy(),
         "baseline": DefaultBaseline(),
-        "optimizer": clipped_adam,
+        "policy_optimizer": clipped_adam,
+        "baseline_optimizer": clipped_adam,
         "env_params": getattr(env_object, "default_params", None),
     }
     merged = {**current, **settings}

@@ -1,16 +1,15 @@
-"""The default optimiser, and the two optimisers of an agent.
+"""The default optimiser.
 
 Any hashable function of the same two arguments can take its place.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from purerl.compute.derivatives import norm, with_derivative_of
-from purerl.config.config import Config
 
 
 def clipped_adam(
@@ -47,19 +46,3 @@ def _clip_apart(vector: Float[Array, " n"], max_norm: Float[Any, ""] | float) ->
 def _clip(vector: Float[Array, " n"], max_norm: Float[Any, ""] | float) -> Float[Array, " n"]:
     length = norm(vector)
     return jnp.where(length < max_norm, vector, vector / length * max_norm)
-
-
-class Optimizers(NamedTuple):
-    """The optimisers of an agent's two networks."""
-
-    policy: optax.GradientTransformation
-    baseline: optax.GradientTransformation
-
-
-def build_optimizers(config: Config) -> Optimizers:
-    """Both optimisers, rebuilt from the traced hyperparameters: only their states are carried."""
-    hyper = config.hyper
-    return Optimizers(
-        policy=config.optimizer(hyper.policy_learning_rate, hyper.max_grad_norm),
-        baseline=config.optimizer(hyper.baseline_learning_rate, hyper.max_grad_norm),
-    )

@@ -49,6 +49,8 @@ class Settings(TypedDict, total=False):
     policy: Callable[..., eqx.Module]
     baseline: Callable[..., eqx.Module]
     optimizer: Callable[..., Any]
+    policy_optimizer: Callable[..., Any]
+    baseline_optimizer: Callable[..., Any]
     algorithm: Algorithm
     env_params: PyTree
 
@@ -138,10 +140,12 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     steps = merged["num_envs"] * merged["rollout_length"]
     has_baseline = not has_no_baseline(algorithm)
     policy, baseline = _networks(merged["policy"], merged["baseline"], settings, has_baseline)
+    policy_optimizer, baseline_optimizer = _optimizers(merged, settings, has_baseline)
     return {
         **{name: merged[name] for name in STATIC_DEFAULTS if name != "total_steps"},
         "hyper": Hyperparams(**{name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS}),
-        "optimizer": merged["optimizer"],
+        "policy_optimizer": policy_optimizer,
+        "baseline_optimizer": baseline_optimizer,
         "env_params": jax.tree.map(to_array, merged["env_params"]),
         "algorithm": algorithm,
         "policy": policy,
@@ -207,6 +211,20 @@ def _networks(
     if has_default_baseline:
         baseline = dataclasses.replace(baseline, **widths)
     return policy, baseline if has_baseline else None
+
+
+def _optimizers(
+    merged: Mapping[str, Any], settings: Mapping[str, Any], has_baseline: bool
+) -> tuple[Any, Any]:
+    """The optimisers of both networks; `optimizer` is that of each without one of its own."""
+    names = ["policy_optimizer", "baseline_optimizer"][: 1 + has_baseline]
+    if "optimizer" in settings and all(name in settings for name in names):
+        raise ValueError(
+            f"optimizer = {short_repr(settings['optimizer'])} has no effect beside "
+            f"{' and '.join(names)}; leave it out."
+        )
+    made = [settings.get(name, settings.get("optimizer", merged[name])) for name in names]
+    return made[0], made[1] if has_baseline else None
 
 
 def _widths(hidden: Any) -> tuple[int, ...]:

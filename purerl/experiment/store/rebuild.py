@@ -60,7 +60,7 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
     known = (REINFORCE, VPG, A2C, PPO)
     clipped = (algorithm._replace(value_loss=clipped_squared_error) for algorithm in known)
     fields["algorithm"] = _find("algorithm", (*known, *clipped), described["algorithm"])
-    for name in ("policy", "baseline", "optimizer"):
+    for name in ("policy", "baseline", "policy_optimizer", "baseline_optimizer"):
         fields[name] = rebuild_component(name, described[name])
     fields["schedule"] = tuple((name, shape) for name, shape in described["schedule"])
     return Config(**fields)
