@@ -148,12 +148,15 @@ class Config(eqx.Module):
 
         They are made anew where they are used: only their states are carried.
         """
-        hyper, makers = self.hyper, (self.policy_optimizer, self.baseline_optimizer)
-        rates = (hyper.policy_learning_rate, hyper.baseline_learning_rate)
-        return tuple(
-            None if make is None else optax.with_extra_args_support(make(rate, hyper.max_grad_norm))
-            for make, rate in zip(makers, rates, strict=True)
-        )
+        hyper = self.hyper
+
+        def make(optimizer, learning_rate):
+            return optax.with_extra_args_support(optimizer(learning_rate, hyper.max_grad_norm))
+
+        policy = make(self.policy_optimizer, hyper.policy_learning_rate)
+        if self.baseline_optimizer is None:
+            return policy, None
+        return policy, make(self.baseline_optimizer, hyper.baseline_learning_rate)
 
     @property
     def estimate(self) -> Callable[..., Estimate]:

@@ -41,7 +41,7 @@ def first_layer_frozen(learning_rate, max_grad_norm):
         first = jax.tree.map(lambda leaf: "frozen", params.layers[0])
         return eqx.tree_at(lambda module: module.layers[0], others, first)
 
-    rules = {"trained": optax.adam(learning_rate), "frozen": optax.set_to_zero()}
+    rules: Any = {"trained": optax.adam(learning_rate), "frozen": optax.set_to_zero()}
     return optax.multi_transform(rules, labels)
 
 
@@ -103,7 +103,8 @@ def recorded(losses):
             return jax.tree.map(jnp.zeros_like, updates), (count + 1, seen.at[count].set(value))
 
         start = jnp.int32(0), jnp.zeros(losses)
-        return optax.GradientTransformationExtraArgs(lambda params: start, update)
+        told: Any = update
+        return optax.GradientTransformationExtraArgs(lambda params: start, told)
 
     return make
 

@@ -239,6 +239,7 @@ def test_intervals_change_nothing_of_the_chunks_and_are_whole_records(tmp_path):
     intervals = {"evaluate_every": 10, "checkpoint_every": 14}
     result = run(config, SEEDS, tmp_path / "a", **intervals, **options)
     assert json.loads((tmp_path / "a/config.json").read_text())["updates_per_chunk"] == 4
+    assert result.evaluations is not None
     assert result.evaluations.updates.tolist() == list(range(10, 121, 10))
     saved = sorted(int(path.name) for path in (tmp_path / "a/checkpoints").iterdir())
     assert saved == [*range(14, 120, 14), 120]
@@ -271,6 +272,7 @@ def test_a_budget_of_no_whole_chunks_is_exact_and_goes_on(tmp_path):
     result = run(config, SEEDS, tmp_path / "a")
     assert result.record_updates.tolist() == [2, 4, 6, 8, 10, 11]
     assert (result.updates, np.asarray(result.states.step).tolist()) == (11, [11] * SEEDS)
+    assert result.evaluations is not None
     assert result.evaluations is not None
     assert result.evaluations.updates.tolist() == [11]
     _, metrics = purerl.train_seeds(purerl.seed_keys(0, SEEDS), config)
