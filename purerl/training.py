@@ -184,10 +184,9 @@ def hyper_at(config: Config, state: TrainState) -> Hyperparams:
     hyper = jax.tree.map(lambda x: jnp.asarray(x, default_float()), config.hyper)
     shapes = sorted({shape for _, shape in config.schedule})
     shares = {shape: share_at(shape, state.step, config.num_updates) for shape in shapes}
-    scheduled: dict[str, Any] = {
-        name: getattr(hyper, name) * shares[shape] for name, shape in config.schedule
-    }
-    return dataclasses.replace(hyper, **scheduled)
+    for name, shape in config.schedule:
+        hyper = hyper.with_value(name, hyper.value(name) * shares[shape])
+    return hyper
 
 
 def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:

@@ -1,5 +1,6 @@
 """Types that all share: hyperparameters, transitions, metrics, and what a user may bring."""
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -27,6 +28,20 @@ class Hyperparams(eqx.Module):
     entropy_coef: Float[Any, ""]
     max_grad_norm: Float[Any, ""]
     target_kl: Float[Any, ""]
+    own: dict[str, Float[Any, ""]] = eqx.field(default_factory=dict)
+    """Those of an own loss or estimate, by name; elsewhere they are named `own.NAME`."""
+
+    def value(self, name: str) -> Any:
+        """One of them, by its name."""
+        key = name.removeprefix("own.")
+        return getattr(self, name) if key == name else self.own[key]
+
+    def with_value(self, name: str, value: Any) -> "Hyperparams":
+        """The same with another value of one of them."""
+        key = name.removeprefix("own.")
+        if key == name:
+            return dataclasses.replace(self, **{name: value})
+        return dataclasses.replace(self, own={**self.own, key: value})
 
 
 class Transition(eqx.Module):

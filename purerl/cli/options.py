@@ -64,7 +64,7 @@ class AgentOptions:
     squash: bool | None = None
     """Whether tanh squeezes a Gaussian policy between the bounds."""
     log_every: int | None = None
-    """Updates that one record of metrics covers; must divide the updates."""
+    """Updates that one record of metrics covers; the last may cover fewer."""
 
     def settings(self) -> dict[str, Any]:
         """The given settings, as `preset` takes them."""

@@ -1,6 +1,5 @@
 """Checks of what a user brings: hyperparameters, an optimiser, networks, an algorithm."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
+from purerl.algorithms import (
+    Algorithm,
+    baseline_estimate,
+    gae_estimate,
+    monte_carlo_estimate,
+)
 from purerl.checks import first_line, short_repr
 from purerl.compute.jaxprs import depends_on_input
 from purerl.config.optimizers import clipped_adam
@@ -174,7 +178,7 @@ def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, nam
     def call_all(value):
         # One number of each, as `hyper` may hold the values of a sweep.
         numbers = jax.tree.map(lambda _: jnp.full((), 0.5), hyper)
-        changed = dataclasses.replace(numbers, **{name: value})
+        changed = numbers.with_value(name, value)
         dtype = default_float() if isinstance(spec.action_space, Box) else np.int32
         action = Shape(spec.action_space.shape, dtype)
         estimate = _estimate_two_steps(algorithm, spec, action, changed)
@@ -197,6 +201,11 @@ def _estimate_two_steps(
 
 def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams) -> None:
     """Refuse an algorithm whose functions fail on a rollout of two steps in two environments."""
+    if algorithm.estimate in (baseline_estimate, gae_estimate) and not algorithm.has_baseline:
+        raise ValueError(
+            "algorithm= does not fit: its estimate takes the values of a baseline, and value_loss "
+            "is None; without one: _replace(estimate=purerl.REINFORCE.estimate, value_loss=None)."
+        )
     estimate = _eval_shape(
         "algorithm= does not fit: estimate: ",
         lambda: _estimate_two_steps(algorithm, spec, action, hyper),
@@ -240,7 +249,7 @@ def why_unused(config: Any, name: str) -> str | None:
         return f"{algorithm.name} takes one step of the policy a rollout"
     if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
         return f"{algorithm.name} uses the reward-to-go"
-    if name in ("gae_lambda", "clip_eps") and not algorithm_reads(
+    if (name in ("gae_lambda", "clip_eps") or name.startswith("own.")) and not algorithm_reads(
         algorithm, config.env_spec, config.hyper, name
     ):
         return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
@@ -255,6 +264,8 @@ def why_unused(config: Any, name: str) -> str | None:
 def require_used(config: Any, settings: dict[str, Any]) -> None:
     """Refuse settings that the config never reads."""
     schedule = dict(settings.get("schedule", ()))
+    own = {f"own.{name}": value for name, value in dict(settings.get("own", ())).items()}
+    settings = {**settings, **own}
     for name in (*settings, *schedule):
         reason = why_unused(config, name)
         if reason is not None and name in settings:
@@ -263,6 +274,15 @@ def require_used(config: Any, settings: dict[str, Any]) -> None:
             )
         if reason is not None:
             raise ValueError(f"schedule: {name!r} has no effect: {reason}; leave it out.")
+
+
+def require_own(where: str, name: str, hyper: Hyperparams) -> None:
+    """Refuse the name of an own hyperparameter that there is not."""
+    key = name.removeprefix("own.")
+    if key != name and key not in hyper.own:
+        names = ", ".join(f"own.{name}" for name in hyper.own)
+        use = f"use {names}" if names else "give it: own={...}"
+        raise ValueError(f"{where} is none of the own hyperparameters; {use}.")
 
 
 def check_hyper(hyper: Hyperparams) -> None:
@@ -277,8 +297,9 @@ def check_hyper(hyper: Hyperparams) -> None:
         "max_grad_norm": (lambda x: x > 0, "positive (inf: no clipping)"),
         "target_kl": (lambda x: x > 0, "positive (inf: no early stop)"),
     }
+    ranges |= {f"own.{name}": (lambda x: ~np.isnan(x), "a number") for name in hyper.own}
     for name, (is_allowed, requirement) in ranges.items():
-        value = getattr(hyper, name)
+        value = hyper.value(name)
         if not isinstance(value, np.ndarray | np.generic | float | int):
             continue
         refused = [float(x) for x in np.ravel(value) if not is_allowed(x)]

@@ -27,8 +27,10 @@ from purerl.config.components import (
     check_optimizer,
     check_policy,
     reads,
+    require_own,
     require_used,
 )
+from purerl.config.optimizers import clipped_adam
 from purerl.config.schedules import sorted_schedule
 from purerl.config.settings import (
     HYPER_DEFAULTS,
@@ -103,11 +105,14 @@ class Config(eqx.Module):
         check_names(settings)
         names = [field.name for field in dataclasses.fields(self)]
         current: dict[str, Any] = {name: getattr(self, name) for name in names}
-        current |= {name: getattr(self.hyper, name) for name in HYPER_DEFAULTS}
+        current |= {name: getattr(self.hyper, name) for name in (*HYPER_DEFAULTS, "own")}
         asked = self.asked.with_given(settings)
         current["total_steps"] = asked.total_steps
         if asked.source("baseline_epochs") == "default" and self.baseline_epochs == self.epochs:
             current["baseline_epochs"] = settings.get("epochs", self.epochs)
+        if self.baseline_optimizer is None:  # as a factory would have made it of what was given
+            is_of_both = asked.source("optimizer") == "given"
+            current["baseline_optimizer"] = self.policy_optimizer if is_of_both else clipped_adam
         merged = {**current, **settings}
         env_params = jax.tree.map(to_array, merged["env_params"])
         is_derived = has_no_baseline(merged["algorithm"])
@@ -253,6 +258,7 @@ def _check_components(config: Config, spec: EnvSpec) -> None:
         check_baseline(config.baseline, spec)
         check_optimizer("baseline_optimizer", config.baseline_optimizer, config.baseline, spec)
     for name, _ in config.schedule:
+        require_own(f"schedule: {name!r}", name, config.hyper)
         network = name.removesuffix("_learning_rate")
         has_rate = network == "policy" or (network == "baseline" and config.algorithm.has_baseline)
         if has_rate and not reads(config, name, ("update",)):

@@ -84,6 +84,7 @@ def _make_config(
         **HYPER_DEFAULTS,
         **defaults,
         "algorithm": algorithm,
+        "own": {},
         "policy": DefaultPolicy(),
         "baseline": DefaultBaseline(),
         "policy_optimizer": clipped_adam,

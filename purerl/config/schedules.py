@@ -42,7 +42,7 @@ def sorted_schedule(schedule: Any) -> tuple[tuple[str, str], ...]:
             f"{{'policy_learning_rate': 'linear'}}."
         )
     for name, shape in pairs:
-        if name not in SCHEDULABLE:
+        if name not in SCHEDULABLE and not name.startswith("own."):
             raise ValueError(
                 f"schedule: {name!r} cannot be scheduled; use {', '.join(SCHEDULABLE)}."
             )

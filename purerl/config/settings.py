@@ -52,6 +52,7 @@ class Settings(TypedDict, total=False):
     policy_optimizer: Callable[..., Any]
     baseline_optimizer: Callable[..., Any]
     algorithm: Algorithm
+    own: Mapping[str, float]
     env_params: PyTree
 
 
@@ -143,7 +144,10 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     policy_optimizer, baseline_optimizer = _optimizers(merged, settings, has_baseline)
     return {
         **{name: merged[name] for name in STATIC_DEFAULTS if name != "total_steps"},
-        "hyper": Hyperparams(**{name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS}),
+        "hyper": Hyperparams(
+            **{name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS},
+            own=_own(merged["own"]),
+        ),
         "policy_optimizer": policy_optimizer,
         "baseline_optimizer": baseline_optimizer,
         "env_params": jax.tree.map(to_array, merged["env_params"]),
@@ -233,6 +237,18 @@ def _widths(hidden: Any) -> tuple[int, ...]:
     for size in hidden:
         require_int32("hidden", size)
     return tuple(int(size) for size in hidden)
+
+
+def _own(own: Any) -> dict[str, Any]:
+    """The hyperparameters of an own loss or estimate, by name."""
+    if not isinstance(own, Mapping):
+        raise ValueError(
+            f"own = {short_repr(own)} must be numbers by name, such as {{'kl_coef': 0.1}}."
+        )
+    for name in own:
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"own: {name!r} is no name; use one such as 'kl_coef'.")
+    return {name: _scalar(f"own.{name}", value) for name, value in sorted(own.items())}
 
 
 def _scalar(name: str, value: Any) -> Any:

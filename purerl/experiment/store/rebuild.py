@@ -16,7 +16,7 @@ from purerl.algorithms import A2C, PPO, REINFORCE, VPG
 from purerl.checks import option
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
-from purerl.config.settings import Asked
+from purerl.config.settings import HYPER_DEFAULTS, Asked
 from purerl.envs import DOWNLOADING, env_names, make_env
 from purerl.experiment.store.fingerprint import describe
 from purerl.losses import clipped_squared_error
@@ -51,9 +51,9 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
     fields = {name: described[name] for name in names}
     steps_per_update = described["num_envs"] * described["rollout_length"]
     fields["asked"] = Asked(described["num_updates"] * steps_per_update)
-    names = [field.name for field in dataclasses.fields(Hyperparams)]
-    hyper = {name: np.asarray(described["hyper"][name], np.float32) for name in names}
-    fields["hyper"] = Hyperparams(**hyper)
+    hyper = {name: np.asarray(described["hyper"][name], np.float32) for name in HYPER_DEFAULTS}
+    own = {name: np.asarray(value, np.float32) for name, value in described["hyper"]["own"].items()}
+    fields["hyper"] = Hyperparams(**hyper, own=own)
     default_params = getattr(env, "default_params", None)
     fields["env_params"] = _parameters(default_params, described["env_params"])
     fields["env"] = env
