@@ -1,5 +1,6 @@
 """The settings of a training run: what is traced, what is static, and the checks of both."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -42,7 +43,15 @@ from purerl.config.settings import (
     make_fields,
     to_array,
 )
-from purerl.envs import Discrete, EnvSpec, check_env, spec_in_force, time_limit
+from purerl.envs import (
+    Discrete,
+    EnvSpec,
+    check_env,
+    made_by_name,
+    make_env,
+    spec_in_force,
+    time_limit,
+)
 from purerl.types import Env, Estimate, Hyperparams
 
 COUNTS = (
@@ -123,6 +132,17 @@ class Config(eqx.Module):
         require_used(config, dict(settings))
         return config
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
+        return jax.tree.map(lambda leaf: copy.deepcopy(leaf, memo), self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Environments that have a name are pickled by it: those of one process are one object."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        made = made_by_name(self.env)
+        if made is not None:
+            del fields["env"]
+        return _unpickled, (fields, made)
+
     @property
     def env_steps_per_update(self) -> int:
         return self.num_envs * self.rollout_length
@@ -171,6 +191,16 @@ class Config(eqx.Module):
         # Not `time_limit`, which is None where the limit is traced.
         limit = getattr(self.env_params, "max_steps_in_episode", None)
         return functools.partial(monte_carlo_estimate, lookahead=self.lookahead, time_limit=limit)
+
+
+def _unpickled(fields: dict[str, Any], made: tuple[str, dict[str, Any]] | None) -> Config:
+    """The config of its fields, and of the arguments of `make_env`."""
+    config = object.__new__(Config)
+    if made is not None:
+        fields["env"] = make_env(made[0], **made[1])[0]
+    for name, value in fields.items():
+        object.__setattr__(config, name, value)
+    return config
 
 
 def with_updates(config: Config, num_updates: int) -> Config:

@@ -17,6 +17,7 @@ from purerl.config.schedules import sorted_schedule
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.types import Hyperparams, default_float
+from purerl.values import by_value
 
 
 class Settings(TypedDict, total=False):
@@ -133,6 +134,7 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     **Arguments:** `current` has hyperparameters and fields by name, with `total_steps`; `settings`
     are those that are given, and checked by name.
     """
+    settings = {name: by_value(name, value) for name, value in settings.items()}
     merged = {**current, **settings}
     algorithm = _algorithm(merged["algorithm"], settings)
     for name in ("total_steps", "num_envs", "rollout_length"):

@@ -36,7 +36,19 @@ def make_env(name: str, **kwargs: Any) -> tuple[Any, PyTree]:
 
 @functools.cache
 def _make(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
-    return _import(name, dict(kwargs)) if ":" in name else _registered(name, dict(kwargs))
+    env = _import(name, dict(kwargs)) if ":" in name else _registered(name, dict(kwargs))
+    _made.setdefault(id(env), (env, name, kwargs))
+    return env
+
+
+# What `_make` has made: it keeps them, so that none takes the id of another.
+_made: dict[int, tuple[Any, str, tuple[tuple[str, Any], ...]]] = {}
+
+
+def made_by_name(env: Any) -> tuple[str, dict[str, Any]] | None:
+    """The arguments with which `make_env` has made an environment; None where it did not."""
+    _, name, kwargs = _made.get(id(env), (None, None, ()))
+    return None if name is None else (name, dict(kwargs))
 
 
 def _registered(name: str, kwargs: dict[str, Any]) -> Any:

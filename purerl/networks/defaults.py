@@ -18,6 +18,7 @@ from purerl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from purerl.envs import Box, Discrete, Space
 from purerl.networks.layers import MLP, Convolution
 from purerl.types import default_float
+from purerl.values import by_value
 
 MAX_IMAGE = 12  # images with a longer short side are first halved by convolutions of stride 2
 LOG_STD_RANGE = (-5.0, 2.0)  # where a network gives the standard deviation
@@ -157,6 +158,9 @@ class DefaultPolicy:
     std_from_obs: bool = False
     squash: bool = False
 
+    def __post_init__(self):
+        object.__setattr__(self, "activation", by_value("activation", self.activation))
+
     def __call__(
         self, key: Key[Array, ""], obs_space: Space, action_space: Space
     ) -> CategoricalPolicy | GaussianPolicy:
@@ -198,6 +202,9 @@ class DefaultBaseline:
     hidden: tuple[int, ...] = (64, 64)
     activation: Callable[[Array], Array] = jnp.tanh
     channels: int = 16
+
+    def __post_init__(self):
+        object.__setattr__(self, "activation", by_value("activation", self.activation))
 
     def __call__(self, key: Key[Array, ""], obs_space: Space, action_space: Space) -> ValueBaseline:
         del action_space

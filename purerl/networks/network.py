@@ -1,5 +1,6 @@
 """A network as training carries it: its arrays, its statistics, and a static rest."""
 
+import copy
 from typing import Any
 
 import equinox as eqx
@@ -32,6 +33,10 @@ class Network(eqx.Module):
 
     def __call__(self, obs: Float[Array, "*obs"]) -> Any:
         return self.module(obs if self.stats is None else self.stats.normalize(obs))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        """Its arrays are copied; what is static stays the same object, so that the copy equals."""
+        return jax.tree.map(lambda leaf: copy.deepcopy(leaf, memo), self)
 
     @property
     def module(self) -> Any:
