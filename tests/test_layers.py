@@ -11,7 +11,7 @@ ROOT = Path(purerl.__file__).parent
 
 # From the ground up. A file imports from its own folder and from what stands in a line before it.
 PURE = (
-    ("checks", "types", "values"),
+    ("checks", "types"),
     ("compute",),
     ("seeds", "returns", "losses", "distributions"),
     ("algorithms",),

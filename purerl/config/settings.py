@@ -16,8 +16,8 @@ from purerl.checks import ceil_div, require_bool, require_int32, require_positiv
 from purerl.config.schedules import sorted_schedule
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
+from purerl.networks.values import by_value
 from purerl.types import Hyperparams, default_float
-from purerl.values import by_value
 
 
 class Settings(TypedDict, total=False):

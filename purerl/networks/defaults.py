@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Key
 from purerl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from purerl.envs import Box, Discrete, Space
 from purerl.networks.layers import MLP, Convolution
+from purerl.networks.values import by_value
 from purerl.types import default_float
-from purerl.values import by_value
 
 MAX_IMAGE = 12  # images with a longer short side are first halved by convolutions of stride 2
 LOG_STD_RANGE = (-5.0, 2.0)  # where a network gives the standard deviation
