@@ -11,8 +11,10 @@ import numpy as np
 from purerl.algorithms import Algorithm, baseline_estimate, monte_carlo_estimate
 from purerl.checks import first_line, short_repr
 from purerl.compute.jaxprs import depends_on_input
+from purerl.distributions import squashed
 from purerl.envs import Box, Discrete, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
+from purerl.networks.network import as_network, is_below_float32
 from purerl.types import Estimate, Hyperparams, Transition, default_float
 
 Shape = jax.ShapeDtypeStruct
@@ -33,7 +35,7 @@ def check_optimizer(optimizer: Callable[..., Any]) -> None:
 def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
     """Refuse a policy that gives no distribution over the environment's actions.
 
-    **Returns:** shape and dtype of one of its actions.
+    **Returns:** shape and dtype of one of its actions, as it is sampled.
     """
 
     def call_methods(distribution):
@@ -50,19 +52,24 @@ def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
                 f"it gave logits of shape {logits.shape} for {space.n} actions; give ({space.n},)."
             )
         action = distribution.sample(jax.random.key(0))
-        return action, distribution.log_prob(action), distribution.entropy()
+        sent = squashed(distribution, action)
+        return action, sent, distribution.log_prob(action), distribution.entropy()
 
-    action, log_prob, entropy = _build_and_call("policy", factory, spec, call_methods)
+    action, sent, log_prob, entropy = _build_and_call("policy", factory, spec, call_methods)
     dtype = np.floating if isinstance(spec.action_space, Box) else np.integer
-    if action.shape != spec.action_space.shape or not np.issubdtype(action.dtype, dtype):
+    if sent.shape != spec.action_space.shape or not np.issubdtype(sent.dtype, dtype):
         raise ValueError(
-            f"policy= does not fit: its action is {action.dtype}{list(action.shape)}, but the "
+            f"policy= does not fit: its action is {sent.dtype}{list(sent.shape)}, but the "
             f"environment takes {dtype.__name__}{list(spec.action_space.shape)}."
         )
     for name, value in (("log_prob", log_prob), ("entropy", entropy)):
         if value.shape != ():
             raise ValueError(
                 f"policy= does not fit: {name} has shape {value.shape}; give one number."
+            )
+        if is_below_float32(value):
+            raise ValueError(
+                f"policy= does not fit: {name} is {value.dtype}; compute it in float32."
             )
     return action
 
@@ -83,10 +90,10 @@ def _build_and_call(
     """Build a network by shape alone, call it on one observation, and read the result."""
 
     def build(key, obs):
-        module = factory(key, spec.obs_space, spec.action_space)
+        module: Any = factory(key, spec.obs_space, spec.action_space)
         if not callable(module):
             raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
-        return read(module(obs))
+        return read(as_network(module)(obs))
 
     is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
     key = jax.eval_shape(lambda: jax.random.key(0))
