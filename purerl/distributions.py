@@ -5,13 +5,13 @@ distribution knows its bounds. One that squeezes actions between them samples, a
 of, what is squeezed; `squashed` brings it into units.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
-
-from purerl.types import Distribution
 
 FEW = 8  # up to so many actions are compared one by one
 # Normals of mean 0 whose mixture is the logistic distribution of scale ½, to 2e-9 in probability:
@@ -149,7 +149,7 @@ def _mean_absolute(
     return scale * density + loc * jax.lax.erf(z * np.sqrt(0.5))
 
 
-def squashed(distribution: Distribution, action: Array) -> Array:
+def squashed(distribution: Any, action: Array) -> Array:
     """A distribution's action in units of the action space: squashed, where it has `squash`."""
     squash = getattr(distribution, "squash", None)
     return action if squash is None else squash(action)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,7 +91,7 @@ def _build_and_call(
     """Build a network by shape alone, call it on one observation, and read the result."""
 
     def build(key, obs):
-        module: Any = factory(key, spec.obs_space, spec.action_space)
+        module: eqx.Module = factory(key, spec.obs_space, spec.action_space)
         if not callable(module):
             raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
         return read(as_network(module)(obs))

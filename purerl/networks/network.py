@@ -34,7 +34,7 @@ class Network(eqx.Module):
 
     def __call__(self, obs: Float[Array, "*obs"]) -> Any:
         out = self.module(obs if self.stats is None else self.stats.normalize(obs))
-        return jax.tree.map(lambda x: x.astype(jnp.float32) if is_below_float32(x) else x, out)
+        return jax.tree.map(lambda x: x.astype(default_float()) if is_below_float32(x) else x, out)
 
     @property
     def module(self) -> Any:
@@ -98,8 +98,8 @@ def require_float32_parameters(network: Network, owner: str) -> None:
         if is_below_float32(leaf):
             name = jax.tree_util.keystr(path).removeprefix(".")
             raise ValueError(
-                f"{owner}'s parameter {name} is {leaf.dtype}; keep parameters float32, and compute "
-                f"in {leaf.dtype} inside the network: {name}.astype(jnp.{leaf.dtype})."
+                f"{owner}'s parameter {name} is {leaf.dtype}; keep parameters {default_float()}, "
+                f"and compute in {leaf.dtype} inside the network: {name}.astype(jnp.{leaf.dtype})."
             )
 
 
