@@ -14,6 +14,7 @@ from purerl.compute.hoisting import scan_hoisting_draws
 from purerl.compute.mesh import constrain_envs
 from purerl.compute.platforms import linear_recurrence
 from purerl.config.config import Config
+from purerl.distributions import squashed
 from purerl.envs import EnvStep
 from purerl.types import Distribution, Policy, Transition
 
@@ -93,7 +94,7 @@ def collect(
 
 
 class RawTransition(NamedTuple):
-    """One step of one environment, with the distribution of its action."""
+    """One step of one environment, with the distribution of its action, as it was sampled."""
 
     obs: Float[Array, "*batch_obs"]
     action: Shaped[Array, "*batch_action"]
@@ -117,7 +118,8 @@ def act(
     """
     distribution = policy(obs)
     action = distribution.mode() if greedy else distribution.sample(action_key)
-    step = envs.step(env_key, config.env, state, action, config.env_params)
+    in_units = squashed(distribution, action)
+    step = envs.step(env_key, config.env, state, in_units, config.env_params)
     return RawTransition(obs, action, distribution, step)
 
 

@@ -32,7 +32,12 @@ from purerl.compute.trees import (
 )
 from purerl.config.config import Config, require_unbatched
 from purerl.config.schedules import share_at
-from purerl.networks.network import Network, as_network, parameters
+from purerl.networks.network import (
+    Network,
+    as_network,
+    parameters,
+    require_float32_parameters,
+)
 from purerl.networks.normalization import (
     RewardNormalizer,
     initial_reward_normalizer,
@@ -112,7 +117,7 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
 
 
 def _require_networks(learner: Learner, config: Config) -> None:
-    """Refuse what was put into a state and is no network, or lacks the statistics that it needs."""
+    """Refuse what was put into a state and is no network that can be trained as it is."""
     networks = {"policy": learner.policy, "baseline": learner.baseline}
     for name, network in networks.items():
         if not isinstance(network, Network | None):
@@ -120,6 +125,8 @@ def _require_networks(learner: Learner, config: Config) -> None:
                 f"the state's {name} is a {type(network).__name__}; put a network there: of a "
                 f"run, run.policy(seed).network, of a module, purerl.as_network(module)."
             )
+        if network is not None:
+            require_float32_parameters(network, f"the state's {name}")
         if config.normalize_obs and network is not None and network.stats is None:
             raise ValueError(
                 f"normalize_obs = True, but the state's {name} has no statistics; give it some: "

@@ -48,7 +48,8 @@ class Transition(eqx.Module):
     """One environment step of one environment; stacked to `[T, N]` it is a rollout.
 
     `next_obs` is the true successor of `obs`, before any auto-reset, and `log_prob` belongs to
-    the action as it was sampled. `age` counts the steps of its episode before this one.
+    the action as it was sampled: neither squashed nor clipped. `age` counts the steps of its
+    episode before this one.
     """
 
     obs: Float[Array, "*batch_obs"]
@@ -133,7 +134,12 @@ class Env(Protocol):
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What a policy returns for one observation: a pytree of arrays with these four methods."""
+    """What a policy returns for one observation: a pytree of arrays with these four methods.
+
+    One that squeezes its actions between the bounds has a fifth, `squash(action)`. `sample`,
+    `log_prob` and `mode` are then of the action before the squash: this is what is stored and
+    learnt from, and only the environment gets it squashed.
+    """
 
     def sample(self, key: Key[Array, ""]) -> Array: ...
 

@@ -1,6 +1,5 @@
 """Checks of what a user brings: hyperparameters, an optimiser, networks, an algorithm."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,13 @@ from purerl.algorithms import (
     Algorithm,
     baseline_estimate,
     gae_estimate,
-    monte_carlo_estimate,
 )
 from purerl.checks import first_line, short_repr
-from purerl.compute.jaxprs import depends_on_input
 from purerl.config.optimizers import clipped_adam
+from purerl.distributions import squashed
 from purerl.envs import Box, Discrete, EnvSpec
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
-from purerl.networks.network import as_network, parameters
+from purerl.networks.network import as_network, is_below_float32, parameters
 from purerl.types import Estimate, Hyperparams, Transition, default_float
 
 Shape = jax.ShapeDtypeStruct
@@ -51,7 +49,7 @@ def check_optimizer(
         state = made.init(params)
         return state, made.update(params, state, params, value=jnp.zeros(()))
 
-    params = _parameter_shapes(network, spec)
+    params = parameter_shapes(network, spec)
     state, (updates, after) = _eval_shape(f"{name}= does not fit: ", step, params)
     for what, before, now in (("updates", params, updates), ("state", state, after)):
         if not _have_same_shapes(before, now):
@@ -61,7 +59,7 @@ def check_optimizer(
             )
 
 
-def _parameter_shapes(network: Callable[..., Any], spec: EnvSpec) -> Any:
+def parameter_shapes(network: Callable[..., Any], spec: EnvSpec) -> Any:
     """The parameters of a network, as shapes and dtypes."""
 
     def build(key):
@@ -81,7 +79,7 @@ def _have_same_shapes(tree: Any, other: Any) -> bool:
 def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
     """Refuse a policy that gives no distribution over the environment's actions.
 
-    **Returns:** shape and dtype of one of its actions.
+    **Returns:** shape and dtype of one of its actions, as it is sampled.
     """
 
     def call_methods(distribution):
@@ -98,19 +96,24 @@ def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:
                 f"it gave logits of shape {logits.shape} for {space.n} actions; give ({space.n},)."
             )
         action = distribution.sample(jax.random.key(0))
-        return action, distribution.log_prob(action), distribution.entropy()
+        sent = squashed(distribution, action)
+        return action, sent, distribution.log_prob(action), distribution.entropy()
 
-    action, log_prob, entropy = _build_and_call("policy", factory, spec, call_methods)
+    action, sent, log_prob, entropy = _build_and_call("policy", factory, spec, call_methods)
     dtype = np.floating if isinstance(spec.action_space, Box) else np.integer
-    if action.shape != spec.action_space.shape or not np.issubdtype(action.dtype, dtype):
+    if sent.shape != spec.action_space.shape or not np.issubdtype(sent.dtype, dtype):
         raise ValueError(
-            f"policy= does not fit: its action is {action.dtype}{list(action.shape)}, but the "
+            f"policy= does not fit: its action is {sent.dtype}{list(sent.shape)}, but the "
             f"environment takes {dtype.__name__}{list(spec.action_space.shape)}."
         )
     for name, value in (("log_prob", log_prob), ("entropy", entropy)):
         if value.shape != ():
             raise ValueError(
                 f"policy= does not fit: {name} has shape {value.shape}; give one number."
+            )
+        if is_below_float32(value):
+            raise ValueError(
+                f"policy= does not fit: {name} is {value.dtype}; compute it in float32."
             )
     return action
 
@@ -131,10 +134,10 @@ def _build_and_call(
     """Build a network by shape alone, call it on one observation, and read the result."""
 
     def build(key, obs):
-        module = factory(key, spec.obs_space, spec.action_space)
+        module: eqx.Module = factory(key, spec.obs_space, spec.action_space)
         if not callable(module):
             raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
-        return read(module(obs))
+        return read(as_network(module)(obs))
 
     is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -142,53 +145,7 @@ def _build_and_call(
     return _eval_shape("" if is_default else f"{field}= does not fit: ", build, key, obs)
 
 
-def reads(config: Any, name: str, methods: tuple[str, ...]) -> bool:
-    """Whether a learning rate, or `max_grad_norm`, reaches what a method of an optimiser gives."""
-    pairs = [
-        (config.policy_optimizer, config.policy, "policy_learning_rate"),
-        (config.baseline_optimizer, config.baseline, "baseline_learning_rate"),
-    ]
-
-    def call(optimizer, network, value):
-        params = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            _parameter_shapes(network, config.env_spec),
-        )
-        made = optimizer(1e-3, value) if name == "max_grad_norm" else optimizer(value, 1.0)
-        made, default = map(optax.with_extra_args_support, (made, optimizer(1e-3, 1.0)))
-        state = default.init(params)
-        results = {
-            "init": made.init(params),
-            "update": made.update(params, state, params, value=jnp.zeros(())),
-        }
-        return [results[method] for method in methods]
-
-    number = Shape((), default_float())
-    return any(
-        optimizer is clipped_adam
-        or depends_on_input(functools.partial(call, optimizer, network), number)
-        for optimizer, network, rate in pairs
-        if optimizer is not None and name in (rate, "max_grad_norm")
-    )
-
-
-def algorithm_reads(algorithm: Algorithm, spec: EnvSpec, hyper: Hyperparams, name: str) -> bool:
-    """Whether a hyperparameter reaches what one of an algorithm's functions gives."""
-
-    def call_all(value):
-        # One number of each, as `hyper` may hold the values of a sweep.
-        numbers = jax.tree.map(lambda _: jnp.full((), 0.5), hyper)
-        changed = numbers.with_value(name, value)
-        dtype = default_float() if isinstance(spec.action_space, Box) else np.int32
-        action = Shape(spec.action_space.shape, dtype)
-        estimate = _estimate_two_steps(algorithm, spec, action, changed)
-        losses = [loss for loss in (algorithm.policy_loss, algorithm.value_loss) if loss]
-        return estimate, [loss(*[jnp.zeros(4)] * 3, changed) for loss in losses]
-
-    return depends_on_input(call_all, Shape((), default_float()))
-
-
-def _estimate_two_steps(
+def estimate_two_steps(
     algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: Hyperparams
 ) -> Any:
     """The estimate of a rollout of two steps in two environments."""
@@ -208,7 +165,7 @@ def check_algorithm(algorithm: Algorithm, spec: EnvSpec, action: Shape, hyper: H
         )
     estimate = _eval_shape(
         "algorithm= does not fit: estimate: ",
-        lambda: _estimate_two_steps(algorithm, spec, action, hyper),
+        lambda: estimate_two_steps(algorithm, spec, action, hyper),
     )
     shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(estimate)]
     if not isinstance(estimate, Estimate) or shapes != [(2, 2)] * 3:
@@ -235,54 +192,6 @@ def _eval_shape(problem: str, function: Callable[..., Any], *args: Any) -> Any:
         return jax.eval_shape(function, *args)
     except Exception as error:
         raise ValueError(f"{problem}{first_line(error)}") from error
-
-
-def why_unused(config: Any, name: str) -> str | None:
-    """Why a config never reads a setting; None where it does."""
-    algorithm = config.algorithm
-    of_baseline = ("baseline", "baseline_epochs", "baseline_learning_rate", "baseline_optimizer")
-    if name in of_baseline and not algorithm.has_baseline:
-        return f"{algorithm.name} has no baseline"
-    if name == "lookahead" and algorithm.estimate is not monte_carlo_estimate:
-        return f"{algorithm.name} drops no step of a rollout"
-    if name == "target_kl" and config.epochs == 1 and config.num_minibatches == 1:
-        return f"{algorithm.name} takes one step of the policy a rollout"
-    if name == "gae_lambda" and algorithm.estimate in (monte_carlo_estimate, baseline_estimate):
-        return f"{algorithm.name} uses the reward-to-go"
-    if (name in ("gae_lambda", "clip_eps") or name.startswith("own.")) and not algorithm_reads(
-        algorithm, config.env_spec, config.hyper, name
-    ):
-        return f"{algorithm.name} {'clips no loss' if name == 'clip_eps' else 'never reads it'}"
-    of_optimizer = ("policy_learning_rate", "baseline_learning_rate", "max_grad_norm")
-    if name in of_optimizer and not reads(config, name, ("init", "update")):
-        if name == "max_grad_norm":
-            return "no optimizer reads it"
-        return f"the {name.removesuffix('_learning_rate')}'s optimizer never reads it"
-    return None
-
-
-def require_used(config: Any, settings: dict[str, Any]) -> None:
-    """Refuse settings that the config never reads."""
-    schedule = dict(settings.get("schedule", ()))
-    own = {f"own.{name}": value for name, value in dict(settings.get("own", ())).items()}
-    settings = {**settings, **own}
-    for name in (*settings, *schedule):
-        reason = why_unused(config, name)
-        if reason is not None and name in settings:
-            raise ValueError(
-                f"{name} = {short_repr(settings[name])} has no effect: {reason}; leave it out."
-            )
-        if reason is not None:
-            raise ValueError(f"schedule: {name!r} has no effect: {reason}; leave it out.")
-
-
-def require_own(where: str, name: str, hyper: Hyperparams) -> None:
-    """Refuse the name of an own hyperparameter that there is not."""
-    key = name.removeprefix("own.")
-    if key != name and key not in hyper.own:
-        names = ", ".join(f"own.{name}" for name in hyper.own)
-        use = f"use {names}" if names else "give it: own={...}"
-        raise ValueError(f"{where} is none of the own hyperparameters; {use}.")
 
 
 def check_hyper(hyper: Hyperparams) -> None:

@@ -27,10 +27,8 @@ from purerl.config.components import (
     check_hyper,
     check_optimizer,
     check_policy,
-    reads,
-    require_own,
-    require_used,
 )
+from purerl.config.effects import reads, require_own, require_used
 from purerl.config.optimizers import clipped_adam
 from purerl.config.schedules import sorted_schedule
 from purerl.config.settings import (

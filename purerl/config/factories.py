@@ -5,8 +5,8 @@ from typing import Any, Unpack
 import jax
 
 from purerl.algorithms import A2C, PPO, REINFORCE, VPG, Algorithm
-from purerl.config.components import require_used
 from purerl.config.config import Config
+from purerl.config.effects import require_used
 from purerl.config.optimizers import clipped_adam
 from purerl.config.settings import (
     HYPER_DEFAULTS,

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from purerl.checks import require_bool, require_positive_int, short_repr
-from purerl.config.components import check_hyper, require_used
+from purerl.config.components import check_hyper
 from purerl.config.config import Config
+from purerl.config.effects import require_used
 from purerl.envs import spec_in_force
 
 

@@ -54,8 +54,9 @@ def reset(key: Key[Array, ""], env: Env, params: PyTree) -> tuple[Float[Array, "
 def step(key: Key[Array, ""], env: Env, state: PyTree, action: Any, params: PyTree) -> EnvStep:
     """Take one step, through the environment's public `step`, which resets by itself.
 
-    The action is in units of the action space. It is brought to the bounds here alone: the stored
-    action and its log-probability are those of the sample.
+    The action is in units of the action space, squashed where its distribution squashes. It is
+    brought to the bounds here alone: the stored action and its log-probability are those of the
+    sample.
     """
     action = scale_action(action, action_space(env, params))
     obs, state, reward, terminated, truncated, info = traced_step(key, env, state, action, params)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from purerl import envs
 from purerl.config.config import Config
-from purerl.distributions import Categorical
+from purerl.distributions import Categorical, squashed
 from purerl.envs import Box
 from purerl.rollout import collect
 from purerl.training import TrainState, advance, init
@@ -39,7 +39,7 @@ class EnvSteps:
                 return (uniform * space.n).astype(jnp.int32)
             distribution = policy(obs)
             if not isinstance(distribution, Categorical):
-                return distribution.sample(key)
+                return squashed(distribution, distribution.sample(key))
             below = jnp.cumsum(jax.nn.softmax(distribution.logits))[:-1]
             return jnp.sum(below < uniform).astype(jnp.int32)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Real, Shaped
 
+from purerl.distributions import squashed
 from purerl.envs import Space, scale_action
 from purerl.networks.normalization import RunningStats, update_stats
 from purerl.types import default_float
@@ -19,7 +20,8 @@ class Network(eqx.Module):
 
     Call it like its module, on an observation of the environment. It normalises the observation
     itself where it holds statistics. It passes through `jax.jit`, unlike a module with leaves that
-    are no arrays, such as the activation of `eqx.nn.MLP`.
+    are no arrays, such as the activation of `eqx.nn.MLP`. What it gives is float32 at least: a
+    module may compute in bfloat16, but log-probabilities, losses and values do not.
 
     Training changes the inexact ones of `arrays`, which were JAX arrays in the module; `constants`
     were NumPy arrays, and stay as they are. Another part is kept from training by
@@ -32,7 +34,8 @@ class Network(eqx.Module):
     static: PyTree = eqx.field(static=True)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> Any:
-        return self.module(obs if self.stats is None else self.stats.normalize(obs))
+        out = self.module(obs if self.stats is None else self.stats.normalize(obs))
+        return jax.tree.map(lambda x: x.astype(default_float()) if is_below_float32(x) else x, out)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
         """Its arrays are copied; what is static stays the same object, so that the copy equals."""
@@ -47,7 +50,8 @@ class Network(eqx.Module):
 class TrainedPolicy(eqx.Module):
     """A policy as it leaves training: its network, and the action space of its environment.
 
-    Called on one observation it gives the distribution of its action, in units of the action space.
+    Called on one observation it gives the distribution of its action, in units of the action space;
+    of one that squashes, `act` alone gives the action squashed.
     """
 
     network: Network
@@ -61,11 +65,12 @@ class TrainedPolicy(eqx.Module):
     ) -> Shaped[Array, "*action"]:
         """The action to send to the environment, for one observation of it.
 
-        It is the distribution's mode, or a sample where there is a key.
+        It is the distribution's mode, or a sample where there is a key; squashed where the
+        distribution squashes, and brought to the bounds.
         """
         distribution = self(obs)
         action = distribution.mode() if key is None else distribution.sample(key)
-        return scale_action(action, self.action_space)
+        return scale_action(squashed(distribution, action), self.action_space)
 
 
 def as_network(module: eqx.Module, stats: RunningStats | None = None) -> Network:
@@ -75,12 +80,32 @@ def as_network(module: eqx.Module, stats: RunningStats | None = None) -> Network
     `eqx.tree_at(lambda s: s.learner.policy, state, as_network(my_policy))`.
 
     **Arguments:** `stats` normalise observations before the module sees them.
+
+    **Raises:** `ValueError` for a parameter below float32, such as one of bfloat16.
     """
-    if isinstance(module, Network):
-        return module
-    arrays, rest = eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array))
-    constants, static = eqx.partition(rest, lambda leaf: isinstance(leaf, np.ndarray))
-    return Network(arrays, constants, stats, static)
+    if not isinstance(module, Network):
+        arrays, rest = eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array))
+        constants, static = eqx.partition(rest, lambda leaf: isinstance(leaf, np.ndarray))
+        module = Network(arrays, constants, stats, static)
+    require_float32_parameters(module, type(module.module).__name__)
+    return module
+
+
+def is_below_float32(leaf: Any) -> bool:
+    """Whether a leaf is an array of floats with fewer bits than float32, such as bfloat16."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def require_float32_parameters(network: Network, owner: str) -> None:
+    """Refuse a parameter below float32: most steps of an optimiser would round to nothing in it."""
+    for path, leaf in jax.tree.leaves_with_path(parameters(network)):
+        if is_below_float32(leaf):
+            name = jax.tree_util.keystr(path).removeprefix(".")
+            raise ValueError(
+                f"{owner}'s parameter {name} is {leaf.dtype}; keep parameters {default_float()}, "
+                f"and compute in {leaf.dtype} inside the network: {name}.astype(jnp.{leaf.dtype})."
+            )
 
 
 def parameters(network: Network) -> PyTree:

@@ -228,8 +228,8 @@ def test_a_run_gives_the_bounds_to_its_policies_and_films(tmp_path):
     run = purerl.run(config, [3], tmp_path / "run", evaluation_episodes=0, progress=False)
     policy = run.policy(3)
     obs = np.array([0.5, -0.5, 2.0])
-    unit = policy(obs).mode()
-    np.testing.assert_allclose(policy.act(obs), 7 * unit, rtol=1e-6)
+    before_squash = policy(obs).mode()
+    np.testing.assert_allclose(policy.act(obs), 7 * np.tanh(before_squash), rtol=1e-6)
     np.testing.assert_array_equal(jax.jit(lambda obs: policy.act(obs))(obs), policy.act(obs))
     purerl.save_policy(tmp_path / "policy.npz", policy, config)
     for loaded in (

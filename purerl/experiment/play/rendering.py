@@ -12,6 +12,7 @@ from numpy import ndarray
 from purerl import envs
 from purerl.checks import require_int32, short_repr
 from purerl.config.config import Config
+from purerl.distributions import squashed
 from purerl.evaluation import play_episode
 from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
 from purerl.experiment.play.gif import write_gif
@@ -65,7 +66,8 @@ def _successor(env_key: Array, state: Any, transition: RawTransition, config: Co
         return transition.step.state
     step_key, _ = jax.random.split(env_key)
     params = jax.tree.map(jnp.asarray, config.env_params)
-    action = envs.scale_action(transition.action, envs.action_space(config.env, params))
+    in_units = squashed(transition.distribution, transition.action)
+    action = envs.scale_action(in_units, envs.action_space(config.env, params))
     return inner_step(step_key, state, action, params)[1]
 
 
