@@ -112,21 +112,27 @@ class CategoricalPolicy(eqx.Module):
 class GaussianPolicy(eqx.Module):
     """A network whose outputs are the centre of a normal, in units of the action space.
 
-    `log_std` is a parameter, the same for every observation, or None where the network gives it
-    too. With `squash`, tanh squeezes the normal between the bounds. Else actions may lie beyond
-    them, and are clipped on their way into the environment.
+    `log_std` is a parameter, the same for every observation. With `std_from_obs`, the mean of the
+    last hidden features, weighted by more outputs' weights, is added to it. With `squash`, tanh
+    squeezes the normal between the bounds. Else actions may lie beyond them, and are clipped on
+    their way into the environment.
     """
 
     network: EncoderMLP
-    log_std: Float[Array, "*action"] | None
+    log_std: Float[Array, "*action"]
     shape: tuple[int, ...] = eqx.field(static=True)
+    std_from_obs: bool = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> DiagonalGaussian | SquashedGaussian:
         out, log_std = self.network(obs), self.log_std
-        if log_std is None:
-            out, log_std = jnp.split(out, 2)
-            log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(self.shape)
+        if self.std_from_obs:
+            out, offset = jnp.split(out, 2)
+            # The mean over features, not their sum: one step of Adam moves every weight as far as
+            # a parameter, and 64 together would move the deviation 64 times as far.
+            features = self.network.mlp.layers[-1].weight.shape[0]
+            log_std = log_std + offset.reshape(self.shape) / features
+            log_std = jnp.clip(log_std, *LOG_STD_RANGE)
         distribution = SquashedGaussian if self.squash else DiagonalGaussian
         return distribution(out.reshape(self.shape), jnp.exp(log_std))
 
@@ -170,8 +176,9 @@ class DefaultPolicy:
         size = math.prod(action_space.shape)
         return GaussianPolicy(
             network=network(2 * size if self.std_from_obs else size),
-            log_std=None if self.std_from_obs else jnp.zeros(action_space.shape),
+            log_std=jnp.zeros(action_space.shape),
             shape=action_space.shape,
+            std_from_obs=self.std_from_obs,
             squash=self.squash,
         )
 
