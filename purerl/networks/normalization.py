@@ -11,21 +11,18 @@ CLIP = 10.0  # normalised values are clipped to ± this
 
 
 class RunningStats(eqx.Module):
-    """The count, mean and variance of all that was seen, element by element.
+    """The count, mean and summed squared deviation of all that was seen, element by element.
 
-    Each is kept in two numbers: `rest` is what rounding has left out of the three, in that order.
-    So the count is exact, and the mean is finer than a float near it: of 10⁴ ± 1, as of ±1.
+    Each is a sum of two numbers: `rest` is what rounding has left out of the three, in that order.
+    So the count is exact, and the mean is known better than a float can say: of 10⁴ ± 1 as of ±1.
+    `std` is the standard deviation, 1 before anything was seen.
     """
 
     count: Float[Array, "*batch"]
     mean: Float[Array, "*batch_x"]
-    variance: Float[Array, "*batch_x"]
+    squared_deviations: Float[Array, "*batch_x"]
+    std: Float[Array, "*batch_x"]
     rest: tuple[Float[Array, "*batch"], Float[Array, "*batch_x"], Float[Array, "*batch_x"]]
-
-    @property
-    def std(self) -> Float[Array, "*batch_x"]:
-        """The standard deviation; 1 before anything was seen."""
-        return jnp.where(self.count > 0, jnp.sqrt(self.variance + 1e-8), 1)
 
     def normalize(self, x: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """`(x − mean) / std`, clipped to ±10."""
@@ -34,11 +31,11 @@ class RunningStats(eqx.Module):
 
 def initial_stats(shape: tuple[int, ...]) -> RunningStats:
     """Statistics before any data: they normalise nothing, and only clip."""
-    return RunningStats(*_zeros(shape), rest=_zeros(shape))
 
+    def zeros():
+        return jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape)
 
-def _zeros(shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    return jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape)
+    return RunningStats(*zeros(), std=jnp.ones(shape), rest=zeros())
 
 
 def update_stats(stats: RunningStats, x: Float[Array, "*batch_x"]) -> RunningStats:
@@ -52,15 +49,19 @@ def update_stats(stats: RunningStats, x: Float[Array, "*batch_x"]) -> RunningSta
     batch_mean = jnp.mean(x, leading)
     centered = x - batch_mean
     mean_error = jnp.mean(centered, leading)
-    batch_variance = jnp.mean(centered**2, leading) - mean_error**2
+    batch_variance = jnp.maximum(jnp.mean(centered**2, leading) - mean_error**2, 0)
     shift = (batch_mean - stats.mean) + (mean_error - stats.rest[1])
     share = batch_count / (stats.count + batch_count)
-    spread = batch_variance - stats.variance + (1 - share) * shift**2
-    totals = (stats.count, stats.mean, stats.variance)
-    terms = (batch_count, share * shift, share * spread)
+    totals = (stats.count, stats.mean, stats.squared_deviations)
+    terms = (
+        batch_count,
+        shift * share,
+        batch_count * batch_variance + shift**2 * (stats.count * share),
+    )
     sums = [_add(*each) for each in zip(totals, stats.rest, terms, strict=True)]
-    (count, mean, variance), rest = zip(*sums, strict=True)
-    return RunningStats(count, mean, variance, rest)
+    (count, mean, squared_deviations), rest = zip(*sums, strict=True)
+    std = jnp.sqrt(squared_deviations / count + 1e-8)
+    return RunningStats(count, mean, squared_deviations, std, rest)
 
 
 def _add(

@@ -83,10 +83,19 @@ def update_often(stats, batches):
 
 def test_the_count_is_exact_and_the_spread_stays_where_a_float_no_longer_moves():
     stats = update_stats(initial_stats(()), jnp.array([-1.0, 1.0]))
-    stats = eqx.tree_at(lambda stats: stats.count, stats, jnp.float32(2**30))
+    many = (jnp.float32(2**30), jnp.float32(2**30))
+    stats = eqx.tree_at(lambda stats: (stats.count, stats.squared_deviations), stats, many)
     stats = update_often(stats, jnp.tile(jnp.array([-2.0, 0.0, 0.0, 2.0]), (2**14, 1)))
     assert float(stats.count) == 2**30 + 2**16
     np.testing.assert_allclose(stats.std, np.sqrt(1 + 2**16 / (2**30 + 2**16)), rtol=1e-6)
+
+
+def test_the_spread_of_a_first_batch_far_off_fades_as_it_should():
+    rng, far = np.random.default_rng(0), 1e6 * np.eye(128, 1, dtype=np.float32)
+    x = rng.normal(size=(20_000, 128, 1)).astype(np.float32)
+    stats = update_often(update_stats(initial_stats((1,)), jnp.asarray(far)), x)
+    everything = np.concatenate([far[None], x]).astype(np.float64).reshape(-1)
+    np.testing.assert_allclose(stats.std, [everything.std()], rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e4 + 0.1, -3e7])
@@ -168,7 +177,7 @@ def test_a_reward_at_an_episodes_end_leaves_no_trace_in_the_next(end, at):
     clean = RewardNormalizer(scale.discounted_return, initial_stats(()))
     nothing = rollout_of(np.zeros((4, 1), np.float32), *[np.zeros((4, 1), bool)] * 2)
     after, _ = normalize_rewards(clean, nothing, jnp.float32(0.9))
-    assert float(after.stats.variance) == 0
+    assert float(after.stats.squared_deviations) == 0
 
 
 def test_logged_returns_are_the_environments_own_where_rewards_are_scaled():
