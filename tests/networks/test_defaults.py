@@ -200,7 +200,8 @@ def test_a_gradient_step_moves_the_deviation_about_as_far_as_a_parameter(std_fro
         return log_std(arrays) - log_std(eqx.apply_updates(arrays, updates))
 
     steps = np.abs(change(arrays)) / rate
-    assert np.all((steps > 0.5) & (steps < 2.5))
+    assert np.all(steps < 2.5)  # 1 of the parameter, at most 1 of the features, and the bias
+    assert steps.mean() > 0.5
 
 
 def test_the_first_deviation_is_1_whoever_gives_it():
