@@ -60,7 +60,7 @@ class AgentOptions:
     schedule: tuple[str, ...] | None = None
     """Hyperparameters that change, each as NAME=linear, which falls to 0. Without a name: none."""
     std_from_obs: bool | None = None
-    """Whether the network gives a Gaussian policy's standard deviation too."""
+    """Whether a Gaussian policy's standard deviation depends on the observation."""
     squash: bool | None = None
     """Whether tanh squeezes a Gaussian policy between the bounds."""
     log_every: int | None = None

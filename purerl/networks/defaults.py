@@ -113,21 +113,28 @@ class CategoricalPolicy(eqx.Module):
 class GaussianPolicy(eqx.Module):
     """A network whose outputs are the centre of a normal, in units of the action space.
 
-    `log_std` is a parameter, the same for every observation, or None where the network gives it
-    too. With `squash`, tanh squeezes the normal between the bounds. Else actions may lie beyond
-    them, and are clipped on their way into the environment.
+    The logarithm of the standard deviation is `log_std`, a parameter, the same for every
+    observation. With `std_from_obs`, it is `log_std + output / n`, between −5 and 2, of one more
+    output for each component, which sums n features. With `squash`, tanh squeezes the normal
+    between the bounds. Else actions may lie beyond them, and are clipped on their way into the
+    environment.
     """
 
     network: EncoderMLP
-    log_std: Float[Array, "*action"] | None
+    log_std: Float[Array, "*action"]
     shape: tuple[int, ...] = eqx.field(static=True)
+    std_from_obs: bool = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> DiagonalGaussian | SquashedGaussian:
         out, log_std = self.network(obs), self.log_std
-        if log_std is None:
-            out, log_std = jnp.split(out, 2)
-            log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(self.shape)
+        if self.std_from_obs:
+            out, offset = jnp.split(out, 2)
+            # The mean over features, not their sum: a step of Adam moves every weight as far as a
+            # parameter, so the sum of 64 moves up to 64 times as far, and the deviation collapses.
+            num_features = self.network.mlp.layers[-1].weight.shape[0]
+            log_std = log_std + offset.reshape(self.shape) / num_features
+            log_std = jnp.clip(log_std, *LOG_STD_RANGE)
         distribution = SquashedGaussian if self.squash else DiagonalGaussian
         return distribution(out.reshape(self.shape), jnp.exp(log_std))
 
@@ -148,8 +155,9 @@ class DefaultPolicy:
     The last layer starts small, so that the first policy is close to uniform, or centred.
 
     **Arguments:** `channels` are those of each convolution, where observations are images. For
-    actions from a box, `std_from_obs` lets the network give the standard deviation, else it is one
-    parameter for each component; `squash` squeezes the Gaussian between the bounds by tanh.
+    actions from a box, the standard deviation is one parameter for each component;
+    `std_from_obs` lets the network raise and lower it by the observation (`GaussianPolicy`).
+    `squash` squeezes the Gaussian between the bounds by tanh.
     """
 
     hidden: tuple[int, ...] = (64, 64)
@@ -174,8 +182,9 @@ class DefaultPolicy:
         size = math.prod(action_space.shape)
         return GaussianPolicy(
             network=network(2 * size if self.std_from_obs else size),
-            log_std=None if self.std_from_obs else jnp.zeros(action_space.shape),
+            log_std=jnp.zeros(action_space.shape),
             shape=action_space.shape,
+            std_from_obs=self.std_from_obs,
             squash=self.squash,
         )
 

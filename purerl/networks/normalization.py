@@ -11,26 +11,31 @@ CLIP = 10.0  # normalised values are clipped to ± this
 
 
 class RunningStats(eqx.Module):
-    """The count, mean and summed squared deviation of all that was seen, element by element."""
+    """The count, mean and summed squared deviation of all that was seen, element by element.
+
+    Each is a sum of two numbers: `rest` is what rounding has left out of the three, in that order.
+    So the count is exact, and the mean is known better than a float can say: of 10⁴ ± 1 as of ±1.
+    `std` is the standard deviation, 1 before anything was seen.
+    """
 
     count: Float[Array, "*batch"]
     mean: Float[Array, "*batch_x"]
     squared_deviations: Float[Array, "*batch_x"]
-
-    @property
-    def std(self) -> Float[Array, "*batch_x"]:
-        """The standard deviation; 1 before anything was seen."""
-        variance = self.squared_deviations / jnp.maximum(self.count, 1)
-        return jnp.where(self.count > 0, jnp.sqrt(variance + 1e-8), 1)
+    std: Float[Array, "*batch_x"]
+    rest: tuple[Float[Array, "*batch"], Float[Array, "*batch_x"], Float[Array, "*batch_x"]]
 
     def normalize(self, x: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """`(x − mean) / std`, clipped to ±10."""
-        return jnp.clip((x - self.mean) / self.std, -CLIP, CLIP)
+        return jnp.clip((x - self.mean - self.rest[1]) / self.std, -CLIP, CLIP)
 
 
 def initial_stats(shape: tuple[int, ...]) -> RunningStats:
     """Statistics before any data: they normalise nothing, and only clip."""
-    return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
+
+    def zeros():
+        return jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape)
+
+    return RunningStats(*zeros(), std=jnp.ones(shape), rest=zeros())
 
 
 def update_stats(stats: RunningStats, x: Float[Array, "*batch_x"]) -> RunningStats:
@@ -40,16 +45,36 @@ def update_stats(stats: RunningStats, x: Float[Array, "*batch_x"]) -> RunningSta
     """
     leading = tuple(range(x.ndim - stats.mean.ndim))
     batch_count = x.size // max(stats.mean.size, 1)
+    # The mean is subtracted twice: once leaves a rounding error, of x far from 0 a large one.
     batch_mean = jnp.mean(x, leading)
-    count = stats.count + batch_count
-    shift = batch_mean - stats.mean
-    return RunningStats(
-        count=count,
-        mean=stats.mean + shift * (batch_count / count),
-        squared_deviations=stats.squared_deviations
-        + jnp.sum((x - batch_mean) ** 2, leading)
-        + shift**2 * (stats.count * (batch_count / count)),
+    centered = x - batch_mean
+    mean_error = jnp.mean(centered, leading)
+    batch_variance = jnp.maximum(jnp.mean(centered**2, leading) - mean_error**2, 0)
+    shift = (batch_mean - stats.mean) + (mean_error - stats.rest[1])
+    share = batch_count / (stats.count + batch_count)
+    totals = (stats.count, stats.mean, stats.squared_deviations)
+    terms = (
+        batch_count,
+        shift * share,
+        batch_count * batch_variance + shift**2 * (stats.count * share),
     )
+    sums = [_add(*each) for each in zip(totals, stats.rest, terms, strict=True)]
+    (count, mean, squared_deviations), rest = zip(*sums, strict=True)
+    std = jnp.sqrt(squared_deviations / count + 1e-8)
+    return RunningStats(count, mean, squared_deviations, std, rest)
+
+
+def _add(
+    total: Float[Array, "*x"], rest: Float[Array, "*x"], term: Float[Array, "*x"] | int
+) -> tuple[Float[Array, "*x"], Float[Array, "*x"]]:
+    """`total + rest + term`, rounded, and what rounding has left out of it.
+
+    Knuth (1969), "The art of computer programming", volume 2, section 4.2.2, theorem B.
+    """
+    term = term + rest
+    rounded = total + term
+    added = rounded - total
+    return rounded, (total - (rounded - added)) + (term - added)
 
 
 class RewardNormalizer(eqx.Module):

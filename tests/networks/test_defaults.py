@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import purerl
@@ -180,6 +181,53 @@ def test_the_spread_depends_on_the_observation_where_the_network_gives_it():
     one, two = jnp.ones(3), -jnp.ones(3)
     np.testing.assert_array_equal(fixed(one).scale, fixed(two).scale)
     assert not np.array_equal(given(one).scale, given(two).scale)
+
+
+@pytest.mark.parametrize("hidden", [(8,), (64, 64), (16, 256)])
+@pytest.mark.parametrize("std_from_obs", [False, True])
+def test_a_gradient_step_moves_the_deviation_about_as_far_as_a_parameter(std_from_obs, hidden):
+    rate, obs = 1e-3, jax.random.normal(jax.random.key(1), (32, 3))
+    policy = policy_of(purerl.Box(-1.0, 1.0, (2,)), std_from_obs=std_from_obs, hidden=hidden)
+    arrays, static = eqx.partition(policy, eqx.is_inexact_array)
+
+    def log_std(arrays):
+        return jax.vmap(lambda obs: jnp.log(eqx.combine(arrays, static)(obs).scale))(obs)
+
+    @jax.jit
+    def change(arrays):
+        gradient = jax.grad(lambda arrays: log_std(arrays).mean())(arrays)
+        updates, _ = optax.adam(rate).update(gradient, optax.adam(rate).init(arrays))
+        return log_std(arrays) - log_std(eqx.apply_updates(arrays, updates))
+
+    steps = np.abs(change(arrays)) / rate
+    assert np.all(steps < 2.5)  # 1 of the parameter, at most 1 of the features, and the bias
+    assert steps.mean() > 0.5
+
+
+def test_the_first_deviation_is_1_whoever_gives_it():
+    box = purerl.Box(-1.0, 1.0, (2,))
+    for std_from_obs in (False, True):
+        scale = policy_of(box, std_from_obs=std_from_obs)(jnp.ones(3)).scale
+        np.testing.assert_allclose(scale, [1, 1], rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_a_deviation_from_the_observation_does_not_collapse_in_training():
+    def median_deviation(std_from_obs):
+        settings: Any = {"total_steps": 300_000, "std_from_obs": std_from_obs}
+        config = purerl.preset("Pendulum-v1", "ppo", **settings)
+        states, _ = purerl.train_seeds(purerl.seed_keys(0, 4), config)
+
+        @jax.jit
+        @jax.vmap
+        def scale(state):
+            policy = state.learner.policy
+            rollout = collect(state.key, policy, state.envs, config)[1]
+            return jax.vmap(jax.vmap(lambda obs: policy(obs).scale))(rollout.obs)
+
+        return np.median(scale(states))
+
+    assert median_deviation(True) > 0.6 * median_deviation(False)
 
 
 def test_boxes_of_equal_bounds_are_equal_and_have_an_equal_hash():

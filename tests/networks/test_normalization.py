@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +51,58 @@ def test_the_order_of_batches_makes_no_difference():
     forwards, backwards = merged(batches()), merged(batches()[::-1])
     np.testing.assert_allclose(forwards.mean, backwards.mean, rtol=1e-5)
     np.testing.assert_allclose(forwards.std, backwards.std, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "updates"), [(128, 50_000), (16, 300_000)])
+@pytest.mark.parametrize("drift", [0.0, 5.0])
+def test_statistics_far_from_0_are_numpys_of_all_that_was_seen(rows, updates, drift):
+    rng, block = np.random.default_rng(0), 5000
+    count, total, squares = 0, 0.0, 0.0  # of what lies beyond 1e4
+    stats = initial_stats((1,))
+    for start in range(0, updates, block):
+        centre = 1e4 + drift * np.arange(start, start + block)[:, None, None] / updates
+        x = (centre + rng.normal(size=(block, rows, 1))).astype(np.float32)
+        stats = update_often(stats, x)
+        beyond = x.astype(np.float64) - 1e4
+        count += beyond.size
+        total += beyond.sum()
+        squares += (beyond**2).sum()
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
+    assert float(stats.count) == count
+    np.testing.assert_allclose(stats.std, [std], rtol=1e-4)
+    obs = np.float32([[9999], [10000], [10002.5]])
+    want = (obs.astype(np.float64) - 1e4 - mean) / std
+    np.testing.assert_allclose(stats.normalize(jnp.asarray(obs)), want, atol=1e-4)
+
+
+@jax.jit
+def update_often(stats, batches):
+    return jax.lax.scan(lambda s, x: (normalization.update_stats(s, x), None), stats, batches)[0]
+
+
+def test_the_count_is_exact_and_the_spread_stays_where_a_float_no_longer_moves():
+    stats = update_stats(initial_stats(()), jnp.array([-1.0, 1.0]))
+    many = (jnp.float32(2**30), jnp.float32(2**30))
+    stats = eqx.tree_at(lambda stats: (stats.count, stats.squared_deviations), stats, many)
+    stats = update_often(stats, jnp.tile(jnp.array([-2.0, 0.0, 0.0, 2.0]), (2**14, 1)))
+    assert float(stats.count) == 2**30 + 2**16
+    np.testing.assert_allclose(stats.std, np.sqrt(1 + 2**16 / (2**30 + 2**16)), rtol=1e-6)
+
+
+def test_the_spread_of_a_first_batch_far_off_fades_as_it_should():
+    rng, far = np.random.default_rng(0), 1e6 * np.eye(128, 1, dtype=np.float32)
+    x = rng.normal(size=(20_000, 128, 1)).astype(np.float32)
+    stats = update_often(update_stats(initial_stats((1,)), jnp.asarray(far)), x)
+    everything = np.concatenate([far[None], x]).astype(np.float64).reshape(-1)
+    np.testing.assert_allclose(stats.std, [everything.std()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e4 + 0.1, -3e7])
+def test_what_never_changes_is_normalised_to_0(value):
+    x = jnp.full((100, 3), value)
+    stats = update_often(initial_stats((3,)), jnp.tile(x, (20, 1, 1)))
+    np.testing.assert_array_equal(stats.normalize(x), np.zeros((100, 3)))
 
 
 def test_statistics_of_nothing_leave_an_observation_as_it_is():

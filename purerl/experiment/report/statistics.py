@@ -91,6 +91,13 @@ def return_iqm(returns: Float[ndarray, " seeds"]) -> Interval:
     return iqm_interval(defined) if defined.size else Interval(*[np.array(np.nan)] * 3)
 
 
+def difference_of_iqms(
+    x: Float[ndarray, " seeds"], y: Float[ndarray, " others"], *, resamples: int = 2000
+) -> Interval:
+    """`IQM(x) − IQM(y)` with its interval, for which the seeds of each are resampled separately."""
+    return _bootstrapped((x, y), lambda x, y, axis=0: iqm(x, axis) - iqm(y, axis), resamples)
+
+
 def curve_interval(curves: Float[ndarray, "seeds points"], *, resamples: int = 2000) -> Interval:
     """The IQM over seeds with its 95% interval at every point of a curve.
 

@@ -17,6 +17,7 @@ from trees import assert_bitwise_equal
 import purerl
 from purerl.experiment.play import policies
 from purerl.experiment.store.directory import Lock
+from purerl.networks.normalization import initial_stats, update_stats
 
 
 class Line(eqx.Module):
@@ -78,6 +79,22 @@ def test_the_normaliser_travels_with_the_policy(trained, tmp_path):
     np.testing.assert_array_equal(loaded(obs).logits, policy(obs).logits)
     plain = eqx.tree_at(lambda p: p.network.stats, loaded, None)
     assert np.any(np.asarray(plain(obs).logits) != np.asarray(loaded(obs).logits))
+
+
+def test_the_normaliser_of_observations_far_from_0_travels_whole(trained, tmp_path):
+    result = trained("CartPole-v1", **NORMALIZED)
+    rows = 1e4 + np.random.default_rng(0).normal(size=(50, 64, 4)) + np.linspace(0, 3, 4)
+    stats = initial_stats((4,))
+    for batch in rows.astype(np.float32):
+        stats = update_stats(stats, jnp.asarray(batch))
+    policy = eqx.tree_at(lambda policy: policy.network.stats, result.policy(4), stats)
+    purerl.save_policy(tmp_path / "policy.npz", policy, result.config)
+    loaded = purerl.load_policy(tmp_path / "policy.npz")
+    obs = rows[-1, 0].astype(np.float32)
+    np.testing.assert_array_equal(loaded(obs).logits, policy(obs).logits)
+    exact = (obs - rows.mean((0, 1))) / rows.std((0, 1))
+    by_hand = policy.network.module(jnp.asarray(exact.astype(np.float32)))
+    np.testing.assert_allclose(loaded(obs).logits, by_hand.logits, rtol=1e-3, atol=1e-6)
 
 
 def test_a_network_of_ones_own_needs_the_config(trained, tmp_path):

@@ -6,6 +6,7 @@ from purerl.experiment.report.curves import fill_forward
 from purerl.experiment.report.statistics import (
     count_near_target,
     curve_interval,
+    difference_of_iqms,
     iqm,
     iqm_interval,
     probability_of_improvement,
@@ -34,6 +35,19 @@ def test_interval_is_a_widened_percentile_bootstrap_over_seeds():
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     np.testing.assert_allclose(found.low, widened(found.value, low, 40), atol=0.05)
     np.testing.assert_allclose(found.high, widened(found.value, high, 40), atol=0.05)
+
+
+def test_the_interval_of_a_difference_resamples_the_seeds_of_each():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(2, 1, 40), rng.normal(0, 3, 30)
+    found = difference_of_iqms(x, y)
+    resampled = [
+        iqm(x[rng.integers(0, 40, 40)]) - iqm(y[rng.integers(0, 30, 30)]) for _ in range(4000)
+    ]
+    assert found.value == iqm(x) - iqm(y)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    np.testing.assert_allclose(found.low, widened(found.value, low, 30), atol=0.1)
+    np.testing.assert_allclose(found.high, widened(found.value, high, 30), atol=0.1)
 
 
 POPULATIONS = {
