@@ -55,7 +55,7 @@ class Visit:
         self.revision = revision(ROOT)
 
     def run(self) -> dict[str, Any]:
-        """Do what is missing, and write the record after each stage."""
+        """Do what is missing, and write the record after each part."""
         first, *others = self.stages
         # Always: the file has the name of the device that is here now.
         found = self.do(first, {}, lambda parts: None)
@@ -187,7 +187,7 @@ class Visit:
                 start_new_session=True,
             )
             try:
-                code, known = None, parts
+                code, known = None, None  # failures of before are kept too
                 while code is None and time.monotonic() < ends:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         code = process.wait(timeout=min(1.0, max(0.0, ends - time.monotonic())))

@@ -140,7 +140,9 @@ def resumed(flags: str) -> Any:
 def flags_cost(context: Context) -> dict[str, Any]:
     """How much speed the flags that make a run repeat itself cost."""
     return turns.compare_variant(
-        context, turns.Variant("deterministic", turns.DETERMINISTIC), "vpg"
+        context,
+        turns.Variant("deterministic", turns.DETERMINISTIC),
+        context.pick("vpg", "reinforce"),
     )
 
 

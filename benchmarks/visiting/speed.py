@@ -75,7 +75,7 @@ def learner(rollout_length: int, minibatches: int) -> Part:
 
 def exhausted(context: Context) -> dict[str, Any]:
     """A point that does not fit, as a rehearsal has it: its row says so."""
-    request = PointRequest("CartPole-v1", "vpg", 2, 4, 2, 1, False, memory_limit=1000)
+    request = PointRequest("CartPole-v1", "reinforce", 2, 4, 2, 1, False, memory_limit=1000)
     point = measure(request)
     assert point.failed is not None
     message = why_out_of_memory(JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory: stood in"))

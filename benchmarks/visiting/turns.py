@@ -127,7 +127,7 @@ def parsed(context: Context, variant: Variant) -> dict[str, Any]:
 
 
 def variant_parts(context: Context) -> list[Part]:
-    """The default beside each variant; in a rehearsal three of them, and all are parsed."""
+    """The default beside each variant; in a rehearsal three of them, the others are parsed."""
 
     def compared(variant: Variant, algo: str) -> Part:
         def work(context: Context) -> dict[str, Any]:
@@ -139,8 +139,10 @@ def variant_parts(context: Context) -> list[Part]:
         return Part(f"{variant.name}, parsed", 5.0, lambda context: parsed(context, variant))
 
     if context.rehearse:
-        run = [compared(each, "vpg") for each in VARIANTS if each.name in REHEARSED]
-        return [*run, *map(only_parsed, VARIANTS)]
+        return [
+            compared(each, "reinforce") if each.name in REHEARSED else only_parsed(each)
+            for each in VARIANTS
+        ]
     return [compared(variant, algo) for algo in ("vpg", "ppo") for variant in VARIANTS]
 
 

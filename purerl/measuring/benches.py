@@ -109,6 +109,7 @@ def bench(
         if progress is not None:
             progress(points[-1])
     if folder is not None:
+        # Here: matplotlib takes a while.
         from purerl.measuring.figures import save_bench
 
         advice = "the numbers are in bench.json"
