@@ -414,7 +414,10 @@ def test_a_bench_goes_on_where_a_process_is_out_of_memory(tmp_path):
 @pytest.mark.as_users
 def test_a_bench_times_what_a_stopwatch_times():
     # REINFORCE without floors: the least that there is to compile, five times.
-    request = PointRequest("CartPole-v1", "reinforce", 16, updates=20, repeats=1, floor=False)
+    sizes = {"rollout_length": 128}
+    request = PointRequest(
+        "CartPole-v1", "reinforce", 16, updates=20, repeats=1, floor=False, settings=sizes
+    )
     config = request.config(20)
     keys = [purerl.seed_keys(root, 16) for root in range(6)]
     jax.block_until_ready(purerl.train_seeds(keys[0], config))
