@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from arguments import count
+
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 WORK = {"num_envs": 4, "rollout_length": 128, "updates": 20, "seeds": 16}
@@ -170,7 +172,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--purerl", nargs="+", type=Path, default=[TOP], help="checkouts of purerl")
     parser.add_argument("--environment", type=Path, default=TOP / ".venv-peers")
     parser.add_argument("--output", type=Path, default=RESULTS / "compile_cpu.json")

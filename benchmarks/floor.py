@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from arguments import count
 from jax.sharding import PartitionSpec as P
 from surroundings import surroundings
 from text_tables import show_table
@@ -118,11 +119,14 @@ def relate(
 ) -> dict[str, Any]:
     """The floors that rates and FLOPs make, and the shares of them that the trainer reaches."""
 
-    def best(start: str) -> str:
-        names = products if start == "" else [name for name in rates if name.startswith(start)]
+    def best(names: list[str]) -> str:
         return max(names, key=lambda name: spread(rates[name]).median)
 
-    alone, both, product = rates[best("env steps")], rates[best("env and policy")], rates[best("")]
+    starts = ("env steps", "env and policy")
+    fastest = {
+        start: best([name for name in rates if name.startswith(start)]) for start in starts
+    } | {"matrix product": best(products)}
+    alone, both, product = (rates[name] for name in fastest.values())
     learning = sum(per_step.values()) - per_step["rollout"]
     arithmetic = [rate / sum(per_step.values()) for rate in product]
     joint = [1 / (1 / steps + learning / rate) for steps, rate in zip(both, product, strict=True)]
@@ -131,8 +135,7 @@ def relate(
     named |= {"arithmetic floor": arithmetic, "joint floor": joint}
     shares |= {f"trained / {name}": ratio(rates["trained"], floor) for name, floor in named.items()}
     return {
-        "best": {"env steps": best("env steps"), "env and policy": best("env and policy")}
-        | {"matrix product": best("")},
+        "best": fastest,
         "floors": {name: spread(values)._asdict() for name, values in named.items()},
         "shares": {name: share._asdict() for name, share in shares.items()},
     }
@@ -150,7 +153,7 @@ def show(result: dict[str, Any]) -> str:
     rates = [scaled(*item) for item in result["rates"].items()]
     rates += [scaled(*item) for item in list(result["floors"].items())[2:]]
     total = sum(result["flops_per_step"].values())
-    flops = [[name, f"{count:,.0f}"] for name, count in result["flops_per_step"].items()]
+    flops = [[name, f"{each:,.0f}"] for name, each in result["flops_per_step"].items()]
     shares = [
         [name, *(f"{100 * each:.1f} %" for each in share.values())]
         for name, share in result["shares"].items()
@@ -175,13 +178,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--algo", choices=["vpg", "ppo", "a2c", "reinforce"], default="vpg")
-    parser.add_argument("--seeds", type=int, default=16)
-    parser.add_argument("--envs", type=int, default=64)
-    parser.add_argument("--rollout-length", type=int, default=128)
-    parser.add_argument("--updates", type=int, default=8, help="rollouts in one repeat")
-    parser.add_argument("--epochs", type=int, default=4, help="of PPO")
-    parser.add_argument("--baseline-epochs", type=int, default=1, help="of VPG and A2C")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seeds", type=count, default=16)
+    parser.add_argument("--envs", type=count, default=64)
+    parser.add_argument("--rollout-length", type=count, default=128)
+    parser.add_argument("--updates", type=count, default=8, help="rollouts in one repeat")
+    parser.add_argument("--epochs", type=count, default=4, help="of PPO")
+    parser.add_argument("--baseline-epochs", type=count, default=1, help="of VPG and A2C")
+    parser.add_argument("--repeats", type=count, default=7)
     parser.add_argument("--output", type=Path, help="by default results/floor_DEVICE.json")
     options = parser.parse_args()
     use_all_cores()

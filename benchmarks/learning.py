@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import count
 from surroundings import surroundings
 
 import purerl
@@ -113,7 +114,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("presets", nargs="*", help="ENV:ALGO, by default all")
-    parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--seeds", type=count, default=32)
     parser.add_argument(
         "--root", type=int, default=1, help="the sweeps that found the presets used 0"
     )

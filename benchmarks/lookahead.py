@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from arguments import count
 from surroundings import surroundings
 
 import purerl
@@ -86,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=count, default=8)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     use_all_cores()

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from arguments import count
 from contenders import CONTENDERS, even_devices
 from surroundings import revision, surroundings
 from text_tables import show_table
@@ -244,7 +245,7 @@ def main() -> None:
         help=f"of {', '.join(CONTENDERS)}; both of purerl's are added where neither is named",
     )
     parser.add_argument("--settings", nargs="+", type=Setting.parse, default=SETTINGS)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=count, default=7)
     parser.add_argument("--purerl", nargs="+", type=Path, default=[TOP], help="checkouts of purerl")
     parser.add_argument("--environment", type=Path, default=TOP / ".venv-peers")
     parser.add_argument("--output", type=Path, default=RESULTS / "peers_cpu.json")

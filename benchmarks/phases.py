@@ -20,7 +20,6 @@ A `jax.profiler` trace of a whole step of one seed on each device is left in `ru
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from arguments import count
 from surroundings import surroundings
 from text_tables import show_table
 
@@ -35,6 +35,7 @@ import purerl
 from purerl.compute.mapping import block_size, map_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment.hosts.startup import use_all_cores
+from purerl.measuring.floors import Updates
 from purerl.measuring.spreads import spread
 from purerl.rollout import collect
 from purerl.update import make_batch, minibatch_rows, rollout_values, update_baseline, update_policy
@@ -67,16 +68,6 @@ def baseline_update(state: Any, batch: Any, rows: Any, config: Any) -> Any:
     return update_baseline(state.learner, batch, rows, config)
 
 
-@dataclasses.dataclass(frozen=True)
-class Advance:
-    """Several training steps of one agent."""
-
-    updates: int
-
-    def __call__(self, state: Any, config: Any) -> Any:
-        return purerl.advance(state, config, self.updates)
-
-
 def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]:
     """Each phase as a program with its inputs, and the whole step; all compiled and run once."""
     mesh = seed_mesh()
@@ -95,7 +86,7 @@ def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]
     if config.algorithm.has_baseline:
         made["baseline update"] = mapped(baseline_update, state, batch, rows)
     made["whole step"] = mapped(purerl.train_step, state)
-    made["step in a chunk"] = mapped(Advance(chunk), state)
+    made["step in a chunk"] = mapped(Updates(chunk), state)
     for run in made.values():
         run()
     return made
@@ -153,10 +144,10 @@ def main() -> None:
     )
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--algo", choices=["vpg", "ppo", "a2c", "reinforce"], default="vpg")
-    parser.add_argument("--seeds", type=int, default=64)
-    parser.add_argument("--envs", type=int, help="by default the preset's")
-    parser.add_argument("--chunk", type=int, default=8, help="updates of the step in a chunk")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--seeds", type=count, default=64)
+    parser.add_argument("--envs", type=count, help="by default the preset's")
+    parser.add_argument("--chunk", type=count, default=8, help="updates of the step in a chunk")
+    parser.add_argument("--repeats", type=count, default=15)
     parser.add_argument("--trace", type=Path, default=TOP / "runs" / "profile")
     parser.add_argument("--output", type=Path, help="write every repeat here, as JSON")
     options = parser.parse_args()

@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import count
 from text_tables import show_table
 
 from purerl.measuring.spreads import spread
@@ -102,7 +103,7 @@ def import_seconds(printed: str) -> float:
     """The first of the seconds in the table that `purerl train` prints."""
     row = re.search(r"seconds: import \+ .*?([0-9.]+) \+", printed)
     if row is None:
-        raise SystemExit(f"no seconds of imports in what was printed:\n{printed}")
+        raise ValueError(f"no seconds of imports in what was printed:\n{printed}")
     return float(row[1])
 
 
@@ -153,9 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=64)
-    parser.add_argument("--evaluate-every", type=int, default=21, help="updates")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seeds", type=count, default=64)
+    parser.add_argument("--evaluate-every", type=count, default=21, help="updates")
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--output", type=Path, help="by default results/startup_DEVICE.json")
     options = parser.parse_args()
     repeats = []

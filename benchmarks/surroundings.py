@@ -4,11 +4,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from purerl.measuring.machine import describe_machine
-
 
 def surroundings() -> dict[str, Any]:
     """Device, cores, versions, flags and the git revision."""
+    # Here: it imports jax, and a visit asks for the revision alone.
+    from purerl.measuring.machine import describe_machine
+
     return describe_machine() | {"revision": revision(Path(__file__).parent)}
 
 

@@ -11,22 +11,25 @@ runs of different length then say what an update more costs in memory.
 import argparse
 import dataclasses
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from arguments import count
 from surroundings import revision
 from text_tables import show_table
 
 from purerl.cli.bench_tables import bench_table, point_line
 from purerl.cli.tables import print_rich
-from purerl.measuring.benches import bench
-from purerl.measuring.figures import save_bench
-from purerl.measuring.points import Point
+from purerl.config.presets import FACTORIES
+from purerl.experiment.store.files import write_json
+from purerl.experiment.store.own_files import require_writable
+from purerl.measuring.benches import bench, check, measure
+from purerl.measuring.figures import MEGABYTE, save_bench
+from purerl.measuring.points import Point, PointRequest
 
 RESULTS = Path(__file__).parent / "results"
 LENGTHS_SEEDS = 16
-MEGABYTE = 1e6
 
 
 def growth(points: Sequence[Point]) -> list[list[str]]:
@@ -47,23 +50,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--algos", nargs="+", default=["vpg", "ppo"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 16, 64, 256, 1024])
-    parser.add_argument("--envs", nargs="+", type=int, default=[16])
-    parser.add_argument("--updates", type=int, help="by default as `purerl bench` has it")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--algos", nargs="+", choices=list(FACTORIES), default=["vpg", "ppo"])
+    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 4, 16, 64, 256, 1024])
+    parser.add_argument("--envs", nargs="+", type=count, default=[16])
+    parser.add_argument("--updates", type=count, help="by default as `purerl bench` has it")
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument(
         "--lengths",
         nargs="+",
-        type=int,
+        type=count,
         default=[8, 128],
         help=f"updates of the runs whose memory is compared; {LENGTHS_SEEDS} seeds",
     )
     parser.add_argument("--output", type=Path, help="JSON, by default results/throughput_DEVICE")
     options = parser.parse_args()
+    if len({*options.lengths}) < len(options.lengths):
+        parser.error(f"--lengths {options.lengths} repeat; give each once")
+    around = check([PointRequest("CartPole-v1", "vpg", 1, floor=False)])["machine"]
+    around |= {"revision": revision(Path(__file__).parent)}
+    output = options.output or RESULTS / f"throughput_{around['platform']}.json"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        require_writable("--output", output)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    found: dict[str, Any] = {"surroundings": around, "points": [], "lengths": []}
 
-    def show(point: Point) -> None:
+    def show(point: Point, name: str) -> None:
         print_rich(point_line(point))
+        found[name].append(dataclasses.asdict(point))
+        write_json(output, found)
 
     result = bench(
         "CartPole-v1",
@@ -73,35 +89,22 @@ def main() -> None:
         updates=options.updates,
         repeats=options.repeats,
         floor=False,
-        progress=show,
+        progress=lambda point: show(point, "points"),
     )
     print_rich(bench_table(result))
     print("the same run, shorter and longer", flush=True)
-    lengths = [
-        bench(
-            "CartPole-v1",
-            options.algos[0],
-            seeds=LENGTHS_SEEDS,
-            num_envs=options.envs[0],
+    lengths = []
+    for updates in options.lengths:
+        request = PointRequest(
+            *("CartPole-v1", options.algos[0], LENGTHS_SEEDS, options.envs[0]),
             updates=updates,
             repeats=1,
             floor=False,
-            progress=show,
-        ).points[0]
-        for updates in options.lengths
-    ]
+        )
+        lengths.append(measure(request))
+        show(lengths[-1], "lengths")
     header = ("an update more of a seed", "devices", "peak RSS", "peak RSS in all")
     print(show_table(header, growth([point for point in lengths if point.failed is None])))
-
-    around = result.machine | {"revision": revision(Path(__file__).parent)}
-    output = options.output or RESULTS / f"throughput_{around['platform']}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    found = {
-        "surroundings": around,
-        "points": [dataclasses.asdict(point) for point in result.points],
-        "lengths": [dataclasses.asdict(point) for point in lengths],
-    }
-    output.write_text(json.dumps(found, indent=2) + "\n")
     save_bench(result.points, output.with_suffix(".png"))
     print(f"{output} and {output.with_suffix('.png').name}")
 

@@ -1,7 +1,7 @@
 """Everything that only an accelerator can say, in one command and a few minutes.
 
 The stages run in order of value, each in a process of its own with a time limit of its own. What
-they find stands in one file, `visit_DEVICE.json`, which is written whole after each stage. Called
+they find stands in one file, `visit_DEVICE.json`, which is written whole after each part. Called
 again with that file there, it does what is missing. The last lines are one table.
 
     python benchmarks/visit.py --minutes 8 --output DIR
@@ -15,15 +15,17 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from surroundings import revision
 from visiting import record as records
 from visiting.stage import Stage, do_stage, one_line, write_whole
 from visiting.wheels import download, install, python_path
@@ -50,26 +52,28 @@ class Visit:
         # So deep that a machine that hands back a few files of the first folders leaves them there.
         self.below = options.output.resolve() / "below" / "first"
         self.site = None if options.site is None else install(options.site)
+        self.revision = revision(ROOT)
 
     def run(self) -> dict[str, Any]:
-        """Do what is missing, and write the record after each stage."""
+        """Do what is missing, and write the record after each part."""
         first, *others = self.stages
         # Always: the file has the name of the device that is here now.
-        found = self.do(first, {})
+        found = self.do(first, {}, lambda parts: None)
         device = next((part.get("device") for part in found["parts"].values()), None)
         path = records.file_of(self.options.output, device or "unknown")
         self.below = self.below.with_name(path.stem)
         record = records.read_record(path)
         record["rehearsal"] = self.options.rehearse
-        minutes = self.options.minutes
-        record["calls"].append({"began": time.strftime("%Y-%m-%d %H:%M:%S"), "minutes": minutes})
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        call = {"began": began, "minutes": self.options.minutes, "revision": self.revision}
+        record["calls"].append(call)
         records.keep(record, first, found["status"], found["parts"])
-        records.write_record(path, record)
+        write_whole(path, record)
         for stage in others:
             if self.is_asked(stage, record):
                 self.go_on(stage, record, path)
-        self.draw(record, path.with_suffix(".png"))
         print(records.table(record, self.stages), flush=True)
+        self.draw(record, path.with_suffix(".png"))
         print(path)
         return record
 
@@ -78,7 +82,7 @@ class Visit:
         found = records.points(record)
         if not found:
             return
-        sys.path.append(str(ROOT))
+        sys.path += [str(ROOT), *python_path(self.site)]
         try:  # here: the imports take seconds, and a visit is whole without its figure
             from purerl.measuring.figures import save_bench
             from purerl.measuring.points import Point
@@ -97,25 +101,30 @@ class Visit:
         parts = record["stages"].get(stage.name, {}).get("parts", {})
         if self.options.only:
             parts = records.without_failures(parts)
+
+        def keep(parts: dict[str, Any], status: str = records.BEGUN) -> None:
+            records.keep(record, stage, status, parts)
+            write_whole(path, record)
+
         left = self.ends - time.monotonic()
         if left < SHORTEST:
             print(f"{stage.number} {stage.name}: left out, no time is left", flush=True)
-            records.keep(record, stage, records.CUT, parts)
+            keep(parts, records.CUT)
         else:
-            found = self.do(stage, parts)
-            records.keep(record, stage, found["status"], found["parts"])
-        records.write_record(path, record)
+            found = self.do(stage, parts, keep)
+            keep(found["parts"], found["status"])
 
-    def do(self, stage: Stage, parts: dict[str, Any]) -> dict[str, Any]:
+    def do(
+        self, stage: Stage, parts: dict[str, Any], keep: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
         """Let a process do a stage within its limit, or the time that is left.
 
-        Where its process ends in a part, that part has failed, and another one goes on.
+        Where its process ends in a part, that part has failed, and another one goes on. `keep` is
+        called with the parts that there are whenever there is one more.
         """
         folder = self.below / f"{stage.number}-{stage.name.replace(' ', '-')}"
         folder.mkdir(parents=True, exist_ok=True)
         answer = folder / "answer.json"
-        if answer.exists():  # of a call that was killed
-            parts = json.loads(answer.read_text())["parts"] | parts
         parts = {name: part for name, part in parts.items() if name != START}
         # In a rehearsal a slow CPU compiles what a GPU's host would in a fraction of the time.
         ends = time.monotonic() + stage.limit * (REHEARSAL if self.options.rehearse else 1)
@@ -125,7 +134,7 @@ class Visit:
             seconds = ends - time.monotonic()
             shorter = ", shortened" if is_shorter else ""
             print(f"{stage.number} {stage.name}: at most {seconds:.0f} s{shorter}", flush=True)
-            ending = self.start(stage, parts, folder, seconds)
+            ending = self.start(stage, parts, folder, seconds, keep)
             found = json.loads(answer.read_text())
             parts, at = found["parts"], found["at"]
             if "left" in found:
@@ -135,7 +144,7 @@ class Visit:
             else:
                 # The part is not tried again in another call: it would take others' time once more.
                 reason = f"not done after {seconds:.0f} s" if ending is None else ending
-                parts[at or START] = {"failed": reason}
+                parts[at or START] = {"failed": reason, "revision": self.revision}
                 print(f"{stage.number} {stage.name}: {at or START}: {reason}", flush=True)
                 if ending is not None and at is not None and ends - time.monotonic() > SHORTEST:
                     continue
@@ -144,10 +153,18 @@ class Visit:
             return {"status": status, "parts": parts}
 
     def start(
-        self, stage: Stage, parts: dict[str, Any], folder: Path, seconds: float
+        self,
+        stage: Stage,
+        parts: dict[str, Any],
+        folder: Path,
+        seconds: float,
+        keep: Callable[[dict[str, Any]], None],
     ) -> str | None:
         """Run the process of a stage; None where it was stopped, else how it ended."""
+        ends = time.monotonic() + seconds
         request = {
+            "parent": os.getpid(),
+            "revision": self.revision,
             "stages": self.options.stages,
             "stage": stage.name,
             "rehearse": self.options.rehearse,
@@ -170,9 +187,15 @@ class Visit:
                 start_new_session=True,
             )
             try:
-                code = process.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                return None
+                code, known = None, None  # failures of before are kept too
+                while code is None and time.monotonic() < ends:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        code = process.wait(timeout=min(1.0, max(0.0, ends - time.monotonic())))
+                    found = json.loads((folder / "answer.json").read_text())["parts"]
+                    if found != known:
+                        keep(known := found)
+                if code is None:
+                    return None
             finally:  # what it has started too; also where this is interrupted
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -185,7 +208,10 @@ class Visit:
         paths = [str(ROOT), *python_path(self.site), os.environ.get("PYTHONPATH", "")]
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         # Of stages that do not ask how long a compiler takes: the default is compiled often.
-        variables["JAX_COMPILATION_CACHE_DIR"] = str(self.below.parent / "cache")
+        variables["JAX_COMPILATION_CACHE_DIR"] = str(self.below.parent / "cache" / "jax")
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        if platforms and "cpu" not in platforms.split(","):  # a proof compares with it
+            variables["JAX_PLATFORMS"] = f"{platforms},cpu"
         if self.options.rehearse:
             variables["JAX_PLATFORMS"] = "cpu"
         return variables
@@ -206,8 +232,8 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(args)
     if options.do is None and options.wheels is None and options.output is None:
         parser.error("--output DIR is needed")
-    if options.minutes <= 0:
-        parser.error(f"--minutes {options.minutes:g} must be more than 0")
+    if not 0 < options.minutes < math.inf:
+        parser.error(f"--minutes {options.minutes:g} must be a number above 0")
     return options
 
 

@@ -1,8 +1,10 @@
 """Checks of single values. An error is one line that names the value and what to use instead."""
 
 import contextlib
+import json
+import operator
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -96,6 +98,22 @@ def require_bool(name: str, value: Any) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} = {short_repr(value)} must be True or False.")
+
+
+def require_sendable(env: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse what cannot be given to another process, as JSON."""
+    if not isinstance(env, str):
+        raise ValueError(
+            f"env = {short_repr(env)} cannot be given to another process; use a name, or the "
+            f"import path package.module:Name."
+        )
+    try:
+        json.dumps(settings, default=operator.index)
+    except TypeError:
+        raise ValueError(
+            f"settings = {short_repr(settings)} cannot be given to another process; "
+            f"use numbers, names and tuples of them."
+        ) from None
 
 
 def seed_index(seed: Any, seed_ids: Sequence[int]) -> int:

@@ -175,6 +175,48 @@ def test_memory_growth_is_of_one_update_and_seed():
     ]
 
 
+@pytest.fixture
+def throughput(monkeypatch):
+    """The script, on a machine that needs no asking."""
+    made = module("throughput")
+    monkeypatch.setattr(made, "check", lambda requests: {"machine": {"platform": "cpu"}})
+    monkeypatch.setattr(made, "bench", lambda *args, **how: pytest.fail("it was begun"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--lengths", "8", "8"], "--lengths [8, 8] repeat"),
+        (["--output", "/dev/null/here.json"], "/dev/null"),
+        (["--repeats", "0"], "'0' must be a whole number of at least 1"),
+        (["--algos", "dqn"], "invalid choice: 'dqn'"),
+    ],
+)
+def test_bad_options_are_a_line_before_anything_is_timed(
+    options, said, throughput, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["throughput.py", *options])
+    with pytest.raises(SystemExit):
+        throughput.main()
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_points_are_written_as_they_are_there(throughput, monkeypatch, tmp_path):
+    def bench(*args, progress, **how):
+        progress(Point("vpg", 4, 2, failed="out of memory"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(throughput, "bench", bench)
+    output = tmp_path / "new/throughput.json"
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--output", str(output)])
+    with pytest.raises(KeyboardInterrupt):
+        throughput.main()
+    written = json.loads(output.read_text())
+    assert [point["failed"] for point in written["points"]] == ["out of memory"]
+    assert written["surroundings"]["platform"] == "cpu"
+
+
 def test_a_run_is_solved_at_the_first_evaluation_with_enough_seeds():
     startup = module("startup")
 
@@ -192,7 +234,7 @@ def test_the_seconds_of_imports_are_those_that_a_command_prints(tmp_path, capsys
     show_result(train(tmp_path / "run"), import_seconds=1.23)
     startup = module("startup")
     assert startup.import_seconds(capsys.readouterr().out) == 1.2
-    with pytest.raises(SystemExit, match="no seconds of imports"):
+    with pytest.raises(ValueError, match="no seconds of imports"):
         startup.import_seconds("purerl: stopped")
 
 

@@ -1,5 +1,6 @@
 """A visit keeps what its stages find, whatever some of them do, and goes on where it was."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -8,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import jax
+import numpy as np
 import pytest
 from commands import ROOT
 
@@ -18,10 +22,10 @@ VISIT = [sys.executable, str(ROOT / "benchmarks/visit.py")]
 
 
 def module(name):
-    """A module of the visit, as its script finds it."""
+    """A module of the visit, or the visit itself, as its script finds it."""
     if str(ROOT / "benchmarks") not in sys.path:
         sys.path.append(str(ROOT / "benchmarks"))
-    return importlib.import_module(f"visiting.{name}")
+    return importlib.import_module("visit" if name == "visit" else f"visiting.{name}")
 
 
 def variables(**more):
@@ -51,12 +55,13 @@ def record_of(output):
 
 
 def outcome(record):
-    """What each part came to, and each stage, without their times."""
+    """What each part came to, and each stage, without their times and revisions."""
+    about = ("seconds", "revision")
     return {
         name: (
             stage["status"],
             {
-                part: {key: value for key, value in found.items() if key != "seconds"}
+                part: {key: value for key, value in found.items() if key not in about}
                 for part, found in stage["parts"].items()
             },
         )
@@ -129,17 +134,156 @@ def test_a_second_call_does_what_is_missing_alone(whole, tmp_path):
     assert outcome(asked)["raising"] == outcome(whole[0])["raising"]
 
 
-@pytest.mark.parametrize("after", [0.4, 1.6])
+@pytest.mark.parametrize("after", [0.0, 1.2])
 def test_a_visit_that_is_killed_ends_as_one_that_was_not(whole, tmp_path, after):
-    with begin(tmp_path, STAND_IN_SECONDS="1") as process:
+    with begin(tmp_path, STAND_IN_SECONDS="2") as process:
         for line in process.stdout or ():
             if line.startswith("2 fine"):
                 break
+        # A part that is done is in the file before its stage is.
+        until = time.monotonic() + 20
+        while "fine" not in record_of(tmp_path)["stages"] and time.monotonic() < until:
+            time.sleep(0.05)
         time.sleep(after)
         process.send_signal(signal.SIGKILL)
     time.sleep(1.5)  # its stage's process notices
+    status, parts = outcome(record_of(tmp_path))["fine"]
+    assert (status, parts["one"]) == ("not ended", {"line": "fine"})
     record, _ = visit(tmp_path)
     assert outcome(record) == outcome(whole[0])
+
+
+def test_the_device_is_the_one_that_is_here_now(tmp_path):
+    """Whatever a call that was killed has left of another device."""
+    left = tmp_path / "below/first/1-device"
+    left.mkdir(parents=True)
+    parts = {"device": {"device": "Another", "line": "it is gone"}}
+    (left / "answer.json").write_text(json.dumps({"parts": parts, "at": None}))
+    record, _ = visit(tmp_path, "--only", "6")
+    assert record["stages"]["device"]["parts"]["device"]["device"] == "Stand-In 1"
+
+
+def test_what_another_revision_has_left_says_so(whole):
+    stages, record = module("stages").STAGES[:2], dict(whole[0])
+    assert [call["revision"] for call in record["calls"]] == [module("visit").revision(ROOT)]
+    parts = {
+        "old": {"line": "an old line", "revision": "a"},
+        "new": {"failed": "a new line", "revision": "b"},
+    }
+    entry = {"number": 2, "status": "done", "parts": parts}
+    record = {"stages": {stages[1].name: entry}, "calls": [{"revision": "a"}, {"revision": "b"}]}
+    lines = module("record").table(record, stages).splitlines()
+    assert lines[1].endswith("an old line (of revision a)")
+    assert lines[2].endswith("failed: a new line")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A visit in this process, whose stages are not begun."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    made = module("visit")
+    visit = made.Visit(made.parse(["--output", str(tmp_path)]))
+    visit.site = tmp_path / "installed"
+    return visit
+
+
+@pytest.mark.parametrize(
+    ("platforms", "expected"), [("cuda", "cuda,cpu"), ("cuda,cpu", "cuda,cpu"), (None, None)]
+)
+def test_a_stage_finds_the_cpu_too(platforms, expected, here, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    if platforms is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    found = here.environment()
+    assert found.get("JAX_PLATFORMS") == expected
+    cache = os.path.relpath(found["JAX_COMPILATION_CACHE_DIR"], tmp_path)
+    assert len(cache.split(os.sep)) >= 3
+
+
+def test_the_figure_is_drawn_with_the_packages_of_the_site(here, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("purerl.measuring.figures.save_bench", lambda *args: drawn.append(args))
+    point = dataclasses.asdict(Point("vpg", 4, 64))
+    record = {"stages": {"throughput": {"parts": {"one": {"point": point}}}}}
+    here.draw(record, tmp_path / "figure.png")
+    assert drawn == [([Point("vpg", 4, 64)], tmp_path / "figure.png")]
+    assert sys.path[-1] == str(tmp_path / "installed/common")
+
+
+def test_wheels_are_installed_once_each_where_only_its_process_looks(tmp_path):
+    wheels = module("wheels")
+    for folder in wheels.FOLDERS:
+        (tmp_path / folder).mkdir()
+        write_wheel(tmp_path / folder, f"stand_in_{folder}")
+    installed = wheels.install(tmp_path)
+    assert wheels.python_path(installed) == [str(installed / "common")]
+    assert wheels.rejax_path(installed) == [str(installed / "rejax"), str(installed / "common")]
+    for folder in wheels.FOLDERS:
+        assert (installed / folder / f"stand_in_{folder}.py").read_text() == "here = True\n"
+    (installed / "common" / "stand_in_common.py").write_text("here = 'still'\n")
+    assert wheels.install(tmp_path) == installed
+    assert "still" in (installed / "common" / "stand_in_common.py").read_text()
+    assert wheels.python_path(None) == wheels.rejax_path(None) == []
+
+
+def write_wheel(folder, name):
+    """A package of one module."""
+    about = f"{name}-1.0.dist-info"
+    tags = "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "here = True\n")
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", tags)
+        files = (f"{name}.py", f"{about}/METADATA", f"{about}/WHEEL", f"{about}/RECORD")
+        wheel.writestr(f"{about}/RECORD", "".join(f"{each},,\n" for each in files))
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "holds"),
+    [
+        ("whole a\nstopped after-8\n", "a warning of two\nresumed a\n", True),
+        ("a line\nwhole a\nstopped after-8\n", "resumed b\n", False),
+        ("whole a\n", "resumed a\n", False),  # nothing stopped it
+    ],
+)
+def test_a_run_was_resumed_only_where_it_was_interrupted(
+    begun, resumed, holds, tmp_path, monkeypatch
+):
+    proofs = module("proofs")
+
+    def run(command, **how):
+        said = begun if "begin" in command else resumed
+        return subprocess.CompletedProcess(command, 0, said, "")
+
+    monkeypatch.setattr(proofs.subprocess, "run", run)
+    context = module("stage").Context(True, tmp_path, None, 0.0)
+    assert proofs.resumed("")(context)["holds"] == holds
+
+
+def test_a_seed_alone_has_products_in_float32_proper(tmp_path, monkeypatch):
+    proofs, seen = module("proofs"), []
+
+    def train_seeds(keys, config):
+        seen.append((len(keys), getattr(jax.config, "jax_default_matmul_precision", None)))
+        return np.zeros(len(keys))
+
+    monkeypatch.setattr(proofs.purerl, "train_seeds", train_seeds)
+    monkeypatch.setattr(proofs, "difference", lambda *found: {})
+    proofs.seed_alone(module("stage").Context(True, tmp_path, None, 0.0))
+    assert seen == [(4, "highest"), (1, "highest")]
+
+
+def test_a_run_whose_imports_are_not_told_keeps_its_summary(tmp_path, monkeypatch):
+    whole = module("whole")
+    times = {"compile": 1.0, "run": 2.0, "evaluate": 3.0}
+    summary = {"times": times, "solved": None, "steps_per_second": 2e6}
+    summary |= {"episode_return": {"value": 475.0}}
+    monkeypatch.setattr(whole, "read_checked_json", lambda path: dict(summary))
+    done = subprocess.CompletedProcess([], 0, "no table", "")
+    monkeypatch.setattr(whole.subprocess, "run", lambda *args, **how: done)
+    found = whole.train(module("stage").Context(True, tmp_path, None, 0.0), "typed")
+    assert found["summary"] == summary
+    assert "import + compile + run + evaluate ? + 1.0 + 2.0 + 3.0" in found["line"]
 
 
 def test_a_short_visit_leaves_stages_out_and_says_so(tmp_path):
@@ -162,7 +306,8 @@ def test_a_part_that_would_take_too_long_is_left_for_another_call(tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--minutes", "0"], "--minutes 0 must be more than 0"),
+        (["--minutes", "0"], "--minutes 0 must be a number above 0"),
+        (["--minutes", "nan"], "--minutes nan must be a number above 0"),
         (["--only", "11"], "--only 11: the stages are 1 to 6"),
         (["--site", "nowhere"], "nowhere/common has no wheels"),
     ],
@@ -185,7 +330,8 @@ def test_kernels_are_those_of_the_streams_of_a_gpu():
     assert found["launches"] == 4
     assert found["kernel_seconds"] == pytest.approx(8e-6)
     assert found["top"] == [["fusion", 0.75], ["gemm", 0.25]]
-    assert speed.kernels([])["launches"] == 0
+    with pytest.raises(ValueError, match="no kernels of a GPU"):
+        speed.kernels([Host()])
 
 
 def test_a_point_says_what_is_planned_and_what_is_in_use():
@@ -204,8 +350,8 @@ def test_a_point_says_what_is_planned_and_what_is_in_use():
     )
     line = speed.told(point)["line"]
     assert line == (
-        "2.00 [2.00, 2.00] M steps/s, 50% of the floor, 1100 MB in use, 1.10 of the plan, "
-        "solved after 1.50 [1.50, 1.50] s, compiled in 3.0 s"
+        "2.00 [2.00, 2.00] M steps/s, 50% of the floor, 1.1 GB in use as the device reports it, "
+        "1.10 of the plan, solved: in 1 of 2, compiled in 3.0 s"
     )
     assert speed.told(Point("vpg", 4, 64, failed="out of memory"))["failed"] == "out of memory"
 
@@ -248,9 +394,9 @@ def test_the_rehearsal(tmp_path):
     for name in ("resumed with the flags", "a NaN seed frozen"):
         assert parts["proofs"][name]["holds"], parts["proofs"][name]
     assert parts["throughput"]["out of memory"]["line"].startswith("out of memory: it needs")
-    assert "MB in use" in parts["throughput"]["vpg, 256 seeds"]["line"]
+    assert "in use as the device reports it" in parts["throughput"]["vpg, 256 seeds"]["line"]
     assert "most time: fusion 75%" in parts["where the time goes"]["kernels of vpg"]["line"]
     variants = parts["one thing set otherwise"]
-    assert sum("parsed" in name for name in variants) == len(module("turns").VARIANTS)
-    assert len(variants) == len(module("turns").VARIANTS) + 3
+    assert len(variants) == len(module("turns").VARIANTS)
+    assert sum("parsed" in name for name in variants) == len(variants) - 3
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".json", ".png"}

@@ -1,12 +1,14 @@
 """What holds on a CPU by test, and has to hold on a GPU: agreement, independence, resuming."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from visiting import turns
@@ -72,11 +74,12 @@ def first_updates(context: Context) -> dict[str, Any]:
 
 
 def seed_alone(context: Context) -> dict[str, Any]:
-    """The first update of a seed by itself, and among 64."""
+    """The first update of a seed by itself, and among 64, with products in float32 proper."""
     config, many = vpg(context, 1), context.pick(64, 4)
     keys = purerl.seed_keys(0, many)
-    among = jax.device_get(purerl.train_seeds(keys, config))
-    alone = jax.device_get(purerl.train_seeds(keys[3:4], config))
+    with jax.default_matmul_precision("highest"):
+        among = jax.device_get(purerl.train_seeds(keys, config))
+        alone = jax.device_get(purerl.train_seeds(keys[3:4], config))
     return difference(alone, jax.tree.map(lambda leaf: leaf[3:4], among))
 
 
@@ -88,8 +91,6 @@ def frozen(context: Context) -> dict[str, Any]:
         lambda leaf: leaf.at[1].set(np.nan) if leaf.dtype == np.float32 else leaf,
         states.learner.policy,
     )
-    import equinox as eqx
-
     poisoned = eqx.tree_at(lambda states: states.learner.policy, states, broken)
     ends = [
         jax.device_get(map_seeds(Updates(3), each, config)[0].learner)
@@ -119,17 +120,19 @@ def resumed(flags: str) -> Any:
             "XLA_FLAGS": " ".join(filter(None, (os.environ.get("XLA_FLAGS", ""), flags))),
             "JAX_ENABLE_COMPILATION_CACHE": "0",  # the compiler has to come to the same again
         }
-        digests = {}
+        found = {}
         for step in ("begin", "resume"):
             command = [sys.executable, str(SCRIPT), step, str(directory), context.pick("64", "4")]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             print(done.stdout, done.stderr, flush=True)
             if done.returncode:
                 raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
-            digests |= dict(line.split() for line in done.stdout.splitlines()[-2:])
-        holds = digests["whole"] == digests["resumed"]
+            found |= re.findall(r"^(whole|stopped|resumed) (\S+)$", done.stdout, re.MULTILINE)
+        holds = "stopped" in found and found["whole"] == found["resumed"]
         word = "holds, bitwise" if holds else "DOES NOT HOLD"
-        return {"flags": flags, "digests": digests, "holds": holds, "line": word}
+        if "stopped" not in found:
+            word += ": the run was not interrupted"
+        return {"flags": flags, "digests": found, "holds": holds, "line": word}
 
     return work
 
@@ -137,7 +140,9 @@ def resumed(flags: str) -> Any:
 def flags_cost(context: Context) -> dict[str, Any]:
     """How much speed the flags that make a run repeat itself cost."""
     return turns.compare_variant(
-        context, turns.Variant("deterministic", turns.DETERMINISTIC), "vpg"
+        context,
+        turns.Variant("deterministic", turns.DETERMINISTIC),
+        context.pick("vpg", "reinforce"),
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visiting.stage import SUMMARY, Stage, write_whole
+from visiting.stage import SUMMARY, Stage
 
-DONE, CUT, BROKEN = "done", "time ran out", "broken off"
+DONE, CUT, BROKEN, BEGUN = "done", "time ran out", "broken off", "not ended"
 
 
 def file_of(output: Path, device: str) -> Path:
@@ -38,21 +38,19 @@ def without_failures(parts: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if "failed" not in part}
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record whole or not at all."""
-    write_whole(path, record)
-
-
 def table(record: dict[str, Any], stages: Sequence[Stage]) -> str:
-    """A line for each part, and one for each stage that is not done."""
-    rows = []
+    """A line for each part, and one for each stage that is not done.
+
+    A part that another revision than the last call's has left says so.
+    """
+    rows, newest = [], record["calls"][-1].get("revision")
     for stage in stages:
         entry = record["stages"].get(stage.name)
         if entry is None:
             rows.append((str(stage.number), stage.name, "not begun"))
             continue
         for name, part in entry["parts"].items():
-            rows.append((str(stage.number), f"{stage.name}: {name}", _line(part)))
+            rows.append((str(stage.number), f"{stage.name}: {name}", _line(part, newest)))
         if entry["status"] != DONE:
             rows.append((str(stage.number), stage.name, entry["status"]))
     width = max(len(name) for _, name, _ in rows)
@@ -65,8 +63,10 @@ def points(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [part["point"] for part in parts if "point" in part and not part["point"]["failed"]]
 
 
-def _line(part: dict[str, Any]) -> str:
-    for word in ("failed", "skipped"):
+def _line(part: dict[str, Any], newest: str | None) -> str:
+    line = str(part.get(SUMMARY, "done"))
+    for word in ("skipped", "failed"):
         if word in part:
-            return f"{word}: {part[word]}"
-    return str(part.get(SUMMARY, "done"))
+            line = f"{word}: {part[word]}"
+    own = part.get("revision")
+    return line if own == newest else f"{line} (of revision {own})"

@@ -7,10 +7,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import phases
+from jax.errors import JaxRuntimeError
+from jax.profiler import ProfileData
 from visiting.stage import Context, Part
 
+import purerl
+from purerl.cli.bench_tables import shown_solved
+from purerl.compute.mapping import block_size, map_seeds
 from purerl.measuring.benches import measure
-from purerl.measuring.points import Point, PointRequest, why_out_of_memory
+from purerl.measuring.floors import Updates
+from purerl.measuring.point_process import why_out_of_memory
+from purerl.measuring.points import Point, PointRequest
 from purerl.measuring.spreads import ratio, spread
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -26,9 +35,10 @@ def throughput(algo: str, seeds: int, **more: Any) -> Part:
         sizes = context.pick(usual, tiny)
         count = context.pick(seeds, min(seeds, 2))
         request = PointRequest("CartPole-v1", algo, count, repeats=context.pick(5, 2), **sizes)
-        return told(stand_in(measure(request)) if context.rehearse else measure(request))
+        point = measure(request, context.scratch / "measured.txt")
+        return told(stand_in(point) if context.rehearse else point)
 
-    return Part(f"{algo}, {seeds} seeds" + (", 4096 envs" if more else ""), 45.0, work)
+    return Part(f"{algo}, {seeds} seeds", 45.0, work)
 
 
 def stand_in(point: Point) -> Point:
@@ -45,12 +55,12 @@ def told(point: Point) -> dict[str, Any]:
     line = f"{spread(rates).show(1e6, 2)} M steps/s"
     if point.floor_steps_per_second:
         line += f", {ratio(rates, point.floor_steps_per_second).median:.0%} of the floor"
+    in_use = point.in_use()
+    line += f", {in_use.show()} in use {in_use.by}"
     if point.device_bytes and point.peak_device_bytes:
-        share = point.peak_device_bytes / point.device_bytes
-        line += f", {point.peak_device_bytes / 1e6:.0f} MB in use, {share:.2f} of the plan"
-    solved = [each for each in point.solved_seconds or () if each is not None]
-    if solved:
-        line += f", solved after {spread(solved).show(digits=2)} s"
+        line += f", {in_use.count / point.device_bytes:.2f} of the plan"
+    if solved := shown_solved(point):
+        line += f", solved: {solved}"
     line += f", compiled in {(point.lower_seconds or 0) + (point.compile_seconds or 0):.1f} s"
     return found | {"line": line}
 
@@ -65,11 +75,9 @@ def learner(rollout_length: int, minibatches: int) -> Part:
 
 def exhausted(context: Context) -> dict[str, Any]:
     """A point that does not fit, as a rehearsal has it: its row says so."""
-    request = PointRequest("CartPole-v1", "vpg", 2, 4, 2, 1, False, memory_limit=1000)
+    request = PointRequest("CartPole-v1", "reinforce", 2, 4, 2, 1, False, memory_limit=1000)
     point = measure(request)
     assert point.failed is not None
-    from jax.errors import JaxRuntimeError
-
     message = why_out_of_memory(JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory: stood in"))
     return {"point": dataclasses.asdict(point), "line": f"{point.failed}; on a GPU {message}"}
 
@@ -94,10 +102,6 @@ def phases_part(algo: str) -> Part:
     """The phases of an update, as `phases.py` takes them apart."""
 
     def work(context: Context) -> dict[str, Any]:
-        import phases
-
-        import purerl
-
         config = sized(context, algo)
         made = phases.programs(
             purerl.seed_keys(0, context.pick(256, 2)), config, context.pick(8, 2)
@@ -112,8 +116,6 @@ def phases_part(algo: str) -> Part:
 
 def sized(context: Context, algo: str) -> Any:
     """64 environments × 128 steps, or in a rehearsal few."""
-    import purerl
-
     tiny = {"num_envs": 4, "rollout_length": 8, "hidden": (8,)}
     sizes = context.pick({"num_envs": 64, "rollout_length": 128}, tiny)
     return purerl.preset("CartPole-v1", algo, **sizes)
@@ -123,13 +125,6 @@ def kernels_part(algo: str) -> Part:
     """The kernels that take most of an update's time, and how many there are."""
 
     def work(context: Context) -> dict[str, Any]:
-        import jax
-        from jax.profiler import ProfileData
-
-        import purerl
-        from purerl.compute.mapping import block_size, map_seeds
-        from purerl.measuring.floors import Updates
-
         config, folder = sized(context, algo), context.scratch / f"trace-{algo}"
         keys = purerl.seed_keys(0, context.pick(256, 2))
         states = map_seeds(purerl.init, keys, config)
@@ -162,7 +157,10 @@ def planned_launches(algo: str) -> float:
 
 
 def kernels(planes: Iterable[Any]) -> dict[str, Any]:
-    """What ran on the devices of a profile: how many kernels, and the share of each name's time."""
+    """What ran on the devices of a profile: how many kernels, and the share of each name's time.
+
+    **Raises:** `ValueError` where nothing did.
+    """
     count, taken = 0, Counter()
     for plane in planes:
         if not plane.name.startswith("/device:GPU"):
@@ -172,6 +170,8 @@ def kernels(planes: Iterable[Any]) -> dict[str, Any]:
                 for event in line.events:
                     count += 1
                     taken[event.name] += event.duration_ns
+    if count == 0:
+        raise ValueError("the profile has no kernels of a GPU")
     total = sum(taken.values())
     top = [[name, each / total] for name, each in taken.most_common(TOP)]
     return {"launches": count, "kernel_seconds": total / 1e9, "top": top}

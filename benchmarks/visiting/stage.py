@@ -6,15 +6,12 @@ This imports nothing that takes long: the process that starts the stages must no
 import dataclasses
 import json
 import os
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-WATCH_SECONDS = 0.5  # between two looks whether the process that started this one still lives
 SUMMARY = "line"  # the entry of a part's result that the last table shows
 
 
@@ -72,7 +69,10 @@ def do_stage(stage: Stage, request: dict[str, Any]) -> None:
     It has the `parts` that are done, each a result, or an entry `failed` or `skipped`; and the name
     of the part that it is `at`.
     """
-    _end_with_parent()
+    # Here: the process that starts the stages finds no purerl.
+    from purerl.experiment.hosts.asking import end_with
+
+    end_with(request["parent"], whole_group=True)
     context = Context(
         rehearse=request["rehearse"],
         scratch=Path(request["scratch"]),
@@ -100,7 +100,8 @@ def do_stage(stage: Stage, request: dict[str, Any]) -> None:
         except Exception as error:
             traceback.print_exc()
             result = {"failed": one_line(error)}
-        parts[part.name] = result | {"seconds": round(time.monotonic() - began, 2)}
+        seconds = round(time.monotonic() - began, 2)
+        parts[part.name] = result | {"seconds": seconds, "revision": request["revision"]}
         write(None)
     write_whole(answer_file, {"parts": parts, "at": None, "left": left})
 
@@ -116,15 +117,3 @@ def write_whole(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, path)
-
-
-def _end_with_parent() -> None:
-    """End this process and those that it started when the visit is killed: they hold the device."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,6 @@ def in_turn(workers: Sequence[Worker], repeats: int) -> dict[str, Any]:
     first, *others = workers
     return {
         "steps_per_second": {worker.label: worker.rates() for worker in workers},
-        "first_seconds": {worker.label: worker.first_seconds for worker in workers},
         "ratio": {
             worker.label: ratio(worker.rates(), first.rates())._asdict() for worker in others
         },
@@ -110,8 +110,6 @@ def compare_variant(context: Context, variant: Variant, algo: str) -> dict[str, 
 
 def parsed(context: Context, variant: Variant) -> dict[str, Any]:
     """Whether XLA takes a variant's flags, and purerl has what it patches: no GPU is needed."""
-    import subprocess
-
     patch = "; ".join(
         f"import {module}; {module}.{name}"
         for module, name in (each.split(":") for each in variant.patches)
@@ -129,7 +127,7 @@ def parsed(context: Context, variant: Variant) -> dict[str, Any]:
 
 
 def variant_parts(context: Context) -> list[Part]:
-    """The default beside each variant; in a rehearsal three of them, and all are parsed."""
+    """The default beside each variant; in a rehearsal three of them, the others are parsed."""
 
     def compared(variant: Variant, algo: str) -> Part:
         def work(context: Context) -> dict[str, Any]:
@@ -141,8 +139,10 @@ def variant_parts(context: Context) -> list[Part]:
         return Part(f"{variant.name}, parsed", 5.0, lambda context: parsed(context, variant))
 
     if context.rehearse:
-        run = [compared(each, "vpg") for each in VARIANTS if each.name in REHEARSED]
-        return [*run, *map(only_parsed, VARIANTS)]
+        return [
+            compared(each, "reinforce") if each.name in REHEARSED else only_parsed(each)
+            for each in VARIANTS
+        ]
     return [compared(variant, algo) for algo in ("vpg", "ppo") for variant in VARIANTS]
 
 

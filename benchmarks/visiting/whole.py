@@ -1,5 +1,6 @@
 """`purerl train` as a user types it, in a process of its own."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -33,7 +34,9 @@ def train(context: Context, name: str, *args: str, **variables: str) -> dict[str
         raise RuntimeError(said[-1] if said else f"exit code {done.returncode}")
     summary = read_checked_json(directory / SUMMARY)
     summary.pop("seeds", None)
-    importing = import_seconds(done.stdout)
+    importing = None
+    with contextlib.suppress(ValueError):  # the run is worth more than this row of its table
+        importing = import_seconds(done.stdout)
     return {
         "command": "purerl train " + " ".join(args),
         "variables": variables,
@@ -44,11 +47,11 @@ def train(context: Context, name: str, *args: str, **variables: str) -> dict[str
     }
 
 
-def told(summary: dict[str, Any], importing: float, seconds: float) -> str:
+def told(summary: dict[str, Any], importing: float | None, seconds: float) -> str:
     """The line of a run: what it reached, and what it took."""
     times = summary["times"]
     parts = (importing, times["compile"], times["run"], times["evaluate"])
-    shown = " + ".join(f"{each:.1f}" for each in parts)
+    shown = " + ".join("?" if each is None else f"{each:.1f}" for each in parts)
     solved = summary["solved"]
     reached = "" if solved is None else f", {solved:.0%} of seeds solved"
     rate = summary["steps_per_second"]

@@ -187,15 +187,16 @@ class Bench:
     num_minibatches: int | None = None
     """Minibatches in a pass."""
     updates: int | None = None
-    """Updates of one run, by default as many as make it long enough to be timed: 600,000 steps over
-    all seeds on a CPU, 60 million elsewhere. With enough of them the table says when an environment
-    with a known target was solved."""
+    """Updates of one run, by default as many as make it long enough to be timed, 2 at least:
+    600,000 steps over all seeds on a CPU, elsewhere 60 million in 200 updates at most. With enough
+    of them the table says when an environment with a known target was solved."""
     repeats: int = 5
     """Runs that are timed, after one to warm up."""
     memory_limit: str | None = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
     directory: Directory | None = None
-    """Where bench.json and bench.png are written; by default runs/bench-ENVIRONMENT."""
+    """Where bench.json, bench.png and bench.log are written, which must have no bench yet; by
+    default runs/bench-ENVIRONMENT, numbered where that has one."""
 
     def settings(self) -> dict[str, Any]:
         """The given settings, as `preset` takes them."""

@@ -1,6 +1,7 @@
 """What `purerl bench` prints: a line a point, and the table of all."""
 
-from collections.abc import Sequence
+import math
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -8,7 +9,6 @@ from rich.table import Table
 from purerl.cli.tables import TITLE
 from purerl.experiment.report.format import format_bytes, format_number
 from purerl.measuring.benches import Bench
-from purerl.measuring.limits import Limit
 from purerl.measuring.points import Point
 from purerl.measuring.spreads import ratio, spread
 
@@ -26,7 +26,7 @@ def point_line(point: Point) -> str:
 
 def bench_table(result: Bench) -> Table:
     """A row for each point: speed with its spread, shares of limits, memory, seconds."""
-    solved = [_solved(point) for point in result.points]
+    solved = [shown_solved(point) for point in result.points]
     columns = ["envs × seeds", "steps/s, median [range]"]
     columns += ["floor", "products"] * (result.limit is not None)
     columns += ["planned", "in use", "compile"] + ["solved"] * any(solved)
@@ -34,8 +34,8 @@ def bench_table(result: Bench) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for point, seconds in zip(result.points, solved, strict=True):
-        cells = [point.failed] if point.failed is not None else _cells(point, result.limit)
-        table.add_row(_name(point), *cells, *([seconds] if seconds else []))
+        cells = [point.failed] if point.failed is not None else _cells(point, result)
+        table.add_row(_name(point), *cells, *([seconds] * bool(seconds)))
     return table
 
 
@@ -43,20 +43,22 @@ def bench_notes(result: Bench) -> str:
     """What the columns of the table are."""
     shares = []
     if result.limit is not None:
-        limit = format_number(result.limit.flops, "FLOP/s")
+        limit = format_number(result.limit.flops_per_second, "FLOP/s")
         shares = [
             "floor: share of the speed of environments and the policy alone, which learn nothing",
             f"products: those of an env step, as a share of {limit}: {result.limit.source}",
         ]
-    is_cpu = result.machine["platform"] == "cpu"
-    used = "by the process" if is_cpu else "as the device reports it"
+    memory = "planned: memory of a device, as the compiler plans it"
+    in_use = [point.in_use() for point in result.points if point.failed is None]
+    if in_use:
+        memory += f"; in use: {in_use[0].by}"
+    if any(each.is_bound for each in in_use):
+        memory += "; ≤: compiling had as much in use"
     solved = []
-    if any(map(_solved, result.points)):
+    if any(map(shown_solved, result.points)):
         target = next(point.target_return for point in result.points if point.target_return)
         solved = [f"solved: after so long, half of the seeds had an update at {target:g} or more"]
-    return "\n".join(
-        [*shares, f"planned: memory of a device, as the compiler plans it; in use: {used}", *solved]
-    )
+    return "\n".join([*shares, memory, *solved])
 
 
 def _title(result: Bench) -> str:
@@ -70,28 +72,39 @@ def _name(point: Point) -> str:
     return f"{point.algo} {envs} × {point.seeds}"
 
 
-def _cells(point: Point, limit: Limit | None) -> list[str]:
+def _cells(point: Point, result: Bench) -> list[str]:
     """The cells of a point that was measured."""
     rates = point.steps_per_second or []
     median, low, high = map(format_number, spread(rates))
-    shares = []
-    if limit is not None and point.floor_steps_per_second and point.flops_per_step:
-        products = spread(rates).median * point.flops_per_step / limit.flops
-        floor = ratio(rates, point.floor_steps_per_second).median
-        shares = [f"{floor:.0%}", f"{100 * products:.3g}%"]
-    elif limit is not None:
-        shares = ["", ""]
-    tells = point.peak_device_bytes is not None
-    in_use = point.peak_device_bytes if tells else point.peak_process_bytes
+    shares = ["", ""] * (result.limit is not None)
+    if result.limit is not None and point.flops_per_step:
+        limit = result.limit.flops_per_second * _share_of_machine(point, result.machine)
+        shares[1] = f"{100 * spread(rates).median * point.flops_per_step / limit:.3g}%"
+    if result.limit is not None and point.floor_steps_per_second:
+        shares[0] = f"{ratio(rates, point.floor_steps_per_second).median:.0%}"
     return [
         *(f"{median} [{low}, {high}]", *shares),
-        *(format_bytes(point.device_bytes or 0), format_bytes(in_use or 0)),
+        *(format_bytes(point.device_bytes or 0), point.in_use().show()),
         f"{(point.lower_seconds or 0) + (point.compile_seconds or 0):.1f} s",
     ]
 
 
-def _solved(point: Point) -> str:
-    """The median seconds until a point was solved; empty where most repeats were not."""
-    seconds: Sequence[float | None] = point.solved_seconds or ()
-    reached = [each for each in seconds if each is not None]
-    return f"{spread(reached).median:.2f} s" if 2 * len(reached) > len(seconds) else ""
+def _share_of_machine(point: Point, machine: dict[str, Any]) -> float:
+    """The share of the devices that a point has used; on a CPU one of them may use all cores."""
+    if machine["platform"] == "cpu" or point.devices is None:
+        return 1.0
+    return point.devices / machine["devices"]
+
+
+def shown_solved(point: Point) -> str:
+    """`0.25 s`, the median time until a point was solved; where some repeats were not, how many.
+
+    Those come after all others, so that the median may be none; empty where no repeat was solved.
+    """
+    seconds = [math.inf if each is None else each for each in point.solved_seconds or ()]
+    reached = sum(map(math.isfinite, seconds))
+    if not reached:
+        return ""
+    median = spread(seconds).median
+    shown = [f"{median:.2f} s"] if math.isfinite(median) else []
+    return " ".join(shown + [f"in {reached} of {len(seconds)}"] * (reached < len(seconds)))

@@ -31,7 +31,7 @@ from purerl.experiment.store.finished_run import read_run
 from purerl.experiment.store.own_files import require_writable
 from purerl.experiment.store.paths import as_directory
 from purerl.experiment.sweep_runner import run_sweep
-from purerl.measuring.benches import bench
+from purerl.measuring.benches import FIGURE, RESULT, bench
 from purerl.planning.plans import plan
 
 
@@ -189,9 +189,7 @@ def show_plan(options: cli.Plan, _: float) -> None:
 def show_bench(options: cli.Bench, _: float) -> None:
     """`purerl bench`: every point in a line as it is there, then all in a table."""
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
-    directory = options.directory
-    if directory is None:
-        directory = f"runs/bench-{options.env.rpartition(':')[2].replace('/', '-')}"
+    directory = Path(options.directory or _unused_bench(options.env))
     result = bench(
         options.env,
         options.algo,
@@ -206,7 +204,18 @@ def show_bench(options: cli.Bench, _: float) -> None:
     )
     tables.print_rich(bench_tables.bench_table(result))
     tables.print_rich(bench_tables.bench_notes(result))
-    tables.print_rich(f"written: {Path(directory, 'bench.json')} and bench.png")
+    drawn = f" and {FIGURE}" * (directory / FIGURE).exists()
+    tables.print_rich(f"written: {directory / RESULT}{drawn}")
+
+
+def _unused_bench(env: str) -> Path:
+    """`runs/bench-ENVIRONMENT`, numbered from 2 on where that has a bench."""
+    first = Path("runs", f"bench-{env.rpartition(':')[2].replace('/', '-')}")
+    directory, number = first, 1
+    while (directory / RESULT).exists():
+        number += 1
+        directory = first.with_name(f"{first.name}-{number}")
+    return directory
 
 
 def sweep(options: cli.Sweep, began: float) -> None:

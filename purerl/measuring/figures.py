@@ -25,13 +25,12 @@ def bench_figure(points: Sequence[Point]) -> Figure:
     measured = [point for point in points if point.failed is None]
     drawing = Figure(figsize=(7.2, 3.1), dpi=200, layout="constrained")
     speed, memory = drawing.subplots(1, 2)
-    lines = list(dict.fromkeys((point.algo, point.num_envs) for point in measured))
-    for i, (algo, num_envs) in enumerate(lines):
-        own = [point for point in measured if (point.algo, point.num_envs) == (algo, num_envs)]
+    for i, line in enumerate(dict.fromkeys(map(_line, measured))):
+        own = [point for point in measured if _line(point) == line]
         own.sort(key=lambda point: point.seeds)
         style: Any = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.4, "markersize": 4}
-        _speed_line(speed, own, label := f"{algo.upper()}, {num_envs} envs", style)
-        _memory_lines(memory, own, label, style)
+        _speed_line(speed, own, line, style)
+        _memory_lines(memory, own, line, style)
     for axes, title in ((speed, "trained env steps per second"), (memory, "peak memory, MB")):
         _style_axes(axes, title, sorted({point.seeds for point in measured}))
     if measured:
@@ -49,6 +48,11 @@ def bench_figure(points: Sequence[Point]) -> Figure:
     return drawing
 
 
+def _line(point: Point) -> str:
+    """The name of the line that a point belongs to."""
+    return f"{point.algo.upper()}, {point.num_envs} envs × {point.rollout_length}"
+
+
 def _speed_line(axes: Any, points: Sequence[Point], label: str, style: dict[str, Any]) -> None:
     rates = [spread(point.steps_per_second or ()) for point in points]
     below = [rate.median - rate.low for rate in rates]
@@ -58,16 +62,14 @@ def _speed_line(axes: Any, points: Sequence[Point], label: str, style: dict[str,
 
 
 def _memory_lines(axes: Any, points: Sequence[Point], label: str, style: dict[str, Any]) -> None:
-    """What is planned for a device, and what it reports, or else what the process has."""
+    """What is planned for a device, and what was in use."""
     seeds = [point.seeds for point in points]
     planned = [(point.device_bytes or 0) / MEGABYTE for point in points]
     axes.plot(seeds, planned, marker="o", label=f"{label}: each device", **style)
-    tells = all(point.peak_device_bytes is not None for point in points)
-    what = "as it reports" if tells else "process"
-    peaks = [point.peak_device_bytes if tells else point.peak_process_bytes for point in points]
-    found = [(peak or 0) / MEGABYTE for peak in peaks]
+    in_use = [point.in_use() for point in points]
+    found = [each.count / MEGABYTE for each in in_use]
     dashed = style | {"marker": "s", "linestyle": "--", "fillstyle": "none"}
-    axes.plot(seeds, found, label=f"{label}: {what}", **dashed)
+    axes.plot(seeds, found, label=f"{label}: {in_use[0].by}", **dashed)
 
 
 def _style_axes(axes: Any, title: str, seeds: Sequence[int]) -> None:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from purerl import envs
+from purerl.compute.hoisting import UNROLL
+from purerl.compute.platforms import by_platform
 from purerl.config.config import Config
 from purerl.distributions import Categorical, squashed
 from purerl.envs import Box
@@ -60,7 +62,12 @@ class EnvSteps:
             size = (config.rollout_length, config.num_envs)
             keys = jax.random.split(env_key, size)
             uniform = jax.random.uniform(action_key, (*size, *shape))
-            return jax.lax.scan(step, carry, (keys, uniform))[0], None
+
+            def loop(unroll):  # as `collect` has it
+                return lambda *args: jax.lax.scan(step, args[0], args[1:], unroll=unroll)[0]
+
+            unrolled = loop(min(UNROLL, config.rollout_length))
+            return by_platform(carry, keys, uniform, cpu=loop(1), default=unrolled), None
 
         carry = (start.envs.obs, start.envs.state, jnp.zeros(config.num_envs))
         return jax.lax.scan(rollout, carry, jax.random.split(run_key, self.rollouts))[0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +23,16 @@ from purerl.training import init
 from purerl.update import baseline_objective, make_batch, policy_objective, rollout_values
 
 SHAPES = ((2048, 2048, 2048), (65536, 64, 64), (8192, 64, 64), (64, 64, 64))
-WORK = 2e10  # FLOP of a chain of products, at least
+ACCELERATOR_SHAPE = (8192, 8192, 8192)
+CPU_WORK, ACCELERATOR_WORK = 2e10, 2e13  # FLOP of a chain of products
+MOST_PRODUCTS = 40_000  # in a chain: of small ones an accelerator launches no more in a second
 
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """Floating-point operations a second of all local devices' matrix products."""
+    """Of all local devices' matrix products."""
 
-    flops: float
+    flops_per_second: float
     source: str
     """Where it is from: a data sheet, or products that were timed here."""
 
@@ -79,17 +82,20 @@ def machine_limit(repeats: int = 3) -> Limit:
     """The data sheet's peak of all local devices, or the best rate of products timed here."""
     devices = jax.local_devices()
     chip = chip_of(devices[0].device_kind)
+    precision = getattr(jax.config, "jax_default_matmul_precision", None)
+    asked = "" if precision is None else f", with JAX_DEFAULT_MATMUL_PRECISION={precision}"
     if chip is not None:
         tera = chip.flops / 1e12
         source = f"the data sheet of {chip.name}, {tera:.0f} TFLOP/s at jax's default precision"
-        return Limit(chip.flops * len(devices), source + f" × {len(devices)}" * (len(devices) > 1))
+        source += f" × {len(devices)}" * (len(devices) > 1)
+        return Limit(chip.flops * len(devices), source + asked)
     programs, flops = matrix_programs(seed_mesh())
     for run in programs.values():
         jax.block_until_ready(run())
     seconds = time_in_turn(programs, repeats)
     rates = {name: flops[name] / spread(taken).median for name, taken in seconds.items()}
     best = max(rates, key=rates.__getitem__)
-    return Limit(rates[best], f"this machine's best product, {best}")
+    return Limit(rates[best], f"this machine's best product, {best}{asked}")
 
 
 def matrix_programs(mesh: Mesh) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
@@ -99,17 +105,27 @@ def matrix_programs(mesh: Mesh) -> tuple[dict[str, Callable[[], Any]], dict[str,
     all threads.
     """
     programs, flops = {}, {}
-    for shape in SHAPES:
+    lengths = chain_lengths(mesh.devices.flat[0].platform)
+    for i, (shape, times) in enumerate(lengths.items()):
         name = "x".join(map(str, shape))
-        programs[name], flops[name] = products(shape, mesh, everywhere=True)
-    for shape in SHAPES[:2]:
-        name = "x".join(map(str, shape)) + ", one device"
-        programs[name], flops[name] = products(shape, mesh, everywhere=False)
+        programs[name], flops[name] = products(shape, times, mesh, everywhere=True)
+        if i < 2:
+            name += ", one device"
+            programs[name], flops[name] = products(shape, times, mesh, everywhere=False)
     return programs, flops
 
 
+def chain_lengths(platform: str) -> dict[tuple[int, int, int], int]:
+    """How many products a chain has, by their shape; enough that launching it takes no share."""
+    shapes, work = SHAPES, CPU_WORK
+    if platform != "cpu":
+        shapes, work = (ACCELERATOR_SHAPE, *SHAPES), ACCELERATOR_WORK
+    times = {shape: int(work / (2 * math.prod(shape))) for shape in shapes}
+    return {shape: min(max(1, each), MOST_PRODUCTS) for shape, each in times.items()}
+
+
 def products(
-    shape: tuple[int, int, int], mesh: Mesh, *, everywhere: bool
+    shape: tuple[int, int, int], times: int, mesh: Mesh, *, everywhere: bool
 ) -> tuple[Callable[[], Any], float]:
     """A chain of matrix products, and the FLOPs of them all.
 
@@ -118,8 +134,7 @@ def products(
     """
     rows, inner, columns = shape
     assert inner == columns, "a chain needs square weights"
-    flops = 2 * rows * inner * columns
-    times = max(1, int(WORK / flops))
+    flops = 2 * math.prod(shape) * times
     devices = mesh.size if everywhere else 1
 
     def chain(x, weight):
@@ -130,4 +145,4 @@ def products(
     x = jax.random.normal(jax.random.key(0), (devices * rows, inner))
     # Orthogonal, so that the numbers stay as large as they are.
     weight = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (inner, columns)))[0]
-    return lambda: program(x, weight), float(flops * times * devices)
+    return lambda: program(x, weight), float(flops * devices)

@@ -1,9 +1,12 @@
 """Where a measurement was made, and with what."""
 
+import contextlib
 import os
 import platform
+import re
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,5 +38,10 @@ def peak_device_bytes(device: Any) -> int | None:
 
 def peak_process_bytes() -> int:
     """The most bytes that this process has had resident."""
+    with contextlib.suppress(OSError):  # not Linux
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found is not None:
+            return int(found[1]) * 1024
+    # On Linux this one is at least what the process that started this one has had.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

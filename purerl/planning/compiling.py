@@ -21,6 +21,7 @@ from purerl.agents import Agent, EvaluateAgent
 from purerl.checks import ceil_div
 from purerl.compute.mesh import SEEDS, num_env_devices, require_mesh, seed_mesh
 from purerl.config.config import Config
+from purerl.experiment.hosts.asking import end_with
 from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import program_bytes
 from purerl.experiment.programs import LoweredPrograms
@@ -240,7 +241,8 @@ def main() -> None:
     """Read the request in the first file, and write the answer into the second."""
     from purerl.config.presets import preset
 
-    request_file, answer_file = map(Path, sys.argv[1:])
+    request_file, answer_file = map(Path, sys.argv[1:3])
+    end_with(int(sys.argv[3]))
     request = PlanRequest(**json.loads(request_file.read_text()))
     if request.directory is not None:
         sys.path.append(request.directory)

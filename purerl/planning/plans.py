@@ -1,15 +1,11 @@
 """Plans a run on machines that are not here: whether it fits, and how fast it could be."""
 
 import dataclasses
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from purerl.checks import short_repr
+from purerl.checks import require_sendable
+from purerl.experiment.hosts.asking import ask
 from purerl.experiment.hosts.memory import USABLE_FRACTION
 from purerl.experiment.hosts.stopping import RunError
 from purerl.planning.compiling import CompiledPlan, Findings, PlanRequest
@@ -80,6 +76,7 @@ def plan(
     **Raises:** `ValueError` for what a run would refuse, an unknown target, or where its compiler
     is not installed; `RunError` where compiling fails.
     """
+    require_sendable(env, settings)
     parsed_target = parse_target(target)
     versions, chip = require_compiler(parsed_target), parsed_target.chip
     limit = int(USABLE_FRACTION * chip.share * chip.memory)
@@ -113,33 +110,10 @@ def plan(
 
 
 def _compile_in_subprocess(request: PlanRequest) -> CompiledPlan:
-    try:
-        text = json.dumps(vars(request))
-    except TypeError:
-        raise ValueError(
-            f"settings = {short_repr(request.settings)} cannot be given to another process; "
-            f"use numbers, names and tuples of them."
-        ) from None
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "JAX_PLATFORMS": "cpu",  # no other backend starts; a compiler is loaded by its name
-        "JAX_ENABLE_COMPILATION_CACHE": "0",
-    }
-    with tempfile.TemporaryDirectory() as directory:
-        request_file, answer_file = Path(directory, "request.json"), Path(directory, "answer.json")
-        request_file.write_text(text)
-        process = subprocess.run(
-            # -P: the current directory is not where its modules come from.
-            [sys.executable, "-P", "-m", "purerl.planning.compiling", request_file, answer_file],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if not answer_file.exists():
-            output = process.stderr.strip() or f"exit code {process.returncode}"
-            raise RunError(f"compiling for {request.target} failed: {output.splitlines()[-1]}")
-        answer = json.loads(answer_file.read_text())
+    # No other backend starts: a compiler is loaded by its name.
+    answer, ending = ask("purerl.planning.compiling", vars(request), JAX_PLATFORMS="cpu")
     if "refused" in answer:
         raise ValueError(answer["refused"])
+    if not answer:
+        raise RunError(f"compiling for {request.target} failed: {ending}")
     return CompiledPlan(findings=Findings(**answer.pop("findings")), **answer)

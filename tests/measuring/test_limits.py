@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import purerl
+from purerl.compute.hoisting import UNROLL
 from purerl.compute.mapping import map_seeds, program_over_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.measuring import limits
@@ -104,6 +105,20 @@ def test_the_env_floor_steps_every_environment(with_policy):
     assert jnp.all((state.time >= 0) & (state.time <= 3 * 16))
 
 
+@pytest.mark.parametrize(("length", "unrolled"), [(40, UNROLL), (9, 9)])
+def test_the_env_floor_is_unrolled_as_a_rollout_is(length, unrolled, monkeypatch):
+    seen, scan = set(), jax.lax.scan
+
+    def noted(body, carry, xs, **how):
+        if len(jax.tree.leaves(xs)[0]) == length:
+            seen.add(how.get("unroll", 1))
+        return scan(body, carry, xs, **how)
+
+    monkeypatch.setattr(jax.lax, "scan", noted)
+    jax.eval_shape(EnvSteps(2, True), jax.random.key(0), config(rollout_length=length))
+    assert seen == {1, unrolled}
+
+
 @pytest.mark.parametrize("with_policy", [False, True])
 def test_the_env_floor_acts_within_a_box(with_policy):
     total = jax.jit(EnvSteps(2, with_policy))(jax.random.key(0), config(env="Pendulum-v1"))[2]
@@ -117,14 +132,25 @@ def test_a_known_device_has_its_data_sheet_and_another_is_measured(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()] * 8)
     limit = limits.machine_limit()
-    assert limit.flops == 8 * 495e12
+    assert limit.flops_per_second == 8 * 495e12
     assert "data sheet of NVIDIA H200" in limit.source
     monkeypatch.undo()
     monkeypatch.setattr(limits, "SHAPES", ((64, 64, 64), (32, 32, 32)))
-    monkeypatch.setattr(limits, "WORK", 1e7)
-    limit = limits.machine_limit()
-    assert limit.flops > 1e6
+    monkeypatch.setattr(limits, "CPU_WORK", 1e7)
+    with jax.default_matmul_precision("highest"):
+        limit = limits.machine_limit()
+    assert limit.flops_per_second > 1e6
     assert "this machine's best product" in limit.source
+    assert limit.source.endswith(", with JAX_DEFAULT_MATMUL_PRECISION=highest")
+
+
+def test_a_chain_of_products_is_longer_than_its_launches():
+    # A launch is some 5 µs; an H200 does 495 TFLOP/s, and a core of a CPU 100 GFLOP/s.
+    lengths = limits.chain_lengths("gpu")
+    assert lengths[8192, 8192, 8192] * 2 * 8192**3 / 495e12 > 0.03
+    assert max(lengths.values()) * 5e-6 < 1
+    assert (8192, 8192, 8192) not in limits.chain_lengths("cpu")
+    assert limits.chain_lengths("cpu")[2048, 2048, 2048] == 1
 
 
 def test_jax_calls_some_tpus_by_other_names():

@@ -22,6 +22,7 @@ from purerl.cli.tables import plan_rows
 from purerl.compute.mapping import pad_seeds
 from purerl.compute.mesh import seed_mesh
 from purerl.experiment import programs
+from purerl.experiment.hosts import asking
 from purerl.experiment.hosts.memory import program_bytes
 from purerl.experiment.hosts.stopping import RunError
 from purerl.planning import compiling, plans, targets
@@ -236,7 +237,7 @@ def test_settings_that_cannot_be_sent_are_refused(name, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_no_plan(monkeypatch):
-    monkeypatch.setattr(plans.sys, "executable", "/bin/false")
+    monkeypatch.setattr(asking.sys, "executable", "/bin/false")
     with pytest.raises(RunError, match="compiling for h100 failed: exit code 1"):
         plans._compile_in_subprocess(
             compiling.PlanRequest("h100", "CartPole-v1", "vpg", 1, None, {}, 10**9, ".")
