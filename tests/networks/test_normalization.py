@@ -71,7 +71,7 @@ def test_statistics_far_from_0_are_numpys_of_all_that_was_seen(rows, updates, dr
     std = np.sqrt(squares / count - mean**2)
     assert float(stats.count) == count
     np.testing.assert_allclose(stats.std, [std], rtol=1e-4)
-    obs = np.float32([[9999], [10000], [10002.5]])
+    obs = np.array([[9999], [10000], [10002.5]], np.float32)
     want = (obs.astype(np.float64) - 1e4 - mean) / std
     np.testing.assert_allclose(stats.normalize(jnp.asarray(obs)), want, atol=1e-4)
 
