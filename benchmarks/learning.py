@@ -8,7 +8,6 @@ Each preset leaves `learning_ENV_ALGO.json` and `.png` in the output folder.
 """
 
 import argparse
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from surroundings import surroundings
 
 import purerl
 from purerl.config.presets import PRESETS, TARGETS
+from purerl.config.settings import HYPER_DEFAULTS
 from purerl.experiment.hosts.startup import use_all_cores
 from purerl.experiment.report.format import format_interval, format_number
 from purerl.experiment.report.statistics import return_iqm
@@ -70,10 +70,7 @@ def learn(env: str, algo: str, seeds: int, output: Path, root: int) -> dict[str,
         "steps_per_second": summary.steps_per_second,
         "seconds": summary.times._asdict(),
         "settings": dict(PRESETS[env, algo]),
-        "hyperparameters": {
-            field.name: float(getattr(config.hyper, field.name))
-            for field in dataclasses.fields(config.hyper)
-        },
+        "hyperparameters": {name: float(getattr(config.hyper, name)) for name in HYPER_DEFAULTS},
         **surroundings(),
     }
     write_json(output / f"{name}.json", result)

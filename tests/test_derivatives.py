@@ -15,10 +15,11 @@ import purerl
 from purerl.compute import derivatives
 from purerl.compute.rows import map_rows_where
 from purerl.config.optimizers import clip_by_norm
+from purerl.config.settings import HYPER_DEFAULTS
 
 STEP = 1e-6
 SIZES: Any = {"num_envs": 2, "rollout_length": 8, "hidden": (4,), "total_steps": 2 * 8 * 4}
-NAMES = [field.name for field in dataclasses.fields(purerl.Hyperparams)]
+NAMES = list(HYPER_DEFAULTS)
 METRICS = ["policy_loss", "value_loss", "entropy", "explained_variance", "approx_kl"]
 METRICS += ["clip_fraction", "policy_grad_norm", "baseline_grad_norm"]
 

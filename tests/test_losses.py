@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purerl.config.settings import HYPER_DEFAULTS
 from purerl.losses import (
     explained_variance,
     normalize,
@@ -14,7 +15,7 @@ from purerl.losses import (
 )
 from purerl.types import Hyperparams
 
-HYPER = Hyperparams(*[jnp.float32(0.5)] * len(Hyperparams.__dataclass_fields__))
+HYPER = Hyperparams(**dict.fromkeys(HYPER_DEFAULTS, jnp.float32(0.5)))
 
 
 def test_weighted_mean_divides_by_the_sum_of_the_weights():
