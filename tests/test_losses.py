@@ -1,5 +1,7 @@
 """Weighted means, and each loss worked by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,8 @@ from purerl.losses import (
 )
 from purerl.types import Hyperparams
 
-HYPER = Hyperparams(**dict.fromkeys(HYPER_DEFAULTS, jnp.float32(0.5)))
+HALVES: Any = dict.fromkeys(HYPER_DEFAULTS, jnp.float32(0.5))
+HYPER = Hyperparams(**HALVES)
 
 
 def test_weighted_mean_divides_by_the_sum_of_the_weights():
