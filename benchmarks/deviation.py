@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import count
 from surroundings import surroundings
 
 import purerl
@@ -80,8 +81,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("envs", nargs="*", default=list(ENVS))
-    parser.add_argument("--steps", type=int, help="by default those of the preset")
-    parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--steps", type=count, help="by default those of the preset")
+    parser.add_argument("--seeds", type=count, default=32)
     parser.add_argument("--root", type=int, default=1, help="the presets were found with 0")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()

@@ -28,15 +28,15 @@ from purerl.compute.trees import (
     pack,
     stays_finite,
     tree_where,
+    undefined,
     unpack,
 )
 from purerl.config.config import Config, require_unbatched
 from purerl.config.schedules import share_at
 from purerl.networks.network import (
-    Network,
     as_network,
     parameters,
-    require_float32_parameters,
+    require_network,
 )
 from purerl.networks.normalization import (
     RewardNormalizer,
@@ -86,7 +86,7 @@ def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
     def init_optimizer(optimizer, network):
         return None if network is None else optimizer.init(parameters(network))
 
-    policy_optimizer, baseline_optimizer = config.optimizers
+    optimizers = config.optimizers
     policy = build(config.policy, policy_key)
     baseline = build(config.baseline, baseline_key) if config.algorithm.has_baseline else None
     normalizer = initial_reward_normalizer(config.num_envs) if config.normalize_reward else None
@@ -97,8 +97,8 @@ def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
         learner=Learner(
             policy=policy,
             baseline=baseline,
-            policy_opt_state=init_optimizer(policy_optimizer, policy),
-            baseline_opt_state=init_optimizer(baseline_optimizer, baseline),
+            policy_opt_state=init_optimizer(optimizers.policy, policy),
+            baseline_opt_state=init_optimizer(optimizers.baseline, baseline),
         ),
         envs=reset_envs(env_key, config),
         reward_normalizer=normalizer,
@@ -116,30 +116,13 @@ def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
     return state, unpack(metrics)
 
 
-def _require_networks(learner: Learner, config: Config) -> None:
-    """Refuse what was put into a state and is no network that can be trained as it is."""
-    networks = {"policy": learner.policy, "baseline": learner.baseline}
-    for name, network in networks.items():
-        if not isinstance(network, Network | None):
-            raise ValueError(
-                f"the state's {name} is a {type(network).__name__}; put a network there: of a "
-                f"run, run.policy(seed).network, of a module, purerl.as_network(module)."
-            )
-        if network is not None:
-            require_float32_parameters(network, f"the state's {name}")
-        if config.normalize_obs and network is not None and network.stats is None:
-            raise ValueError(
-                f"normalize_obs = True, but the state's {name} has no statistics; give it some: "
-                f"purerl.as_network(module, state.learner.{name}.stats)."
-            )
-
-
 def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transition, Packed]:
     """One rollout and the update on it, whether or not all stays finite.
 
     **Returns:** the state after it, the rollout as it was learnt from, and the metrics, packed.
     """
-    _require_networks(state.learner, config)
+    for name in ("policy", "baseline"):
+        require_network(name, getattr(state.learner, name), has_stats=config.normalize_obs)
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
     split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
     rollout_key, update_key = split_at(state.key, state.step)
@@ -161,7 +144,7 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
     alive = is_sound & was_alive
     failed_at = jnp.where(was_alive, state.step, state.failed_at)
     frozen = eqx.tree_at(lambda s: s.failed_at, state, failed_at)
-    return tree_where(alive, after, frozen), tree_where(alive, metrics, nan_metrics(metrics))
+    return tree_where(alive, after, frozen), tree_where(alive, metrics, undefined(metrics))
 
 
 def _judged_step(
@@ -274,7 +257,7 @@ def _traced_step(state: TrainState, config: Config) -> tuple[Callable[..., Any],
     """`_packed_step` of a config, traced once, and the metrics of an update that is not made."""
     step, (_, shapes) = traced(functools.partial(_packed_step, config=config), state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return step, nan_metrics(zeros)
+    return step, undefined(zeros)
 
 
 def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
@@ -297,11 +280,3 @@ def sum_updates(metrics: Packed) -> Sums:
     total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
     others = jax.tree.map(jnp.sum, metrics.others)
     return Sums(Packed(total, others, metrics.treedef), jnp.sum(weight, axis=0))
-
-
-def nan_metrics(metrics: Packed) -> Packed:
-    """Metrics of an update that did not happen: no episodes, and NaN."""
-    return jax.tree.map(
-        lambda x: jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0),
-        metrics,
-    )

@@ -119,7 +119,7 @@ def update_policy(
 
     settings = FitSettings(
         objective=functools.partial(policy_objective, config=config),
-        optimizer=config.optimizers[0],
+        optimizer=config.optimizers.policy,
         loss=lambda report: report["policy_loss"] - config.hyper.entropy_coef * report["entropy"],
         num_epochs=config.epochs,
         keep_going=keep_going,
@@ -147,9 +147,11 @@ def update_baseline(
         names = ("value_loss", "baseline_grad_norm", "explained_variance")
         return None, None, dict.fromkeys(names, jnp.full((), jnp.nan))
 
+    optimizer = config.optimizers.baseline
+    assert optimizer is not None
     settings = FitSettings(
         objective=functools.partial(baseline_objective, config=config),
-        optimizer=config.optimizers[1],
+        optimizer=optimizer,
         loss=lambda report: report["value_loss"],
         num_epochs=config.baseline_epochs,
     )

@@ -171,9 +171,7 @@ def gradient_step(current, opt_state, policy, batch, rows, config):
     minibatch = with_normalized_advantage(jax.tree.map(lambda x: x[rows], batch))
     objective = functools.partial(policy_objective, config=config)
     gradient, report = mean_gradient(current, policy, minibatch, objective)
-    optimizer = config.policy_optimizer(
-        config.hyper.policy_learning_rate, config.hyper.max_grad_norm
-    )
+    optimizer = config.optimizers.policy
     change, opt_state = optimizer.update(gradient, opt_state, current)
     return (eqx.apply_updates(current, change), opt_state), report
 

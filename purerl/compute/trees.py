@@ -79,6 +79,13 @@ def unpack(packed: Packed) -> PyTree:
     return eqx.combine(jax.tree.unflatten(packed.treedef, floats), packed.others)
 
 
+def undefined(packed: Packed) -> Packed:
+    """The same of nothing: NaN for each float, and 0."""
+    return jax.tree.map(
+        lambda x: jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0), packed
+    )
+
+
 class Sums(eqx.Module):
     """Packed sums, and how many numbers each of their floats adds up; their quotients are means.
 

@@ -31,18 +31,17 @@ def check_optimizer(
     """Refuse what makes no optimiser of a network from a learning rate and a gradient norm."""
     if optimizer is clipped_adam:
         return
-    form = "(learning_rate, max_grad_norm) -> optax.GradientTransformation"
+    error = None
     try:
         made = optimizer(1e-3, 1.0)
         is_optimizer = callable(made.init) and callable(made.update)
-    except Exception as error:
-        raise ValueError(
-            f"{name} = {short_repr(optimizer)} does not fit: it must be a function {form}."
-        ) from error
+    except Exception as raised:
+        is_optimizer, error = False, raised
     if not is_optimizer:
         raise ValueError(
-            f"{name} = {short_repr(optimizer)} does not fit: it must be a function {form}."
-        )
+            f"{name} = {short_repr(optimizer)} does not fit: it must be a function "
+            f"(learning_rate, max_grad_norm) -> optax.GradientTransformation."
+        ) from error
 
     def step(params):
         made = optax.with_extra_args_support(optimizer(1e-3, 1.0))
@@ -52,7 +51,7 @@ def check_optimizer(
     params = parameter_shapes(network, spec)
     state, (updates, after) = _eval_shape(f"{name}= does not fit: ", step, params)
     for what, before, now in (("updates", params, updates), ("state", state, after)):
-        if not _have_same_shapes(before, now):
+        if _shapes(before) != _shapes(now):
             raise ValueError(
                 f"{name}= does not fit: its {what} after a step have other shapes or dtypes than "
                 f"before."
@@ -68,12 +67,10 @@ def parameter_shapes(network: Callable[..., Any], spec: EnvSpec) -> Any:
     return eqx.filter_eval_shape(build, jax.eval_shape(lambda: jax.random.key(0)))
 
 
-def _have_same_shapes(tree: Any, other: Any) -> bool:
-    (leaves, treedef), (others, other_treedef) = map(jax.tree.flatten, (tree, other))
-    return treedef == other_treedef and all(
-        (leaf.shape, leaf.dtype) == (other.shape, other.dtype)
-        for leaf, other in zip(leaves, others, strict=True)
-    )
+def _shapes(tree: Any) -> Any:
+    """The structure of a pytree, and the shape and dtype of each leaf."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def check_policy(factory: Callable[..., Any], spec: EnvSpec) -> Shape:

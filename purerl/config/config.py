@@ -29,7 +29,7 @@ from purerl.config.components import (
     check_policy,
 )
 from purerl.config.effects import reads, require_own, require_used
-from purerl.config.optimizers import clipped_adam
+from purerl.config.optimizers import Optimizers, clipped_adam
 from purerl.config.schedules import sorted_schedule
 from purerl.config.settings import (
     HYPER_DEFAULTS,
@@ -166,10 +166,10 @@ class Config(eqx.Module):
         return time_limit(self.env_params)
 
     @property
-    def optimizers(self) -> tuple[Any, Any]:
-        """The optimisers of the policy and of the baseline, from the traced hyperparameters.
+    def optimizers(self) -> Optimizers:
+        """The optimisers of both networks, made anew from the traced hyperparameters.
 
-        They are made anew where they are used: only their states are carried.
+        Only their states are carried.
         """
         hyper = self.hyper
 
@@ -178,8 +178,8 @@ class Config(eqx.Module):
 
         policy = make(self.policy_optimizer, hyper.policy_learning_rate)
         if self.baseline_optimizer is None:
-            return policy, None
-        return policy, make(self.baseline_optimizer, hyper.baseline_learning_rate)
+            return Optimizers(policy, None)
+        return Optimizers(policy, make(self.baseline_optimizer, hyper.baseline_learning_rate))
 
     @property
     def estimate(self) -> Callable[..., Estimate]:

@@ -3,7 +3,7 @@
 Any hashable function of the same two arguments can take its place.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -46,3 +46,10 @@ def _clip_apart(vector: Float[Array, " n"], max_norm: Float[Any, ""] | float) ->
 def _clip(vector: Float[Array, " n"], max_norm: Float[Any, ""] | float) -> Float[Array, " n"]:
     length = norm(vector)
     return jnp.where(length < max_norm, vector, vector / length * max_norm)
+
+
+class Optimizers(NamedTuple):
+    """The optimisers of an agent's two networks."""
+
+    policy: optax.GradientTransformationExtraArgs
+    baseline: optax.GradientTransformationExtraArgs | None

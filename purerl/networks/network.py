@@ -108,6 +108,23 @@ def require_float32_parameters(network: Network, owner: str) -> None:
             )
 
 
+def require_network(name: str, network: Any, *, has_stats: bool) -> None:
+    """Refuse what a state holds as a network and that cannot be trained as it is; None passes."""
+    if network is None:
+        return
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"the state's {name} is a {type(network).__name__}; put a network there: of a "
+            f"run, run.policy(seed).network, of a module, purerl.as_network(module)."
+        )
+    require_float32_parameters(network, f"the state's {name}")
+    if has_stats and network.stats is None:
+        raise ValueError(
+            f"normalize_obs = True, but the state's {name} has no statistics; give it some: "
+            f"purerl.as_network(module, state.learner.{name}.stats)."
+        )
+
+
 def parameters(network: Network) -> PyTree:
     """The arrays that an optimiser changes: the module's inexact ones, without the statistics."""
     return eqx.filter(network.arrays, eqx.is_inexact_array)

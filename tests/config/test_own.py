@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,19 +41,12 @@ def test_an_own_loss_reads_its_own_hyperparameter():
 
 
 def test_a_new_value_does_not_compile_again_and_is_another_setting_of_a_sweep():
-    num_traced = 0
-
-    @jax.jit
-    def losses(config):
-        nonlocal num_traced
-        num_traced += 1
-        return purerl.train(jax.random.key(0), config)[1].value_loss
-
-    alone = [losses(config_of(scale)) for scale in (1.0, 2.0)]
-    assert num_traced == 1
+    train = jax.jit(chex.assert_max_traces(purerl.train, n=1))
+    key = jax.random.key(0)
+    alone = [train(key, config_of(scale))[1].value_loss for scale in (1.0, 2.0)]
     values: Any = {"own.scale": [1.0, 2.0]}
     configs, axes = purerl.sweep(config_of(), **values)
-    together = jax.vmap(losses, (axes,))(configs)
+    together = jax.vmap(purerl.train, (None, axes))(key, configs)[1].value_loss
     np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5)
 
 

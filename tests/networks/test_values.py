@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 from typing import Any
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -132,22 +133,21 @@ def with_partials(number: Any = 0.5):
     )
 
 
-def test_equal_partials_do_not_retrace():
-    num_traced = 0
+def program_of(number):
+    return jax.tree.structure(with_partials(number))
 
-    @jax.jit
-    def train(config):
-        nonlocal num_traced
-        num_traced += 1
-        return purerl.train(jax.random.key(0), config)[1].policy_loss
 
-    first = train(with_partials())
-    assert_bitwise_equal(first, train(with_partials()))
-    assert num_traced == 1
-    assert not np.array_equal(first, train(with_partials(0.25)))
-    train(with_partials(1))
-    train(with_partials(1.0))
-    assert num_traced == 4
+def test_equal_partials_are_one_program():
+    train = jax.jit(chex.assert_max_traces(purerl.train, n=1))
+    first, again = (train(jax.random.key(0), with_partials())[1] for _ in range(2))
+    assert_bitwise_equal(first, again)
+
+
+@pytest.mark.parametrize(("number", "other"), [(0.5, 0.25), (1, 1.0), (1, True), (0.0, -0.0)])
+def test_partials_of_other_arguments_are_other_programs(number, other):
+    first, again, another = map(program_of, (number, number, other))
+    assert (first, hash(first)) == (again, hash(again))
+    assert first != another
 
 
 @pytest.mark.parametrize(
