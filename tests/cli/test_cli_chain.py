@@ -99,7 +99,7 @@ def test_batches_failures_logs_and_checkpoints_as_a_user_meets_them(tmp_path, mo
     )
     assert checkpoints()[-1] == stopped
 
-    # Forced, it goes on to the end with the seed that has failed left behind, and logs as before.
+    # Forced, and given its loggers again, it goes on to the end without the seed that has failed.
     done = call(*go_on, "--force", "--keep-checkpoints", 2, *logs[:4])
     assert done.returncode == 0, done.stderr
     assert "warning: not the same as before: seed_batch: 2, now 4" in done.stderr

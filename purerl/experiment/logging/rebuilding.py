@@ -28,10 +28,12 @@ def rebuild_loggers(described: Sequence[Any], directory: Path) -> list[Any]:
     """The loggers of a resumed run that write into its directory.
 
     The directory may be a stranger's: what sends, and what writes elsewhere, is not made from its
-    header. A warning says how to give it again, and names the functions, which are not called.
+    header. A warning says how to give it again, with the others, in whose place come those that are
+    given; and it names the functions, which are not called.
     """
     hooks = [hook for hook in described if isinstance(hook, dict)]
-    loggers = [_rebuild(hook, directory) for hook in hooks if str(hook.get("logger")) in LOGGERS]
+    known = [hook for hook in hooks if str(hook.get("logger")) in LOGGERS]
+    loggers = [_rebuild(hook, directory, known) for hook in known]
     functions = [str(hook["function"]) for hook in hooks if "function" in hook]
     if functions:
         _warn(
@@ -41,17 +43,17 @@ def rebuild_loggers(described: Sequence[Any], directory: Path) -> list[Any]:
     return [logger for logger in loggers if logger is not None]
 
 
-def _rebuild(hook: dict[str, Any], directory: Path) -> Any:
-    """A logger from its description; None, with a warning, for one that has to be given again."""
-    name, arguments = hook["logger"], hook.get("arguments")
-    arguments = arguments if isinstance(arguments, dict) else {}
+def _rebuild(hook: dict[str, Any], directory: Path, known: Sequence[dict[str, Any]]) -> Any:
+    """A logger from its description; None, with a warning, for one that has to be given again.
+
+    **Arguments:** `known` are the descriptions of all loggers.
+    """
+    name, arguments = hook["logger"], _arguments(hook)
     logger_type, per_seed = LOGGERS[name], arguments.get("per_seed") is True
     if name not in PATH_ARGUMENTS:
-        in_python = f"hooks=[purerl.{logger_type.__name__}()]"
-        how = f"--log {name}" if speaks_to_a_shell() else in_python
         _warn(
             f"the logger {name} sends what it gets, and is not taken from the directory; give it "
-            f"again: {how}."
+            f"again: {_on_a_shell(known) if speaks_to_a_shell() else _in_python(known)}."
         )
         return None
     place = arguments.get(PATH_ARGUMENTS[name])
@@ -60,12 +62,35 @@ def _rebuild(hook: dict[str, Any], directory: Path) -> Any:
     real = Path(os.path.realpath(str(place).replace("\0", "?")))
     if real.is_relative_to(os.path.realpath(directory)):
         return logger_type(str(real), per_seed=per_seed)
-    how = f"hooks=[purerl.{logger_type.__name__}({str(place)!r})]"
     _warn(
         f"the logger {name} wrote to {str(place)!r}, outside of the run, and is left out; "
-        f"give it again{' in Python' * speaks_to_a_shell()}: {how}."
+        f"give it again{' in Python' * speaks_to_a_shell()}: {_in_python(known)}."
     )
     return None
+
+
+def _arguments(hook: dict[str, Any]) -> dict[str, Any]:
+    arguments = hook.get("arguments")
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _on_a_shell(known: Sequence[dict[str, Any]]) -> str:
+    """The flags that give all loggers again."""
+    per_seed = any(_arguments(hook).get("per_seed") is True for hook in known)
+    names = dict.fromkeys(hook["logger"] for hook in known)
+    return " ".join(["--log", *names] + ["--log-seeds"] * per_seed)
+
+
+def _in_python(known: Sequence[dict[str, Any]]) -> str:
+    """The argument that gives all loggers again."""
+    calls = []
+    for hook in known:
+        name, arguments = hook["logger"], _arguments(hook)
+        place = arguments.get(PATH_ARGUMENTS.get(name, ""))
+        given = [] if place is None else [repr(str(place))]
+        given += ["per_seed=True"] * (arguments.get("per_seed") is True)
+        calls.append(f"purerl.{LOGGERS[name].__name__}({', '.join(given)})")
+    return f"hooks=[{', '.join(calls)}]"
 
 
 def _warn(text: str) -> None:

@@ -15,6 +15,7 @@ from small import EPISODES, SIZES
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.checks import speaking_to_a_shell
 from purerl.experiment.logging.loggers import read_run_id, record_rows
 from purerl.experiment.logging.rebuilding import (
     describe_hooks,
@@ -246,9 +247,16 @@ def test_hooks_are_described_so_that_those_that_write_into_the_run_can_be_made_a
     assert (lines.path, lines.per_seed) == (None, False)
     first, second, third = (str(each.message) for each in told)
     assert f"jsonl wrote to '{elsewhere}', outside of the run" in first
-    assert f"hooks=[purerl.JsonLines('{elsewhere}')]" in first
-    assert "give it again: hooks=[purerl.WeightsAndBiases()]" in second
+    board_again = f"purerl.TensorBoard({str(tmp_path / 'run/board')!r}, per_seed=True)"
+    lines_again = f"purerl.JsonLines(), purerl.JsonLines('{elsewhere}')"
+    again = f"give it again: hooks=[{board_again}, {lines_again}, purerl.WeightsAndBiases()]."
+    assert first.endswith(again)
+    assert second.endswith(again)
     assert "not called any more: print, mean; give all" in third
+    with speaking_to_a_shell(), pytest.warns(UserWarning, match="give") as told:
+        rebuild_loggers(described, tmp_path / "run")
+    (line,) = (str(each.message) for each in told if "sends" in str(each.message))
+    assert line.endswith("give it again: --log tensorboard jsonl wandb --log-seeds.")
     (again,) = take_over_projects([purerl.WeightsAndBiases(mode="offline")], described)
     assert again.settings == {"project": "mine", "mode": "offline"}
     (other,) = take_over_projects([purerl.WeightsAndBiases(project="other")], described)
