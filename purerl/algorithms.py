@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
-from purerl.losses import clipped_surrogate, score_function_loss, squared_error
+from purerl.losses import (
+    clipped_squared_error,
+    clipped_surrogate,
+    score_function_loss,
+    squared_error,
+)
 from purerl.returns import gae, reward_to_go
 from purerl.types import Estimate, Hyperparams, Transition
 
@@ -113,3 +118,14 @@ REINFORCE = Algorithm("reinforce", monte_carlo_estimate, score_function_loss, No
 VPG = Algorithm("vpg", baseline_estimate, score_function_loss, squared_error)
 A2C = Algorithm("a2c", gae_estimate, score_function_loss, squared_error)
 PPO = Algorithm("ppo", gae_estimate, clipped_surrogate, squared_error)
+
+ALGORITHMS = {algorithm.name: algorithm for algorithm in (REINFORCE, VPG, A2C, PPO)}
+
+
+def name_of(algorithm: Algorithm) -> str | None:
+    """The name of purerl's own algorithm that this is, but for a clipped value loss; or None."""
+    for known in ALGORITHMS.values():
+        clipped = known._replace(value_loss=clipped_squared_error)
+        if algorithm == known or (known.has_baseline and algorithm == clipped):
+            return known.name
+    return None

@@ -2,17 +2,19 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from purerl.cli.options import (
     AgentOptions,
-    Directory,
     ProcessOptions,
+    ReadSettings,
     SavingOptions,
     TrainingOptions,
+    with_settings,
 )
+from purerl.cli.words import Count, Counts, Directory, File, Folder, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Train:
     processes: ProcessOptions
     seeds: int = 64
     """Number of seeds; their ids are 0, 1, …"""
-    evaluate_every: int | None = None
+    evaluate_every: Count = None
     """Updates from one evaluation to the next, greedy and sampled; by default only at the end."""
 
 
@@ -37,15 +39,15 @@ class Resume:
     """Run directory."""
     saving: SavingOptions
     processes: ProcessOptions
-    env: str | None = None
+    env: Text = None
     """Import path of the environment, where it is your own."""
-    total_steps: int | None = None
+    total_steps: Count = None
     """Another budget; schedules then run over the new one."""
-    seed_batch: int | None = None
+    seed_batch: Count = None
     """Seeds trained at once; needs --force, as the result may change."""
-    memory_limit: str | None = None
+    memory_limit: Text = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
-    devices: str | None = None
+    devices: Text = None
     """Other devices than before, such as 8 or 4x2; needs --force, as the result may change."""
     force: bool = False
     """Go on although a version or the machine differs, which may change the result; where no
@@ -62,13 +64,13 @@ class Evaluate:
     """Episodes of each seed."""
     sampled: bool = False
     """Sample actions, instead of taking the most likely."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Counts = None
     """Ids of the seeds to play; by default all."""
-    max_steps: int | None = None
+    max_steps: Count = None
     """Steps after which an episode is cut off; by default the time limit."""
-    output: Path | None = None
+    output: File = None
     """File to write; by default evaluation_greedy.json, or _sampled, in the run directory."""
-    env: str | None = None
+    env: Text = None
     """Import path of the environment, where it is your own."""
 
 
@@ -91,15 +93,15 @@ class Export:
 
     runs: tyro.conf.Positional[tuple[Directory, ...]]
     """Run directory; for --scores several, of several algorithms and environments."""
-    seed: int | None = None
+    seed: Count = None
     """Seed whose policy is written."""
-    output: Path | None = None
+    output: File = None
     """File of the policy; by default policy_SEED.npz in the run directory."""
-    metrics: Path | None = None
+    metrics: File = None
     """Table of all records of all seeds to write: .csv or .parquet."""
-    scores: Path | None = None
+    scores: File = None
     """Final returns to write as rliable takes them: .npz."""
-    env: str | None = None
+    env: Text = None
     """Import path of the environment, where it is your own."""
 
 
@@ -113,11 +115,11 @@ class Render:
     """Seed whose policy plays."""
     episode: int = 0
     """Which of its episodes."""
-    output: Path | None = None
+    output: File = None
     """File to write; by default seed_SEED.gif in the run directory."""
-    max_steps: int | None = None
+    max_steps: Count = None
     """Steps after which to stop; by default the time limit."""
-    env: str | None = None
+    env: Text = None
     """Import path of the environment, where it is your own."""
 
 
@@ -135,10 +137,24 @@ class Sweep:
     NAME=log:LOW..HIGH; a parameter of the environment is env_params.NAME."""
     zip: bool = False
     """Take the values side by side, instead of every combination."""
-    draws: int | None = None
+    draws: Count = None
     """Number of random settings, instead of every combination."""
     seeds: int = 8
     """Number of seeds of each setting; their ids are 0, 1, …"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Show every setting of an agent and where it comes from, and what follows from them.
+
+    Example: purerl show --env Pendulum-v1 --algo ppo --num-envs 64
+    """
+
+    agent: AgentOptions
+    seeds: int = 64
+    """Number of seeds, for the memory."""
+    toml: File = None
+    """File to write the settings to, for --config."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,15 +170,15 @@ class Plan:
     topology, such as v5e:16x16."""
     seeds: int = 64
     """Number of seeds."""
-    devices: str | None = None
+    devices: Text = None
     """Of the target's devices: 8 for so many, over which seeds are spread; 4x2 for 4 times 2 that
     share the environments of the same seeds. By default all."""
-    json: Path | None = None
+    json: File = None
     """File to write the plan to, as JSON."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class _Bench(ReadSettings):
     """Measure how fast this machine trains, in how much memory, and what share of its limits it is.
 
     Example: purerl bench --env CartPole-v1 --algo vpg ppo --seeds 1 16 256 --num-envs 64
@@ -174,35 +190,29 @@ class Bench:
     """Algorithms, each with its preset for the environment, or with its defaults."""
     seeds: tuple[int, ...] = (1, 16, 256)
     """Numbers of seeds."""
-    num_envs: tuple[int, ...] | None = None
+    num_envs: Counts = None
     """Numbers of environments in one agent's rollout; by default the preset's."""
-    rollout_length: int | None = None
-    """Steps of each environment in one rollout."""
-    hidden: tuple[int, ...] | None = None
-    """Widths of the hidden layers of both networks."""
-    epochs: int | None = None
-    """Passes of the policy over each rollout."""
-    baseline_epochs: int | None = None
-    """Passes of the baseline over each rollout."""
-    num_minibatches: int | None = None
-    """Minibatches in a pass."""
-    updates: int | None = None
+    updates: Count = None
     """Updates of one run, by default as many as make it long enough to be timed, 2 at least:
     600,000 steps over all seeds on a CPU, elsewhere 60 million in 200 updates at most. With enough
     of them the table says when an environment with a known target was solved."""
     repeats: int = 5
     """Runs that are timed, after one to warm up."""
-    memory_limit: str | None = None
+    memory_limit: Text = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
-    directory: Directory | None = None
+    directory: Folder = None
     """Where bench.json, bench.png and bench.log are written, which must have no bench yet; by
     default runs/bench-ENVIRONMENT, numbered where that has one."""
 
-    def settings(self) -> dict[str, Any]:
-        """The given settings, as `preset` takes them."""
-        names = ("rollout_length", "hidden", "epochs", "baseline_epochs", "num_minibatches")
-        given = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in given.items() if value is not None}
+
+BENCH_SETTINGS = ["rollout_length", "hidden", "epochs", "baseline_epochs", "num_minibatches"]
+
+if TYPE_CHECKING:
+
+    class Bench(_Bench):
+        """`_Bench` and some settings."""
+else:
+    Bench = with_settings("Bench", _Bench, BENCH_SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,4 +220,4 @@ class Envs:
     """List the environments that train, and those for which there are presets."""
 
 
-Command = Train | Resume | Sweep | Evaluate | Compare | Export | Render | Plan | Bench | Envs
+Command = Train | Resume | Sweep | Show | Evaluate | Compare | Export | Render | Plan | Bench | Envs

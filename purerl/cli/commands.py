@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from purerl.cli import arguments as cli
-from purerl.cli import bench_tables, tables
-from purerl.config.presets import FACTORIES, preset
+from purerl.cli import bench_tables, setting_tables, tables
+from purerl.cli.agent_settings import find_own_modules, read_agent
+from purerl.cli.toml import to_toml
+from purerl.config.listing import settings_of
+from purerl.config.presets import FACTORIES
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as make_settings
 from purerl.envs import make_env
@@ -37,8 +40,8 @@ from purerl.planning.plans import plan
 
 def train(options: cli.Train, began: float) -> None:
     """`purerl train`: the preset with the given settings, through `purerl.run`."""
-    agent = options.agent
-    config = preset(agent.env, agent.algo, **agent.settings())
+    agent = read_agent(options.agent)
+    config = agent.config()
     arguments = options.training.arguments(agent.env) | options.saving.arguments()
     import_seconds = time.perf_counter() - began  # with those of the config's checks
     with showing_what_failed(tables.show_result, import_seconds):
@@ -88,6 +91,7 @@ def written(directory: str) -> Path:
 
 def env_from_path(path: str | None) -> Any:
     """An environment by its import path, None without one."""
+    find_own_modules(path)
     return None if path is None else make_env(path)[0]
 
 
@@ -166,9 +170,26 @@ def render(options: cli.Render, _: float) -> None:
     tables.print_rich(f"{path}: {length} steps, return {format_value(episode_return)}")
 
 
+def show(options: cli.Show, _: float) -> None:
+    """`purerl show`: every setting, where it comes from, and what follows."""
+    agent = read_agent(options.agent)
+    if options.toml is not None:
+        require_writable("toml", options.toml)
+    config = agent.config()
+    listed = settings_of(config)
+    sources = {name: agent.sources.get(name) or config.asked.source(name) for name in listed}
+    tables.print_rich(setting_tables.settings_table(config, listed, sources))
+    rows = setting_tables.consequences(config, options.seeds)
+    tables.print_rich(tables.summary_table("what follows", rows))
+    if options.toml is not None:
+        text = to_toml(agent.env, agent.algo, listed, sources)
+        files.write_atomically(options.toml, lambda file: file.write(text.encode()))
+        tables.print_rich(f"written: {options.toml}")
+
+
 def show_plan(options: cli.Plan, _: float) -> None:
     """`purerl plan`: what a run would need on machines that are not here."""
-    agent = options.agent
+    agent = read_agent(options.agent)
     if options.json is not None:
         require_writable("json", options.json)
     planned = plan(
@@ -177,7 +198,7 @@ def show_plan(options: cli.Plan, _: float) -> None:
         target=options.target,
         seeds=options.seeds,
         devices=options.devices,
-        **agent.settings(),
+        **agent.settings,
     )
     title = f"{planned.env} · {planned.algo} · {planned.seeds} seeds · {planned.target}"
     tables.print_rich(tables.summary_table(title, tables.plan_rows(planned)))
@@ -189,6 +210,7 @@ def show_plan(options: cli.Plan, _: float) -> None:
 def show_bench(options: cli.Bench, _: float) -> None:
     """`purerl bench`: every point in a line as it is there, then all in a table."""
     limit = None if options.memory_limit is None else parse_bytes(options.memory_limit)
+    find_own_modules(options.env)
     directory = Path(options.directory or _unused_bench(options.env))
     result = bench(
         options.env,
@@ -220,8 +242,8 @@ def _unused_bench(env: str) -> Path:
 
 def sweep(options: cli.Sweep, began: float) -> None:
     """`purerl sweep`: every seed with every setting, through `purerl.run_sweep`."""
-    agent = options.agent
-    config = preset(agent.env, agent.algo, **agent.settings())
+    agent = read_agent(options.agent)
+    config = agent.config()
     values: dict[str, Any] = {}
     for text in options.values:
         name, column = parse_values(text)
@@ -276,6 +298,7 @@ COMMANDS: dict[type, Callable[[Any, float], None]] = {
     cli.Compare: compare,
     cli.Export: export,
     cli.Render: render,
+    cli.Show: show,
     cli.Plan: show_plan,
     cli.Bench: show_bench,
     cli.Envs: list_envs,

@@ -44,6 +44,7 @@ def _parse(args: list[str] | None) -> Any:
     import tyro
 
     from purerl.cli.arguments import Command
+    from purerl.cli.words import REGISTRY
 
     return tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
@@ -51,6 +52,7 @@ def _parse(args: list[str] | None) -> Any:
         args=args,
         description="Train policy-gradient agents on pure-JAX environments.",
         config=(tyro.conf.OmitArgPrefixes,),
+        registry=REGISTRY,
     )
 
 
@@ -73,7 +75,6 @@ def _run(command: Any) -> None:
     try:
         use_all_cores()
         use_compilation_cache()
-        _find_own_modules(command)
         processes = getattr(command, "processes", None)
         if processes is not None and (arguments := processes.arguments()):
             initialize(**arguments)
@@ -86,17 +87,6 @@ def _run(command: Any) -> None:
         if is_alone or is_main_process():
             print(f"purerl: {printable(line)}", file=sys.stderr)
         exit_process(code, at_once=is_alone and isinstance(error, RunError))
-
-
-def _find_own_modules(command: Any) -> None:
-    """Let `--env package.module:Name` mean a module in the current directory too, after all others.
-
-    Without such a name the current directory stays out: it may be a stranger's run, and a module
-    in it could have any name.
-    """
-    env = getattr(getattr(command, "agent", command), "env", None)
-    if env is not None and ":" in env:
-        sys.path.append(os.getcwd())
 
 
 @contextlib.contextmanager

@@ -1,105 +1,112 @@
 """The options that several commands share, as the command line shows them."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-# Of a run. It is text until it is checked: as a path, "" would be the current directory.
-Directory = Annotated[str, tyro.conf.arg(metavar="PATH")]
+from purerl.cli.words import Count, File, Folder, Number, Text, as_option, number
+from purerl.config.settings import ALGORITHM_DEFAULTS, all_settings, default_of
+
+# Those that are no objects of Python.
+SHELL_SETTINGS = [
+    name
+    for name in all_settings()
+    if name not in ("policy", "baseline", "algorithm") and "optimizer" not in name
+]
+
+
+class ReadSettings:
+    """The settings of a command, which are fields by name, as `preset` takes them."""
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are given."""
+        given = {name: getattr(self, name, None) for name in SHELL_SETTINGS}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name, example, kind in (
+            ("schedule", "linear", str),
+            ("own", "0.5", number),
+            ("env_params", "0.5", number),
+        ):
+            if name in given:
+                given[name] = _by_name(name, given[name], example, kind)
+        return given
+
+
+def _by_name(option: str, texts: tuple[str, ...], example: str, kind: Any) -> dict[str, Any]:
+    """Values by name, of texts `NAME=VALUE`."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            values[name] = kind(value)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            raise ValueError(f"{option} = {text!r} cannot be read; write NAME={example}.")
+    return values
 
 
 @dataclasses.dataclass(frozen=True)
-class AgentOptions:
-    """What is trained. A setting that is not given is the preset's, or the algorithm's default."""
+class Agent(ReadSettings):
+    """What is trained. A setting that is not given is that of --config or --like, or else the
+    preset's, or the algorithm's default, which is shown.
+    """
 
-    env: str = "CartPole-v1"
-    """Environment: a name that `purerl envs` lists, or the import path package.module:Name."""
-    algo: Literal["vpg", "ppo", "a2c", "reinforce"] = "vpg"
+    env: Text = None
+    """Environment: a name that `purerl envs` lists, or the import path package.module:Name; by
+    default CartPole-v1."""
+    algo: Annotated[
+        Literal["vpg", "ppo", "a2c", "reinforce"] | None,
+        tyro.conf.arg(metavar="{vpg,ppo,a2c,reinforce}", help_behavior_hint="(default: vpg)"),
+    ] = None
     """Algorithm."""
-    total_steps: int | None = None
-    """Environment steps of one seed, rounded up to whole updates."""
-    num_envs: int | None = None
-    """Environments in one agent's rollout."""
-    rollout_length: int | None = None
-    """Steps of each environment in one rollout."""
-    hidden: tuple[int, ...] | None = None
-    """Widths of the hidden layers of both networks."""
-    policy_learning_rate: float | None = None
-    """Learning rate of the policy's optimiser."""
-    baseline_learning_rate: float | None = None
-    """Learning rate of the baseline's optimiser."""
-    discount: float | None = None
-    """Discount γ."""
-    gae_lambda: float | None = None
-    """λ of the generalised advantages."""
-    clip_eps: float | None = None
-    """How far PPO's probability ratio, or a clipped value, may move."""
-    clip_value: bool | None = None
-    """Whether the baseline's loss is clipped too."""
-    entropy_coef: float | None = None
-    """Weight of the entropy bonus."""
-    max_grad_norm: float | None = None
-    """Global norm to which gradients are clipped."""
-    target_kl: float | None = None
-    """KL at which the policy's epochs on a rollout stop early."""
-    epochs: int | None = None
-    """Passes of the policy over each rollout."""
-    baseline_epochs: int | None = None
-    """Passes of the baseline over each rollout."""
-    num_minibatches: int | None = None
-    """Minibatches in a pass; must divide num_envs * rollout_length."""
-    lookahead: int | None = None
-    """Steps of the rollout that REINFORCE needs behind a step to learn from it, by default half."""
-    normalize_advantage: bool | None = None
-    """Whether advantages are normalised within the minibatch."""
-    normalize_obs: bool | None = None
-    """Whether observations are normalised with their running statistics."""
-    normalize_reward: bool | None = None
-    """Whether rewards are divided by the running spread of the return."""
-    schedule: tuple[str, ...] | None = None
-    """Hyperparameters that change, each as NAME=linear, which falls to 0. Without a name: none."""
-    std_from_obs: bool | None = None
-    """Whether a Gaussian policy's standard deviation depends on the observation."""
-    squash: bool | None = None
-    """Whether tanh squeezes a Gaussian policy between the bounds."""
-    log_every: int | None = None
-    """Updates that one record of metrics covers; the last may cover fewer."""
+    config: File = None
+    """TOML file of settings, as `purerl show --toml` writes it; those given here win."""
+    like: Folder = None
+    """Run directory whose settings are taken; those given here win."""
 
-    def settings(self) -> dict[str, Any]:
-        """The given settings, as `preset` takes them."""
-        from purerl.config.settings import Settings
 
-        given = {name: getattr(self, name, None) for name in get_type_hints(Settings)}
-        for text in self.schedule or ():
-            if "=" not in text:
-                raise ValueError(f"schedule = {text!r} cannot be read; write NAME=linear.")
-        if self.schedule is not None:
-            given["schedule"] = dict(text.split("=", 1) for text in self.schedule)
-        return {name: value for name, value in given.items() if value is not None}
+def with_settings(name: str, base: type, names: list[str]) -> Any:
+    """A dataclass of options with a setting for each name, shown with its default."""
+    settings, fields = all_settings(), []
+    for setting in names:
+        defaults = {algo: default_of(setting, algo) for algo in ALGORITHM_DEFAULTS}
+        fields.append((setting, as_option(settings[setting], defaults), None))
+    made = dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True, kw_only=True)
+    made.__doc__ = base.__doc__
+    return made
+
+
+if TYPE_CHECKING:
+
+    class AgentOptions(Agent):
+        """`Agent` and all settings."""
+else:
+    AgentOptions = with_settings("AgentOptions", Agent, SHELL_SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
     """How it is trained."""
 
-    root: int | None = None
+    root: Count = None
     """Root key from which every seed's key is derived; by default 0, of a sweep 1000000, so that
     the winner of a sweep is confirmed by seeds that have not chosen it."""
-    directory: Directory | None = None
+    directory: Folder = None
     """Run directory; by default under runs/, named after environment and algorithm."""
-    target_return: float | None = None
+    target_return: Number = None
     """Greedy return that counts as solved; known for some environments."""
     evaluation_episodes: int = 32
     """Greedy episodes of each seed after training; 0 for none."""
-    updates_per_chunk: int | None = None
+    updates_per_chunk: Count = None
     """Updates in one compiled call; by default a thirtieth of them.
     Checkpoints and signals wait for it."""
-    seed_batch: int | None = None
+    seed_batch: Count = None
     """Seeds trained at once; by default all, or as many as fit into memory."""
-    memory_limit: str | None = None
+    memory_limit: Text = None
     """Memory that may be used on each device, such as 4GB; by default what is free."""
-    devices: str | None = None
+    devices: Text = None
     """Devices: 8 for so many, over which seeds are spread; 4x2 for 4 times 2 that share the
     environments of the same seeds. By default all."""
 
@@ -125,14 +132,17 @@ class SavingOptions:
     A run that goes on keeps what is not given again, but for `--stop-on-nan`.
     """
 
-    checkpoint_every: int | None = None
+    checkpoint_every: Count = None
     """Updates from one checkpoint to the next; by default as before, or else one is written with
     the first chunk that ends a minute after the last was begun."""
-    keep_checkpoints: int | None = None
+    keep_checkpoints: Count = None
     """Checkpoints that are kept, the newest; by default as before, or else 2."""
     stop_on_nan: bool = False
     """End the run where a seed stops being finite, instead of leaving that seed behind."""
-    log: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] | None = None
+    log: Annotated[
+        tuple[Literal["jsonl", "tensorboard", "wandb"], ...] | None,
+        tyro.conf.arg(metavar="[{jsonl,tensorboard,wandb} ...]", help_behavior_hint=""),
+    ] = None
     """Loggers; by default those from before, or else none. Without a name: none."""
     log_seeds: bool = False
     """Log the numbers of single seeds too."""
@@ -159,11 +169,11 @@ class ProcessOptions:
     distributed: bool = False
     """Train as one of several processes, which the cluster's environment tells of: Slurm's, Open
     MPI's, Kubernetes' or a TPU pod's."""
-    coordinator: str | None = None
+    coordinator: Text = None
     """HOST:PORT of the first process, where there is no such environment."""
-    num_processes: int | None = None
+    num_processes: Count = None
     """Number of processes, where there is none."""
-    process_id: int | None = None
+    process_id: Count = None
     """This one's number, from 0."""
     heartbeat_timeout: int = 60
     """Seconds of silence after which a process counts as dead, and all others end."""

@@ -29,18 +29,16 @@ from purerl.config.components import (
     check_policy,
 )
 from purerl.config.effects import reads, require_own, require_used
-from purerl.config.optimizers import Optimizers, clipped_adam
-from purerl.config.schedules import sorted_schedule
-from purerl.config.settings import (
-    HYPER_DEFAULTS,
-    Asked,
-    Settings,
-    check_names,
-    has_no_baseline,
-    look_ahead_length,
+from purerl.config.fields import (
+    filled_env_params,
+    follow_rollout_length,
     make_fields,
     to_array,
 )
+from purerl.config.listing import shown_config
+from purerl.config.optimizers import Optimizers, clipped_adam
+from purerl.config.schedules import sorted_schedule
+from purerl.config.settings import HYPER_DEFAULTS, Asked, Settings, check_names, shows_settings
 from purerl.envs import (
     Discrete,
     EnvSpec,
@@ -101,6 +99,7 @@ class Config(eqx.Module):
         _require_hashable(self)
         _check_components(self, spec_in_force(self.env, self.env_params, self.env_spec))
 
+    @shows_settings(otherwise="as it is")
     def replace(self, **settings: Unpack[Settings]) -> "Config":
         """Change settings, by the names of the factories and with their checks.
 
@@ -110,25 +109,30 @@ class Config(eqx.Module):
         **Raises:** `ValueError` for a setting that is out of range or without effect.
         """
         check_names(settings)
+        changes: dict[str, Any] = dict(settings)
         names = [field.name for field in dataclasses.fields(self)]
         current: dict[str, Any] = {name: getattr(self, name) for name in names}
         current |= {name: getattr(self.hyper, name) for name in (*HYPER_DEFAULTS, "own")}
-        asked = self.asked.with_given(settings)
+        if "env_params" in changes:
+            changes["env_params"] = filled_env_params(self.env_params, changes["env_params"])
+        asked = self.asked.with_given(changes)
         current["total_steps"] = asked.total_steps
-        if asked.source("baseline_epochs") == "default" and self.baseline_epochs == self.epochs:
-            current["baseline_epochs"] = settings.get("epochs", self.epochs)
+        if asked.source("baseline_epochs") != "given" and self.baseline_epochs == self.epochs:
+            current["baseline_epochs"] = changes.get("epochs", self.epochs)
         if self.baseline_optimizer is None:  # as a factory would have made it of what was given
             is_of_both = asked.source("optimizer") == "given"
             current["baseline_optimizer"] = self.policy_optimizer if is_of_both else clipped_adam
-        merged = {**current, **settings}
+        merged = {**current, **changes}
         env_params = jax.tree.map(to_array, merged["env_params"])
-        is_derived = has_no_baseline(merged["algorithm"])
-        if is_derived and asked.source("rollout_length") == "default":
-            current["rollout_length"] = look_ahead_length(time_limit(env_params), merged)
-        fields = make_fields(current, settings)
+        is_stated = asked.source("rollout_length") != "default"
+        follow_rollout_length(current, changes, env_params, is_stated)
+        fields = make_fields(current, changes)
         config = dataclasses.replace(self, asked=asked, **fields)
-        require_used(config, dict(settings))
+        require_used(config, changes)
         return config
+
+    def __repr__(self) -> str:
+        return shown_config(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
         return jax.tree.map(lambda leaf: copy.deepcopy(leaf, memo), self)

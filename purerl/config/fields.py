@@ -1,11 +1,9 @@
-"""Settings by name, and the fields of a `Config` that they become."""
+"""The fields of a `Config` that settings become."""
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -14,118 +12,12 @@ from jaxtyping import PyTree
 from purerl.algorithms import Algorithm
 from purerl.checks import ceil_div, require_bool, require_int32, require_positive_int, short_repr
 from purerl.config.schedules import sorted_schedule
+from purerl.config.settings import HYPER_DEFAULTS, STATIC_DEFAULTS
+from purerl.envs import time_limit
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.networks.values import by_value
 from purerl.types import Hyperparams, default_float
-
-
-class Settings(TypedDict, total=False):
-    """The settings that a factory takes besides the environment; all have a default."""
-
-    total_steps: int
-    num_envs: int
-    rollout_length: int
-    policy_learning_rate: float
-    baseline_learning_rate: float
-    discount: float
-    gae_lambda: float
-    clip_eps: float
-    clip_value: bool
-    entropy_coef: float
-    max_grad_norm: float
-    target_kl: float
-    epochs: int
-    baseline_epochs: int
-    num_minibatches: int
-    lookahead: int
-    normalize_advantage: bool
-    normalize_obs: bool
-    normalize_reward: bool
-    schedule: Mapping[str, str]
-    log_every: int
-    hidden: tuple[int, ...]
-    std_from_obs: bool
-    squash: bool
-    policy: Callable[..., eqx.Module]
-    baseline: Callable[..., eqx.Module]
-    optimizer: Callable[..., Any]
-    policy_optimizer: Callable[..., Any]
-    baseline_optimizer: Callable[..., Any]
-    algorithm: Algorithm
-    own: Mapping[str, float]
-    env_params: PyTree
-
-
-HYPER_DEFAULTS: dict[str, float] = {
-    "policy_learning_rate": 3e-3,
-    "baseline_learning_rate": 5e-3,
-    "discount": 0.99,
-    "gae_lambda": 0.95,
-    "clip_eps": 0.2,
-    "entropy_coef": 0.0,
-    "max_grad_norm": 0.5,
-    "target_kl": np.inf,
-}
-
-STATIC_DEFAULTS: dict[str, Any] = {
-    "total_steps": 300_000,
-    "num_envs": 16,
-    "rollout_length": 128,
-    "epochs": 1,
-    "baseline_epochs": 1,
-    "num_minibatches": 1,
-    "lookahead": None,
-    "normalize_advantage": True,
-    "normalize_obs": False,
-    "normalize_reward": False,
-    "schedule": {},
-    "log_every": 1,
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """What a config was asked for, beside what was made of it.
-
-    It equals any other: configs of the same program are equal.
-    """
-
-    total_steps: int
-    given: frozenset[str] = frozenset()
-    """The names of the settings that the user gave."""
-    preset: frozenset[str] = frozenset()
-    """The names of those that a preset gave."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Asked)
-
-    def __hash__(self) -> int:
-        return hash(Asked)
-
-    def with_given(self, settings: Mapping[str, Any]) -> "Asked":
-        """The same, and settings that are given now."""
-        total_steps = settings.get("total_steps", self.total_steps)
-        return Asked(total_steps, self.given | frozenset(settings), self.preset)
-
-    def source(self, name: str) -> Literal["given", "preset", "default"]:
-        """Where a setting comes from."""
-        if name in self.given:
-            return "given"
-        return "preset" if name in self.preset else "default"
-
-
-def check_names(settings: Mapping[str, Any]) -> None:
-    """Refuse names that are no settings, and name the nearest."""
-    known = get_type_hints(Settings)
-    for name in settings:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-            raise ValueError(
-                f"{name} is not a setting; did you mean {' or '.join(nearest)}?"
-                if nearest
-                else f"{name} is not a setting; use one of {', '.join(known)}."
-            )
 
 
 def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +32,8 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     for name in ("total_steps", "num_envs", "rollout_length"):
         require_positive_int(name, merged[name])
         merged[name] = int(merged[name])  # a NumPy int would overflow where steps are counted
+    if merged["baseline_epochs"] is None:
+        merged["baseline_epochs"] = merged["epochs"]
     steps = merged["num_envs"] * merged["rollout_length"]
     has_baseline = not has_no_baseline(algorithm)
     policy, baseline = _networks(merged["policy"], merged["baseline"], settings, has_baseline)
@@ -164,6 +58,22 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
 def has_no_baseline(algorithm: Any) -> bool:
     """Whether an algorithm is one, and has no baseline."""
     return not getattr(algorithm, "has_baseline", True)
+
+
+def follow_rollout_length(
+    current: dict[str, Any], settings: dict[str, Any], env_params: PyTree, is_stated: bool
+) -> None:
+    """Put the rollout's length into `current` where it follows from other settings.
+
+    It does where nobody has stated it and there is no baseline, or where it is None.
+    """
+    merged = {**current, **settings}
+    without_baseline = has_no_baseline(merged["algorithm"])
+    if (without_baseline and not is_stated) or merged["rollout_length"] is None:
+        settings.pop("rollout_length", None)
+        current["rollout_length"] = STATIC_DEFAULTS["rollout_length"]
+        if without_baseline:
+            current["rollout_length"] = look_ahead_length(time_limit(env_params), merged)
 
 
 def look_ahead_length(limit: int | None, merged: Mapping[str, Any]) -> int:
@@ -251,6 +161,47 @@ def _own(own: Any) -> dict[str, Any]:
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"own: {name!r} is no name; use one such as 'kl_coef'.")
     return {name: _scalar(f"own.{name}", value) for name, value in sorted(own.items())}
+
+
+def filled_env_params(params: PyTree, given: Any) -> PyTree:
+    """Environment parameters with some fields changed by name, or those that are given whole."""
+    if not isinstance(given, Mapping) or isinstance(params, Mapping):
+        return given
+    names = [field.name for field in dataclasses.fields(params)] if _is_dataclass(params) else []
+    names = getattr(params, "_fields", names)
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"env_params.{name} is no parameter of this environment; "
+                + (f"use {', '.join(names)}." if names else "it has none by name.")
+            )
+    changes = {
+        name: _as_before(name, value, getattr(params, name)) for name, value in given.items()
+    }
+    if hasattr(params, "_replace"):
+        return params._replace(**changes)
+    return dataclasses.replace(params, **changes) if changes else params
+
+
+def _as_before(name: str, value: Any, before: Any) -> Any:
+    """A number in the dtype of the one that it replaces; refuse one that it cannot hold."""
+    if isinstance(value, Tracer) or np.ndim(before) != 0 or not isinstance(before, _NUMBERS):
+        return value
+    dtype = np.asarray(before).dtype
+    is_number = isinstance(value, _NUMBERS) and np.ndim(value) == 0
+    if not is_number or (np.issubdtype(dtype, np.integer) and value != int(value)):
+        raise ValueError(
+            f"env_params.{name} = {short_repr(value)} does not fit its dtype {dtype}; give one "
+            f"value that it holds."
+        )
+    return dtype.type(value)
+
+
+_NUMBERS = (bool, int, float, np.number, np.bool_, np.ndarray, jax.Array)
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _scalar(name: str, value: Any) -> Any:

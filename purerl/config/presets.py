@@ -1,23 +1,54 @@
 """Settings tuned for an environment: what the command line trains with unless told otherwise."""
 
-import dataclasses
+import math
 from typing import Any, Unpack
 
 from purerl.config.config import Config
-from purerl.config.factories import BOTH_RATES, a2c, ppo, reinforce, vpg
-from purerl.config.settings import Settings
+from purerl.config.factories import a2c, make_config, ppo, reinforce, vpg
+from purerl.config.settings import BOTH_RATES, Settings, shows_settings
 from purerl.types import Env
+
+# What presets rely on besides: stated here, so that a change of defaults moves none of them.
+# None: it follows from other settings, as `Settings` says.
+_COMMON: Settings = {
+    "hidden": (64, 64),
+    "discount": 0.99,
+    "entropy_coef": 0.0,
+    "max_grad_norm": 0.5,
+    "epochs": 1,
+    "num_minibatches": 1,
+    "normalize_advantage": True,
+    "normalize_obs": False,
+    "normalize_reward": False,
+}
+_PPO: Settings = {
+    **_COMMON,
+    "num_envs": 16,
+    "rollout_length": 128,
+    "epochs": 4,
+    "baseline_epochs": None,
+    "num_minibatches": 4,
+    "gae_lambda": 0.95,
+    "clip_eps": 0.2,
+    "target_kl": math.inf,
+    "schedule": BOTH_RATES,
+    "std_from_obs": False,
+    "squash": False,
+}
 
 # Found with `purerl sweep` over random settings, root key 0.
 PRESETS: dict[tuple[str, str], Settings] = {
     ("CartPole-v1", "reinforce"): {
-        # The rollout's length is the default, which follows the time limit and the budget.
+        **_COMMON,
+        "rollout_length": None,
+        "lookahead": None,
         "num_envs": 8,
         "total_steps": 1_000_000,
         "policy_learning_rate": 5e-3,
         "schedule": {"policy_learning_rate": "linear"},
     },
     ("CartPole-v1", "vpg"): {
+        **_COMMON,
         "num_envs": 16,
         "rollout_length": 128,
         "total_steps": 300_000,
@@ -27,6 +58,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "schedule": BOTH_RATES,
     },
     ("CartPole-v1", "a2c"): {
+        **_COMMON,
         "num_envs": 16,
         "rollout_length": 32,
         "total_steps": 300_000,
@@ -38,16 +70,14 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "schedule": BOTH_RATES,
     },
     ("CartPole-v1", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 300_000,
         "policy_learning_rate": 7e-4,
         "baseline_learning_rate": 6e-3,
         "entropy_coef": 0.01,
     },
     ("Acrobot-v1", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 1_000_000,
         "policy_learning_rate": 3e-3,
         "baseline_learning_rate": 2e-3,
@@ -55,7 +85,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "normalize_obs": True,
     },
     ("MountainCar-v0", "ppo"): {
-        "num_envs": 16,
+        **_PPO,
         "rollout_length": 16,
         "total_steps": 1_000_000,
         "policy_learning_rate": 1.5e-3,
@@ -65,8 +95,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "normalize_reward": True,
     },
     ("Pendulum-v1", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 2_000_000,
         "policy_learning_rate": 1.5e-3,
         "baseline_learning_rate": 1e-3,
@@ -76,8 +105,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "normalize_reward": True,
     },
     ("MountainCarContinuous-v0", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 1_000_000,
         "policy_learning_rate": 2e-3,
         "baseline_learning_rate": 8e-4,
@@ -87,16 +115,14 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "normalize_reward": True,
     },
     ("Catch-bsuite", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 300_000,
         "policy_learning_rate": 2e-3,
         "baseline_learning_rate": 3e-3,
         "entropy_coef": 0.01,
     },
     ("FourRooms-misc", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 1_000_000,
         "policy_learning_rate": 2e-3,
         "baseline_learning_rate": 3e-3,
@@ -104,8 +130,7 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "normalize_obs": True,
     },
     ("PointRobot-misc", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 2_000_000,
         "policy_learning_rate": 1.5e-3,
         "baseline_learning_rate": 3e-3,
@@ -113,16 +138,15 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "normalize_obs": True,
     },
     ("Reacher-misc", "ppo"): {
-        "num_envs": 16,
-        "rollout_length": 128,
+        **_PPO,
         "total_steps": 1_000_000,
         "policy_learning_rate": 3e-3,
         "baseline_learning_rate": 2e-3,
         "entropy_coef": 0.005,
     },
     ("Breakout-MinAtar", "ppo"): {
+        **_PPO,
         "num_envs": 64,
-        "rollout_length": 128,
         "total_steps": 2_000_000,
         "policy_learning_rate": 3e-3,
         "baseline_learning_rate": 3e-3,
@@ -147,6 +171,7 @@ agents, or the most that is possible; for CartPole, gym's 475."""
 FACTORIES: dict[str, Any] = {"reinforce": reinforce, "vpg": vpg, "a2c": a2c, "ppo": ppo}
 
 
+@shows_settings(otherwise="the preset's, or else the algorithm's")
 def preset(env: str | Env, algo: str, **settings: Unpack[Settings]) -> Config:
     """A config tuned for an environment, or with the factory's defaults; `settings` replace either.
 
@@ -155,11 +180,4 @@ def preset(env: str | Env, algo: str, **settings: Unpack[Settings]) -> Config:
     if algo not in FACTORIES:
         raise ValueError(f"algo = {algo!r} is not known; use {' or '.join(FACTORIES)}.")
     tuned = PRESETS.get((env, algo), {}) if isinstance(env, str) else {}
-    if not getattr(settings.get("algorithm"), "has_baseline", True):
-        tuned = {name: value for name, value in tuned.items() if "baseline" not in name}
-        schedule = tuned.get("schedule", {})
-        tuned["schedule"] = {n: shape for n, shape in schedule.items() if "baseline" not in n}
-    config = FACTORIES[algo](env, **{**tuned, **settings})
-    given = frozenset(settings)
-    asked = dataclasses.replace(config.asked, given=given, preset=frozenset(tuned) - given)
-    return dataclasses.replace(config, asked=asked)
+    return make_config(env, algo, tuned, settings)

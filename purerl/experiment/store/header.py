@@ -15,6 +15,7 @@ import jax
 from purerl import __version__
 from purerl.checks import printable, require_int32
 from purerl.config.config import COUNTS, Config
+from purerl.config.settings import Asked
 from purerl.experiment.hosts.startup import count_cores, describe_cpu
 from purerl.experiment.store import files
 from purerl.experiment.store.files import CorruptFileError, read_checked_json
@@ -43,7 +44,7 @@ KINDS: dict[str, Any] = {  # of what a run's header says
     **dict.fromkeys(("fingerprint", "shapes", "env"), str),
     **dict.fromkeys(("root", "updates_per_chunk", "evaluation_episodes", "cores"), int),
     **dict.fromkeys(("seed_batch", "evaluate_every", "checkpoint_every"), int | None),
-    **dict.fromkeys(("config", "versions", "device", "flags"), dict),
+    **dict.fromkeys(("config", "asked", "versions", "device", "flags"), dict),
     **dict.fromkeys(("seeds", "hooks"), list),
     "keep_checkpoints": int,
     "target_return": int | float | None,
@@ -70,12 +71,19 @@ def make_header(
         "shapes": short_hash(describe_state(config if setting is None else setting)),
         "env": env_name(config),
         "config": describe(config),
+        "asked": describe_asked(config.asked),
         "root": root,
         "seeds": list(ids),
         **decisions,
         "env_steps": config.env_steps,
         **runtime_info(),
     }
+
+
+def describe_asked(asked: Asked) -> dict[str, Any]:
+    """What a config was asked for, as JSON."""
+    names = {"given": sorted(asked.given), "preset": sorted(asked.preset)}
+    return {"total_steps": asked.total_steps, **names}
 
 
 def require_readable(what: str, header: dict[str, Any], readable: int = FORMAT) -> None:

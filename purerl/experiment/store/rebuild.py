@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.algorithms import A2C, PPO, REINFORCE, VPG
+from purerl.algorithms import ALGORITHMS
 from purerl.checks import option
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
@@ -30,8 +30,10 @@ class NotRebuildableError(Exception):
     """Something of the user's own, which cannot be rebuilt from its description."""
 
 
-def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) -> Config:
-    """Rebuild the config that `describe` has described.
+def rebuild_config(
+    described: dict[str, Any], asked: dict[str, Any], env_name: str, env: Any = None
+) -> Config:
+    """Rebuild the config that `describe` has described, and what it was asked for.
 
     **Arguments:** `env` is the environment where it is the user's own.
 
@@ -49,15 +51,16 @@ def rebuild_config(described: dict[str, Any], env_name: str, env: Any = None) ->
             raise NotRebuildableError("env")
     names = {field.name for field in dataclasses.fields(Config)} - {"asked"}
     fields = {name: described[name] for name in names}
-    steps_per_update = described["num_envs"] * described["rollout_length"]
-    fields["asked"] = Asked(described["num_updates"] * steps_per_update)
+    fields["asked"] = Asked(
+        asked["total_steps"], frozenset(asked["given"]), frozenset(asked["preset"])
+    )
     hyper = {name: np.asarray(described["hyper"][name], np.float32) for name in HYPER_DEFAULTS}
     own = {name: np.asarray(value, np.float32) for name, value in described["hyper"]["own"].items()}
     fields["hyper"] = Hyperparams(**hyper, own=own)
     default_params = getattr(env, "default_params", None)
     fields["env_params"] = _parameters(default_params, described["env_params"])
     fields["env"] = env
-    known = (REINFORCE, VPG, A2C, PPO)
+    known = ALGORITHMS.values()
     clipped = (algorithm._replace(value_loss=clipped_squared_error) for algorithm in known)
     fields["algorithm"] = _find("algorithm", (*known, *clipped), described["algorithm"])
     for name in ("policy", "baseline", "policy_optimizer", "baseline_optimizer"):

@@ -212,7 +212,7 @@ def _how_to_give(part: str) -> str:
 def _rebuilt_config(header: dict[str, Any], env: Any) -> Config:
     """Rebuild the config of a header, with `env` where the environment is the user's own."""
     try:
-        return rebuild_config(header["config"], header["env"], env)
+        return rebuild_config(header["config"], header["asked"], header["env"], env)
     except NotRebuildableError as error:
         if env is not None and str(error) == "env_params":
             raise ValueError(

@@ -1,0 +1,60 @@
+"""How `purerl show` looks: the settings of an agent, and what follows from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from purerl.checks import ceil_div, printable
+from purerl.cli.tables import TITLE
+from purerl.config.components import parameter_shapes
+from purerl.config.config import Config
+from purerl.config.listing import shown_value
+from purerl.experiment.hosts.memory import tree_bytes
+from purerl.experiment.hosts.sizes import rollout_bytes, state_shape
+from purerl.experiment.report.format import format_bytes
+from purerl.experiment.store.header import env_name
+
+
+def settings_table(config: Config, listed: Mapping[str, Any], sources: Mapping[str, str]) -> Table:
+    """Every setting, its value, and where it comes from."""
+    title = f"{printable(env_name(config))} · {config.algorithm.name}"
+    table = Table("setting", "value", "from", title=title, box=SIMPLE_HEAD, **TITLE)
+    for name, value in listed.items():
+        table.add_row(name, printable(shown_value(value)), printable(sources[name]))
+    return table
+
+
+def consequences(config: Config, seeds: int) -> list[tuple[str, Any]]:
+    """What follows from the settings, by counting: nothing is compiled."""
+    state, updates = state_shape(config), config.num_updates
+    steps = config.epochs * config.num_minibatches
+    each = tree_bytes(state) + rollout_bytes(state, config)
+    rows = [
+        ("updates", f"{updates:,} of {config.env_steps_per_update:,} env steps"),
+        ("env steps of a seed", f"{config.env_steps:,}"),
+        ("updates of a record", f"{config.log_every:,}" if config.log_every > 1 else None),
+        ("rows of a minibatch", f"{config.env_steps_per_update // config.num_minibatches:,}"),
+        ("gradient steps of the policy", f"{steps} an update, {steps * updates:,} in all"),
+        ("steps that are not learnt from", None),
+        ("parameters of the policy", f"{_num_parameters(config, config.policy):,}"),
+    ]
+    if config.algorithm.has_baseline:
+        steps = config.baseline_epochs * config.num_minibatches
+        in_all = f"{steps} an update, {steps * updates:,} in all"
+        rows.insert(5, ("gradient steps of the baseline", in_all))
+        rows.append(("parameters of the baseline", f"{_num_parameters(config, config.baseline):,}"))
+    else:
+        length, limit = config.rollout_length, config.time_limit
+        needed = ceil_div(length, 2) if config.lookahead is None else config.lookahead
+        share = (min(needed, limit or needed) - 1) / length
+        rows[5] = ("steps that are not learnt from", f"at most {share:.0%}")
+    memory = f"at least {format_bytes(seeds * each)}; purerl plan says it of each program"
+    return [*rows, (f"memory of {seeds} seeds", memory)]
+
+
+def _num_parameters(config: Config, network: Any) -> int:
+    """The numbers that an optimiser moves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(network, config.env_spec)))

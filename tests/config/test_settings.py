@@ -1,0 +1,230 @@
+"""Settings: one place says what each is and its default; a config gives them back."""
+
+import dataclasses
+import inspect
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import purerl
+from purerl.cli.arguments import Bench
+from purerl.cli.options import SHELL_SETTINGS, AgentOptions
+from purerl.config import settings as settings_module
+from purerl.config.factories import ALGORITHMS
+from purerl.config.listing import settings_of
+from purerl.config.presets import FACTORIES, PRESETS
+from purerl.config.settings import (
+    ALGORITHM_DEFAULTS,
+    HYPER_DEFAULTS,
+    STATIC_DEFAULTS,
+    Otherwise,
+    all_settings,
+    default_of,
+)
+from purerl.types import Hyperparams
+
+PYTHON_ONLY = {
+    "policy",
+    "baseline",
+    "algorithm",
+    "optimizer",
+    "policy_optimizer",
+    "baseline_optimizer",
+}
+# Any that has every setting: a Gaussian policy, a baseline, a look-ahead.
+ENVS = ["CartPole-v1", "Pendulum-v1"]
+
+
+def leaves_equal(config, other):
+    pairs = zip(jax.tree.leaves(config), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(one, two) for one, two in pairs)
+
+
+def test_every_setting_is_in_every_list():
+    names = {*all_settings()}
+    assert names == {*STATIC_DEFAULTS, *HYPER_DEFAULTS} | PYTHON_ONLY | {
+        "hidden",
+        "std_from_obs",
+        "squash",
+        "clip_value",
+        "own",
+        "env_params",
+    }
+    assert {*HYPER_DEFAULTS} == {f.name for f in dataclasses.fields(Hyperparams)} - {"own"}
+    assert {*SHELL_SETTINGS} == names - PYTHON_ONLY
+    options = {field.name for field in dataclasses.fields(AgentOptions)}
+    assert options == {*SHELL_SETTINGS} | {"env", "algo", "config", "like"}
+    assert {field.name for field in dataclasses.fields(Bench)} & names <= {*SHELL_SETTINGS}
+    assert all(setting.text.endswith(".") for setting in all_settings().values())
+
+
+@pytest.mark.parametrize("algo", FACTORIES)
+def test_signature_and_help_have_every_setting_with_the_default_that_is_used(algo):
+    parameters = inspect.signature(FACTORIES[algo]).parameters
+    assert [*parameters] == ["env", *all_settings()]
+    # On Pendulum all are used but those that only discrete actions, or a baseline, would change.
+    used = settings_of(FACTORIES[algo]("Pendulum-v1"))
+    for name, value in used.items():
+        shown = parameters[name].default
+        follows = shown is None or isinstance(shown, Otherwise)
+        assert follows or shown == value, name
+        assert name in FACTORIES[algo].__doc__
+    assert len(used) >= 17
+
+
+@pytest.mark.parametrize("function", [purerl.preset, purerl.Config.replace])
+def test_functions_that_pass_settings_on_show_them_too(function):
+    shown = inspect.signature(function).parameters
+    assert {*all_settings()} <= {*shown}
+    assert "Learning rate of the policy's optimiser." in inspect.getdoc(function)
+
+
+@pytest.mark.parametrize(("env", "algo"), [*PRESETS, *[(e, a) for e in ENVS for a in FACTORIES]])
+def test_settings_of_a_config_make_an_equal_one(env, algo):
+    config = purerl.preset(env, algo)
+    again = FACTORIES[algo](env, **settings_of(config))
+    assert again == config
+    assert leaves_equal(again, config)
+
+
+def test_settings_of_what_is_changed_make_an_equal_one():
+    def own_optimizer(learning_rate, max_grad_norm):
+        return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.sgd(learning_rate))
+
+    config = purerl.ppo(
+        "Pendulum-v1",
+        total_steps=10_100,
+        num_envs=4,
+        hidden=(8,),
+        squash=True,
+        clip_value=True,
+        baseline_optimizer=own_optimizer,
+        env_params={"g": 5, "max_steps_in_episode": 50},
+        schedule={"entropy_coef": "linear"},
+        target_kl=0.02,
+    )
+    listed = settings_of(config)
+    assert (listed["total_steps"], config.env_steps) == (10_100, 10_240)
+    assert listed["env_params"] == {"g": 5.0, "max_steps_in_episode": 50}
+    again = purerl.ppo("Pendulum-v1", **listed)
+    assert again == config
+    assert leaves_equal(again, config)
+
+
+def test_what_has_no_effect_is_not_listed():
+    listed = settings_of(purerl.vpg("CartPole-v1"))
+    assert not {"gae_lambda", "clip_eps", "lookahead", "target_kl", "squash"} & {*listed}
+    listed = settings_of(purerl.reinforce("CartPole-v1"))
+    assert not any("baseline" in name for name in listed)
+
+
+@pytest.mark.parametrize(("env", "algo"), list(PRESETS))
+def test_a_change_of_defaults_moves_no_preset(env, algo, monkeypatch):
+    before = purerl.preset(env, algo)
+    others = {
+        **{name: value + 1 for name, value in HYPER_DEFAULTS.items() if name != "gae_lambda"},
+        **{name: not value for name, value in STATIC_DEFAULTS.items() if isinstance(value, bool)},
+        **{
+            "discount": 0.5,
+            "gae_lambda": 0.5,
+            "epochs": 3,
+            "baseline_epochs": 3,
+            "num_minibatches": 16,
+            "hidden": (8,),
+        },
+        **{"num_envs": 32, "total_steps": 1, "schedule": {"entropy_coef": "linear"}},
+    }
+    del others["target_kl"]
+    if algo == "ppo":
+        others["target_kl"] = 0.01
+        others |= {"std_from_obs": True, "squash": True}
+    others.pop("log_every", None)
+    monkeypatch.setattr("purerl.config.factories.DEFAULTS", {**settings_module.DEFAULTS, **others})
+    monkeypatch.setattr(
+        "purerl.config.factories.ALGORITHM_DEFAULTS", {algo: {} for algo in ALGORITHM_DEFAULTS}
+    )
+    after = purerl.preset(env, algo)
+    used = settings_of(before)
+    assert settings_of(after) == used
+    assert {*used} & {*others} == {*others} & {*settings_of(purerl.preset(env, algo))}
+
+
+def test_where_settings_come_from():
+    asked = purerl.preset("CartPole-v1", "ppo", num_envs=4).asked
+    assert [asked.source(name) for name in ("num_envs", "rollout_length", "log_every")] == [
+        "given",
+        "preset",
+        "default",
+    ]
+    changed = purerl.preset("CartPole-v1", "ppo").replace(discount=0.9, optimizer=_sgd).asked
+    assert changed.source("discount") == "given"
+    assert changed.source("policy_optimizer") == "given"
+
+
+def _sgd(learning_rate, max_grad_norm):
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.sgd(learning_rate))
+
+
+def test_a_preset_takes_an_optimizer_that_reads_nothing_of_what_was_tuned():
+    def fixed(learning_rate, max_grad_norm):
+        return optax.sgd(learning_rate)
+
+    config = purerl.preset("CartPole-v1", "vpg", optimizer=fixed)
+    assert "max_grad_norm" not in settings_of(config)
+    with pytest.raises(ValueError, match=r"max_grad_norm = 0\.1 has no effect"):
+        purerl.preset("CartPole-v1", "vpg", optimizer=fixed, max_grad_norm=0.1)
+
+
+def test_a_config_is_shown_in_a_few_lines():
+    shown = repr(purerl.preset("Pendulum-v1", "ppo", num_envs=8, optimizer=_sgd))
+    assert shown.splitlines()[0] == (
+        "Config(ppo on Pendulum-v1: 1,954 updates of 8 envs x 128 steps = 2,000,896 steps"
+    )
+    assert "  given: num_envs=8, policy_optimizer=_sgd, baseline_optimizer=_sgd" in shown
+    assert "discount=0.98" in shown
+    assert "clip_eps" not in shown  # a default
+    assert len(shown.splitlines()) == 3
+    configs, _ = purerl.sweep(purerl.vpg("CartPole-v1", discount=0.9), discount=[0.9, 0.99])
+    assert "discount=2 values" in repr(configs)
+    seen = []
+    jax.jit(lambda rate: seen.append(repr(purerl.vpg("CartPole-v1", discount=rate))))(0.9)
+    assert "discount=traced" in seen[0]
+
+
+@pytest.mark.parametrize(
+    ("params", "line"),
+    [
+        ({"grav": 3}, r"env_params\.grav is no parameter of this environment; use max_steps_in"),
+        ({"max_steps_in_episode": 2.5}, r"max_steps_in_episode = 2\.5 does not fit its dtype int"),
+        ({"gravity": "high"}, r"env_params\.gravity = 'high' does not fit its dtype float"),
+        ({"gravity": [1.0, 2.0]}, r"env_params\.gravity = \[1\.0, 2\.0\] does not fit"),
+    ],
+)
+def test_parameters_that_there_are_not_are_refused_by_name(params, line):
+    with pytest.raises(ValueError, match=line):
+        purerl.vpg("CartPole-v1", env_params=params)
+
+
+def test_parameters_by_name_change_only_those():
+    config = purerl.vpg("CartPole-v1", env_params={"gravity": 12, "max_steps_in_episode": 200})
+    _, default = purerl.make_env("CartPole-v1")
+    whole = purerl.vpg(
+        "CartPole-v1", env_params=default.replace(gravity=12.0, max_steps_in_episode=200)
+    )
+    assert config == whole
+    assert leaves_equal(config, whole)
+    changed = config.replace(env_params={"masscart": 2.0})
+    assert (changed.env_params.gravity, changed.env_params.masscart) == (12, 2)
+
+
+def test_none_means_what_follows_from_other_settings():
+    assert purerl.ppo("CartPole-v1", epochs=3, baseline_epochs=None).baseline_epochs == 3
+    assert purerl.vpg("CartPole-v1", rollout_length=None).rollout_length == 128
+    assert purerl.reinforce("CartPole-v1", rollout_length=None) == purerl.reinforce("CartPole-v1")
+
+
+def test_algorithms_have_the_names_of_their_factories():
+    assert {*ALGORITHMS} == {*FACTORIES} == {*ALGORITHM_DEFAULTS}
+    assert default_of("epochs", "ppo") == 4
