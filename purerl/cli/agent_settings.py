@@ -1,5 +1,6 @@
 """What is to be trained: the words of a command over a file of settings, or over a run's."""
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -62,7 +63,7 @@ def find_own_modules(env: str | None) -> None:
     in it could have any name.
     """
     if env is not None and ":" in env:
-        sys.path.append("")
+        sys.path.append(os.getcwd())
 
 
 def _of_file(path: Path) -> dict[str, Any]:
