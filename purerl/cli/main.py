@@ -4,7 +4,9 @@ Importing this imports nothing that takes long: a Ctrl-C meanwhile would show a 
 """
 
 import contextlib
+import dataclasses
 import os
+import re
 import signal
 import sys
 import threading
@@ -85,8 +87,28 @@ def _run(command: Any) -> None:
         line, code = ending
         is_alone = not is_raised_by_all(error)
         if is_alone or is_main_process():
-            print(f"purerl: {printable(line)}", file=sys.stderr)
+            print(f"purerl: {printable(_with_flags(line, command))}", file=sys.stderr)
         exit_process(code, at_once=is_alone and isinstance(error, RunError))
+
+
+def _with_flags(line: str, command: Any) -> str:
+    """A message in which `NAME = value` names an option that was given: as its flag."""
+    given = {name for name, value, default in _options(command) if value != default}
+    return re.sub(
+        r"(?<![\w.'-])(\w+)(?= = )",
+        lambda found: f"--{found[0].replace('_', '-')}" if found[0] in given else found[0],
+        line,
+    )
+
+
+def _options(command: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The name, value and default of each option of a command."""
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _options(value)
+        else:
+            yield field.name, value, field.default
 
 
 @contextlib.contextmanager

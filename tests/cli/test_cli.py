@@ -34,12 +34,16 @@ def test_train_takes_an_environment_by_import_path(tmp_path, call):
     [
         (["--env", "CartPol-v1"], "did you mean CartPole-v1"),
         (["--env", "nowhere:Env"], "cannot be imported"),
-        (["--squash", "True"], "squash = True has no effect"),
+        (["--squash", "True"], "purerl: --squash = True has no effect"),
         (["--discount", "1.5"], "discount = 1.5 must be between 0 and 1"),
-        (["--lookahead", "9"], "lookahead = 9 has no effect: vpg drops no step of a rollout"),
-        (["--num-envs", "0"], "num_envs = 0 must be a whole number of at least 1"),
+        (["--lookahead", "9"], "--lookahead = 9 has no effect: vpg drops no step of a rollout"),
+        (["--num-envs", "0"], "purerl: --num-envs = 0 must be a whole number of at least 1"),
         (["--seeds", "0"], "at least one seed"),
         (["--directory", "/dev/null/run"], "cannot be written"),
+        (
+            ["--num-envs", "3", "--num-minibatches", "5", "--algo", "ppo"],
+            "num_envs * rollout_length = 384 is not divisible by --num-minibatches = 5",
+        ),
         (["--log-seeds"], "--log-seeds has no effect without loggers; name them: --log jsonl"),
     ],
 )
@@ -55,7 +59,7 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(args, line, tmp_path, call
 def test_bad_input_ends_the_process_so(tmp_path):
     done = run_purerl("train", "--discount", "1.5", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "purerl: discount = 1.5 must be between 0 and 1.\n"
+    assert done.stderr == "purerl: --discount = 1.5 must be between 0 and 1.\n"
 
 
 def test_environment_that_breaks_the_contract_ends_with_one_line_and_exit_code_2(tmp_path, call):

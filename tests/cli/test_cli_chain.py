@@ -70,7 +70,7 @@ def test_batches_failures_logs_and_checkpoints_as_a_user_meets_them(tmp_path, mo
     # More seeds at once than the memory holds are refused, and the directory is free again.
     done = call(*train, "--memory-limit", f"{limit}B", "--seed-batch", SEEDS)
     assert done.returncode == 2, done.stderr
-    assert f"seed_batch = {SEEDS} needs" in done.stderr
+    assert f"--seed-batch = {SEEDS} needs" in done.stderr
     assert "use 2 or fewer" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (run / "config.json").exists()
