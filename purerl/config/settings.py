@@ -138,6 +138,12 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     settings = {name: as_int(by_value(name, value)) for name, value in settings.items()}
     merged = {**current, **settings}
     algorithm = _algorithm(merged["algorithm"], settings)
+    for name in STATIC_DEFAULTS:
+        if isinstance(merged[name], jax.Array):
+            raise ValueError(
+                f"{name} = {short_repr(merged[name])} is an array of jax, but must be known before "
+                f"anything is traced; give a number of Python or NumPy."
+            )
     for name in ("total_steps", "num_envs", "rollout_length"):
         require_positive_int(name, merged[name])
     steps = merged["num_envs"] * merged["rollout_length"]
