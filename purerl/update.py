@@ -74,17 +74,23 @@ def rollout_values(
     The successor is the next observation, except at a truncation and in the last step. Behind a
     termination its value is never used, and means nothing.
     """
-    shape = rollout.reward.shape
-    flatten = functools.partial(flatten_rows, layout=layout)
-    value = unflatten_rows(map_rows(baseline, flatten(rollout.obs), layout), shape, layout)
+    length, num_envs = rollout.reward.shape
+
+    def flatten(x):
+        return flatten_rows(x, layout)
+
+    def unflatten(rows):
+        return unflatten_rows(rows, (length, num_envs), layout)
+
+    value = unflatten(map_rows(baseline, flatten(rollout.obs), layout))
     last_value = jax.vmap(baseline)(rollout.next_obs[-1])
     shifted = jnp.concatenate([value[1:], last_value[None]])
-    is_last = jnp.arange(shape[0])[:, None] == shape[0] - 1
+    is_last = jnp.arange(length)[:, None] == length - 1
     is_cut = rollout.truncated & ~rollout.terminated & ~is_last
     next_value = map_rows_where(
-        baseline, *map(flatten, (is_cut, rollout.next_obs, shifted)), layout
+        baseline, flatten(is_cut), flatten(rollout.next_obs), flatten(shifted), layout
     )
-    return value, unflatten_rows(next_value, shape, layout)
+    return value, unflatten(next_value)
 
 
 def make_batch(

@@ -158,7 +158,8 @@ def test_train_seeds_within_a_mesh_that_is_set_spreads_seeds_as_without(kind, ex
     with jax.set_mesh(user_mesh("envs", kind)):
         states, metrics = purerl.train_seeds(KEYS, CONFIG)
         jax.jit(purerl.train_seeds).lower(KEYS, CONFIG)
-    assert states.step.sharding.spec == P("seeds")
+    sharding: Any = states.step.sharding
+    assert sharding.spec == P("seeds")
     assert_same((states, metrics), expected)
 
 

@@ -29,20 +29,22 @@ def in_any_mesh(function: Callable[Params, Result]) -> Callable[Params, Result]:
     """
 
     @functools.wraps(function)
-    def call(*args, **named):
+    def call(*args: Params.args, **named: Params.kwargs) -> Result:
         arrays, static = eqx.partition((args, named), _is_array)
         _require_unchecked(arrays)
 
-        def of_arrays(arrays):
+        def of_arrays(arrays: Any) -> Any:
+            called: Any = function
             args, named = eqx.combine(arrays, static)
-            return function(*args, **named)
+            return called(*args, **named)
 
         mesh = mesh_around(arrays)
         explicit = _axes(mesh, AxisType.Explicit)
         if not explicit:
             return of_arrays(arrays)
+        automatic: Any = jax.sharding.auto_axes(of_arrays, axes=explicit, out_sharding=P())
         with jax.sharding.use_abstract_mesh(mesh):
-            return jax.sharding.auto_axes(of_arrays, axes=explicit, out_sharding=P())(arrays)
+            return automatic(arrays)
 
     return call
 

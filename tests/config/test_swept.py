@@ -77,7 +77,7 @@ def test_a_sweep_of_a_sweep_is_refused_in_one_line():
 def test_several_values_are_still_refused():
     configs, _ = purerl.sweep(CONFIG, **SWEEPS["a rate"])
     with pytest.raises(ValueError, match=r"discount = .* several values go to purerl\.sweep"):
-        configs.replace(discount=[0.9, 0.99])
+        configs.replace(**{"discount": [0.9, 0.99]})  # pyright: ignore[reportArgumentType]
 
 
 INTS = {

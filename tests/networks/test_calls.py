@@ -12,6 +12,7 @@ from probes import Probe
 import purerl
 
 SIZES: Any = {"num_envs": 2, "rollout_length": 4, "total_steps": 8, "hidden": (4,)}
+MAKE_WITH_STATE: Any = eqx.nn.make_with_state  # it takes arguments of `__init__`, not fields
 BATCH_NORM: Any = {"input_size": 4, "axis_name": "batch", "mode": "batch"}
 
 
@@ -41,13 +42,13 @@ class Keyed(Layered):
         return purerl.Categorical(self.last(self.first(obs)))
 
 
-def policy(make):
+def policy(make) -> Any:
     """A setting: the policy that `make(key)` makes."""
     return {"policy": lambda key, obs_space, action_space: make(key)}
 
 
 def with_state(key):
-    return eqx.nn.make_with_state(WithState)(key, eqx.nn.BatchNorm(**BATCH_NORM))
+    return MAKE_WITH_STATE(WithState)(key, eqx.nn.BatchNorm(**BATCH_NORM))
 
 
 LAYER_NORM = r"keeps a state between calls, .*; use .*eqx\.nn\.LayerNorm"
@@ -81,7 +82,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"baseline= does not fit: its Dropout takes a key",
     ),
     "a key": (
-        policy(lambda key: Keyed(key, None)),
+        policy(lambda key: Keyed(key, between=None)),  # pyright: ignore[reportCallIssue]
         r"policy= does not fit: its __call__ needs key too, but is called on an observation alone",
     ),
 }
