@@ -75,14 +75,15 @@ def floors(options: argparse.Namespace) -> dict[str, Any]:
     states = jax.block_until_ready(map_seeds(purerl.init, keys, config))
     alone, both = (EnvSteps(options.updates, with_policy) for with_policy in (False, True))
 
-    def mapped(function: Callable[..., Any], batched: Any) -> Callable[[], Any]:
-        return lambda: map_seeds(function, batched, config, block=block_size(config.num_envs))
+    def mapped(function: Callable[..., Any], batched: Any, **how: Any) -> Callable[[], Any]:
+        block = block_size(config.num_envs)
+        return lambda: map_seeds(function, batched, config, block=block, **how)
 
     programs = {
         "env steps alone, as mapped": mapped(alone, keys),
         "env and policy, as mapped": mapped(both, keys),
         "rollout": mapped(Rollouts(options.updates), states),
-        "trained": mapped(Updates(options.updates), states),
+        "trained": mapped(Updates(options.updates), states, with_layout=True),
     }
     if options.seeds % mesh.size == 0:
         alone_beside, both_beside = side_by_side(alone, mesh), side_by_side(both, mesh)

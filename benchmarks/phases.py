@@ -33,7 +33,7 @@ from text_tables import show_table
 
 import purerl
 from purerl.compute.mapping import block_size, map_seeds, program_over_seeds
-from purerl.compute.mesh import seed_mesh
+from purerl.compute.mesh import Layout, seed_mesh
 from purerl.experiment.hosts.startup import use_all_cores
 from purerl.measuring.floors import Updates
 from purerl.measuring.spreads import spread
@@ -44,28 +44,32 @@ TOP = Path(__file__).resolve().parents[1]
 PHASES = ("rollout", "estimate", "policy update", "baseline update")
 
 
-def rollout(state: Any, config: Any) -> Any:
+def rollout(state: Any, config: Any, layout: Layout) -> Any:
     """The transitions of one update of one agent, and the environments after them."""
-    carry, transitions, episodes = collect(state.key, state.learner.policy, state.envs, config)
+    policy, envs = state.learner.policy, state.envs
+    carry, transitions, episodes = collect(state.key, policy, envs, config, layout)
     return transitions, carry, episodes
 
 
-def estimate(state: Any, transitions: Any, config: Any) -> Any:
+def estimate(state: Any, transitions: Any, config: Any, layout: Layout) -> Any:
     """What the losses take, of a rollout, and the rows of each minibatch."""
     baseline = state.learner.baseline
-    value, next_value = (None, None) if baseline is None else rollout_values(baseline, transitions)
+    value, next_value = None, None
+    if baseline is not None:
+        value, next_value = rollout_values(baseline, transitions, layout)
     made = config.estimate(transitions, value, next_value, config.hyper)
-    return make_batch(transitions, value, made), minibatch_rows(state.key, config)
+    batch = make_batch(transitions, value, made, layout)
+    return batch, minibatch_rows(state.key, config, layout)
 
 
-def policy_update(state: Any, batch: Any, rows: Any, config: Any) -> Any:
+def policy_update(state: Any, batch: Any, rows: Any, config: Any, layout: Layout) -> Any:
     """The policy after its epochs."""
-    return update_policy(state.learner, batch, rows, config)
+    return update_policy(state.learner, batch, rows, config, layout)
 
 
-def baseline_update(state: Any, batch: Any, rows: Any, config: Any) -> Any:
+def baseline_update(state: Any, batch: Any, rows: Any, config: Any, layout: Layout) -> Any:
     """The baseline after its epochs."""
-    return update_baseline(state.learner, batch, rows, config)
+    return update_baseline(state.learner, batch, rows, config, layout)
 
 
 def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]:
@@ -73,8 +77,8 @@ def programs(keys: Any, config: Any, chunk: int) -> dict[str, Callable[[], Any]]
     mesh = seed_mesh()
 
     def mapped(function: Callable[..., Any], *batched: Any) -> Callable[[], Any]:
-        block = block_size(config.num_envs)
-        program = program_over_seeds(function, mesh, num_batched=len(batched), block=block)
+        how: Any = {"block": block_size(config.num_envs), "with_layout": True}
+        program = program_over_seeds(function, mesh, num_batched=len(batched), **how)
         return lambda: jax.block_until_ready(program(*batched, config))
 
     state = mapped(purerl.init, keys)()
@@ -132,7 +136,7 @@ def table(seconds: dict[str, list[float]], env_steps: int) -> str:
 
 def trace(folder: Path, keys: Any, config: Any) -> None:
     """Leave a profile of one whole step, of few seeds: on a CPU it has an entry for every loop."""
-    program = program_over_seeds(purerl.train_step, seed_mesh())
+    program = program_over_seeds(purerl.train_step, seed_mesh(), with_layout=True)
     state, _ = jax.block_until_ready(program(map_seeds(purerl.init, keys, config), config))
     with jax.profiler.trace(str(folder)):
         jax.block_until_ready(program(state, config))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from purerl.checks import is_typed_key, short_repr
 from purerl.compute.mapping import block_size, map_seeds
-from purerl.compute.mesh import ENVS, SEEDS, num_env_devices, require_mesh
+from purerl.compute.mesh import ALONE, ENVS, SEEDS, Layout, layout_of, require_mesh
 from purerl.compute.trees import Sums
 from purerl.config.config import Config
 from purerl.evaluation import EvaluationPair, play_episodes
@@ -41,8 +41,8 @@ def train_seeds(
     require_keys(keys)
     if mesh is not None:
         mesh = require_mesh(mesh, config.num_envs)
-    block = block_size(config.num_envs)
-    return map_seeds(train, keys, config, mesh=mesh, block=block, shardings=state_shardings)
+    how: Any = {"block": block_size(config.num_envs), "shardings": state_shardings}
+    return map_seeds(train, keys, config, mesh=mesh, with_layout=True, **how)
 
 
 def require_keys(keys: Any) -> None:
@@ -79,9 +79,9 @@ def batch_agents(
     return Agent(keys[seed], jax.tree.map(lambda leaf: leaf[setting], per_agent)), shared
 
 
-def train_agent(agent: Agent, shared: Config) -> tuple[TrainState, Metrics]:
+def train_agent(agent: Agent, shared: Config, layout: Layout = ALONE) -> tuple[TrainState, Metrics]:
     """`train`, for one entry of a batch of agents."""
-    return train(agent.key, eqx.combine(agent.per_agent, shared))
+    return train(agent.key, eqx.combine(agent.per_agent, shared), layout=layout)
 
 
 def train_sweep(
@@ -99,8 +99,8 @@ def train_sweep(
     if mesh is not None:
         mesh = require_mesh(mesh, configs.num_envs)
     agents, shared = batch_agents(keys, configs, axes)
-    block = block_size(shared.num_envs)
-    out = map_seeds(train_agent, agents, shared, mesh=mesh, block=block, shardings=state_shardings)
+    how: Any = {"block": block_size(shared.num_envs), "shardings": state_shardings}
+    out = map_seeds(train_agent, agents, shared, mesh=mesh, with_layout=True, **how)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), out)
 
 
@@ -109,7 +109,7 @@ def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
 
     Leaves with an axis of environments behind that of the agents are spread over `envs` too.
     """
-    env_spec = P(SEEDS) if num_env_devices(mesh) == 1 else P(SEEDS, ENVS)
+    env_spec = P(SEEDS) if layout_of(mesh).envs == 1 else P(SEEDS, ENVS)
 
     def has_envs(node):
         return isinstance(node, EnvCarry | RewardNormalizer)
@@ -124,9 +124,9 @@ def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(node_shardings, tree, is_leaf=has_envs)
 
 
-def init_agent(agent: Agent, shared: Config) -> TrainState:
+def init_agent(agent: Agent, shared: Config, layout: Layout = ALONE) -> TrainState:
     """`init`, for one entry of a batch of agents."""
-    return init(agent.key, eqx.combine(agent.per_agent, shared))
+    return init(agent.key, eqx.combine(agent.per_agent, shared), layout=layout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +136,15 @@ class AdvanceAgent:
     num_updates: int
 
     def __call__(
-        self, state: TrainState, agent: Agent, window: Int[Array, "2"], shared: Config
+        self,
+        state: TrainState,
+        agent: Agent,
+        window: Int[Array, "2"],
+        shared: Config,
+        layout: Layout = ALONE,
     ) -> tuple[TrainState, Sums]:
         config = eqx.combine(agent.per_agent, shared)
-        return advance_window(state, config, self.num_updates, window)
+        return advance_window(state, config, self.num_updates, window, layout)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from purerl import envs
 from purerl.checks import require_positive_int
+from purerl.compute.contexts import in_any_mesh
 from purerl.config.config import Config
 from purerl.envs import EnvStep
 from purerl.rollout import RawTransition, act
@@ -77,6 +78,7 @@ def evaluate(
     return _compiled_play_episodes(key, policy, config, *sizes)
 
 
+@in_any_mesh
 def play_episodes(
     key: Key[Array, ""],
     policy: Policy,

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from purerl.compute.derivatives import mean, norm
+from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.rows import sum_rows, take_rows
 from purerl.compute.trees import tree_where
 from purerl.losses import weighted_sum
@@ -46,6 +47,7 @@ class FitSettings(NamedTuple):
     num_epochs: int
     keep_going: Callable[[Report], Bool[Array, ""]] | None = None
     preprocess: Callable[[Batch], Batch] | None = None
+    layout: Layout = ALONE
 
 
 class FitState(eqx.Module):
@@ -79,7 +81,7 @@ def fit(
     names = sorted(jax.eval_shape(settings.objective, network, batch)[1])
 
     def step(state, rows):
-        minibatch = batch if rows is None else take_rows(batch, rows)
+        minibatch = batch if rows is None else take_rows(batch, rows, settings.layout)
         return gradient_step(state, network, minibatch, settings, names), None
 
     start = FitState(
@@ -106,7 +108,9 @@ def gradient_step(
     """Take a step on a minibatch, unless the fit has stopped or the minibatch has no weight."""
     if settings.preprocess is not None:
         minibatch = settings.preprocess(minibatch)
-    gradient, means = mean_gradient(state.parameters, network, minibatch, settings.objective)
+    gradient, means = mean_gradient(
+        state.parameters, network, minibatch, settings.objective, settings.layout
+    )
     has_weight = jnp.any(minibatch.weight > 0)
     # The minibatch at which the fit stops counts, but its step is not taken.
     is_counted = ~state.stopped & has_weight
@@ -132,6 +136,7 @@ def mean_gradient(
     network: Network,
     batch: Batch,
     objective: Callable[[Any, Batch], tuple[Float[Array, " batch"], RowReport]],
+    layout: Layout = ALONE,
 ) -> tuple[PyTree, Float[Array, " report"]]:
     """The gradient of the loss's weighted mean over a batch, and the means of the report.
 
@@ -149,5 +154,5 @@ def mean_gradient(
         return ravel_pytree(gradient)[0], jnp.stack([report[name] for name in sorted(report)])
 
     batch = eqx.tree_at(lambda batch: batch.weight, batch, normalized_weight)
-    gradient, means = sum_rows(summed_gradient, batch)
+    gradient, means = sum_rows(summed_gradient, batch, layout)
     return ravel_pytree(parameters)[1](gradient), means

@@ -11,7 +11,7 @@ from purerl import envs
 from purerl.compute.derivatives import mean
 from purerl.compute.draws import flat_draws
 from purerl.compute.hoisting import scan_hoisting_draws
-from purerl.compute.mesh import constrain_envs
+from purerl.compute.mesh import ALONE, Layout, constrain_envs
 from purerl.compute.platforms import linear_recurrence
 from purerl.config.config import Config
 from purerl.distributions import squashed
@@ -36,13 +36,14 @@ class EpisodeTotals(eqx.Module):
     total_length: Int[Array, "*batch"]
 
 
-def reset_envs(key: Key[Array, ""], config: Config) -> EnvCarry:
+def reset_envs(key: Key[Array, ""], config: Config, layout: Layout = ALONE) -> EnvCarry:
     """Begin an episode in each of the `num_envs` environments."""
 
     def reset(key):
         return envs.reset(key, config.env, config.env_params)
 
-    obs, state = jax.vmap(reset)(constrain_envs(jax.random.split(key, config.num_envs), 0))
+    keys = constrain_envs(jax.random.split(key, config.num_envs), 0, layout)
+    obs, state = jax.vmap(reset)(keys)
     return EnvCarry(
         state=state,
         obs=obs,
@@ -52,7 +53,7 @@ def reset_envs(key: Key[Array, ""], config: Config) -> EnvCarry:
 
 
 def collect(
-    key: Key[Array, ""], policy: Policy, carry: EnvCarry, config: Config
+    key: Key[Array, ""], policy: Policy, carry: EnvCarry, config: Config, layout: Layout = ALONE
 ) -> tuple[EnvCarry, Transition, EpisodeTotals]:
     """Act for `rollout_length` steps in all environments.
 
@@ -71,15 +72,16 @@ def collect(
         return jax.vmap(act_in_one)(keys, *state_and_obs)
 
     shape = (config.rollout_length, config.num_envs)
-    keys = flat_draws(lambda key: jax.random.split(key, shape))(key)
-    carry, keys = constrain_envs(carry, 0), constrain_envs(keys, 1)
-    (state, obs), raw = scan_hoisting_draws(step, (carry.state, carry.obs), keys)
+    keys = flat_draws(lambda key: jax.random.split(key, shape), layout)(key)
+    carry, keys = constrain_envs(carry, 0, layout), constrain_envs(keys, 1, layout)
+    (state, obs), raw = scan_hoisting_draws(step, (carry.state, carry.obs), keys, layout)
     # Outside the loop, as no step needs it: here it is a few large operations.
     log_prob = jax.vmap(jax.vmap(lambda raw: raw.distribution.log_prob(raw.action)))(raw)
     following = jnp.concatenate([raw.obs[1:], obs[None]])
     episode_ends = jnp.logical_or(raw.step.terminated, raw.step.truncated)
     is_end = episode_ends.reshape(*episode_ends.shape, *[1] * (raw.obs.ndim - 2))
     next_carry, age, episodes = _track_episodes(carry, state, obs, raw.step)
+    next_carry = constrain_envs(next_carry, 0, layout)
     rollout = Transition(
         obs=raw.obs,
         action=raw.action,
@@ -90,7 +92,7 @@ def collect(
         next_obs=jnp.where(is_end, raw.step.final_obs, following),
         age=age,
     )
-    return next_carry, constrain_envs(rollout, 1), episodes
+    return next_carry, constrain_envs(rollout, 1, layout), episodes
 
 
 class RawTransition(NamedTuple):
@@ -153,7 +155,7 @@ def _track_episodes(
         episode_return=jnp.where(episode_ends[-1], 0, episode_return[-1]),
         episode_length=jnp.where(episode_ends[-1], 0, episode_length[-1]),
     )
-    return constrain_envs(next_carry, 0), episode_length - 1, episodes
+    return next_carry, episode_length - 1, episodes
 
 
 def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:

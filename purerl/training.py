@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
 from purerl.checks import ceil_div, require_divisor, require_positive_int
+from purerl.compute.contexts import in_any_mesh
 from purerl.compute.derivatives import flat_where_unsound
 from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import traced
+from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.trees import (
     Packed,
     Sums,
@@ -31,8 +33,9 @@ from purerl.compute.trees import (
     undefined,
     unpack,
 )
-from purerl.config.config import Config, require_unbatched
+from purerl.config.config import Config
 from purerl.config.schedules import share_at
+from purerl.config.swept import require_unbatched
 from purerl.networks.network import (
     as_network,
     parameters,
@@ -67,15 +70,17 @@ class TrainState(eqx.Module):
     reward_normalizer: RewardNormalizer | None
 
 
-def init(key: Key[Array, ""], config: Config) -> TrainState:
+@in_any_mesh
+def init(key: Key[Array, ""], config: Config, *, layout: Layout = ALONE) -> TrainState:
     """The state before the first update: fresh networks, optimisers and environments."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(f"key is a raw {key.dtype} array; use a typed key, jax.random.key(0).")
     require_unbatched(config)
-    return flat_draws(functools.partial(_initial_state, config=config))(key)
+    initial_state = functools.partial(_initial_state, config=config, layout=layout)
+    return flat_draws(initial_state, layout)(key)
 
 
-def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
+def _initial_state(key: Key[Array, ""], config: Config, layout: Layout) -> TrainState:
     policy_key, baseline_key, env_key = jax.random.split(stream_key(key, INIT), 3)
     spec = config.env_spec
 
@@ -100,23 +105,28 @@ def _initial_state(key: Key[Array, ""], config: Config) -> TrainState:
             policy_opt_state=init_optimizer(optimizers.policy, policy),
             baseline_opt_state=init_optimizer(optimizers.baseline, baseline),
         ),
-        envs=reset_envs(env_key, config),
+        envs=reset_envs(env_key, config, layout),
         reward_normalizer=normalizer,
     )
 
 
-def train_step(state: TrainState, config: Config) -> tuple[TrainState, Metrics]:
+@in_any_mesh
+def train_step(
+    state: TrainState, config: Config, *, layout: Layout = ALONE
+) -> tuple[TrainState, Metrics]:
     """One rollout and the update on it; the metrics are scalars.
 
     An agent fails where a number of its networks, normalisers, observations or returns becomes NaN,
     or infinite where it was not, or one of its optimisers or environments becomes NaN. It keeps the
     state from before that step. `failed_at` says when; its metrics are NaN from then on.
     """
-    state, metrics = _packed_step(state, config)
+    state, metrics = _packed_step(state, config, layout)
     return state, unpack(metrics)
 
 
-def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transition, Packed]:
+def attempt_step(
+    state: TrainState, config: Config, layout: Layout = ALONE
+) -> tuple[TrainState, Transition, Packed]:
     """One rollout and the update on it, whether or not all stays finite.
 
     **Returns:** the state after it, the rollout as it was learnt from, and the metrics, packed.
@@ -124,22 +134,28 @@ def attempt_step(state: TrainState, config: Config) -> tuple[TrainState, Transit
     for name in ("policy", "baseline"):
         require_network(name, getattr(state.learner, name), has_stats=config.normalize_obs)
     config = eqx.tree_at(lambda config: config.hyper, config, hyper_at(config, state))
-    split_at = flat_draws(lambda key, step: jax.random.split(jax.random.fold_in(key, step)))
-    rollout_key, update_key = split_at(state.key, state.step)
-    env_carry, rollout, episodes = collect(rollout_key, state.learner.policy, state.envs, config)
+
+    def split_at(key, step):
+        return jax.random.split(jax.random.fold_in(key, step))
+
+    rollout_key, update_key = flat_draws(split_at, layout)(state.key, state.step)
+    env_carry, rollout, episodes = collect(
+        rollout_key, state.learner.policy, state.envs, config, layout
+    )
     normalizer = state.reward_normalizer
     if normalizer is not None:
         normalizer, reward = normalize_rewards(normalizer, rollout, config.hyper.discount)
         rollout = eqx.tree_at(lambda r: r.reward, rollout, reward)
-    learner, report = update(update_key, state.learner, rollout, config)
+    learner, report = update(update_key, state.learner, rollout, config, layout)
     metrics = pack(Metrics(**episode_metrics(episodes), **report))
     after = TrainState(state.key, state.step + 1, state.failed_at, learner, env_carry, normalizer)
     return after, rollout, metrics
 
 
-def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]:
+def _packed_step(state: TrainState, config: Config, layout: Layout) -> tuple[TrainState, Packed]:
     """`train_step`, with its metrics packed as they leave a loop."""
-    (after, metrics), is_sound = flat_where_unsound(_judged_step)(state, config)
+    judged_step = functools.partial(_judged_step, layout=layout)
+    (after, metrics), is_sound = flat_where_unsound(judged_step)(state, config)
     was_alive = state.failed_at < 0
     alive = is_sound & was_alive
     failed_at = jnp.where(was_alive, state.step, state.failed_at)
@@ -148,10 +164,10 @@ def _packed_step(state: TrainState, config: Config) -> tuple[TrainState, Packed]
 
 
 def _judged_step(
-    state: TrainState, config: Config
+    state: TrainState, config: Config, layout: Layout
 ) -> tuple[tuple[TrainState, Packed], Bool[Array, ""]]:
     """What a step came to, and whether all of it stayed finite."""
-    after, _, metrics = attempt_step(state, config)
+    after, _, metrics = attempt_step(state, config, layout)
     learner, env_carry, normalizer = after.learner, after.envs, after.reward_normalizer
     # An environment and an optimiser may hold an infinity on purpose, but no NaN.
     is_sound = stays_finite(
@@ -163,9 +179,10 @@ def _judged_step(
             state.envs.obs,
             state.envs.episode_return,
         ),
+        layout,
     )
     opt_states = learner.policy_opt_state, learner.baseline_opt_state
-    is_sound &= has_no_nan((opt_states, env_carry.state))
+    is_sound &= has_no_nan((opt_states, env_carry.state), layout)
     return (after, metrics), is_sound
 
 
@@ -179,7 +196,10 @@ def hyper_at(config: Config, state: TrainState) -> Hyperparams:
     return hyper
 
 
-def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainState, Metrics]:
+@in_any_mesh
+def advance(
+    state: TrainState, config: Config, num_updates: int, *, layout: Layout = ALONE
+) -> tuple[TrainState, Metrics]:
     """Train for a number of updates, from any state.
 
     **Returns:** the new state, and metrics with leaves `[⌈num_updates / log_every⌉]`. A record is
@@ -190,10 +210,10 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
     state = depend_on(state.key, state)
     every, num_records = config.log_every, ceil_div(num_updates, config.log_every)
     numbers = None
-    step = functools.partial(_packed_step, config=config)
+    step = functools.partial(_packed_step, config=config, layout=layout)
     if num_updates % every:
         numbers = jnp.arange(num_records * every).reshape(num_records, every)
-        step, blank = _traced_step(state, config)
+        step, blank = _traced_step(step, state)
 
     def update_once(state, i):
         if numbers is None:
@@ -213,7 +233,11 @@ def advance(state: TrainState, config: Config, num_updates: int) -> tuple[TrainS
 
 
 def advance_window(
-    state: TrainState, config: Config, num_updates: int, window: Int[Array, "2"]
+    state: TrainState,
+    config: Config,
+    num_updates: int,
+    window: Int[Array, "2"],
+    layout: Layout = ALONE,
 ) -> tuple[TrainState, Sums]:
     """Train for the updates `begin ≤ i < end` of a chunk of `num_updates`, whole records.
 
@@ -224,7 +248,8 @@ def advance_window(
     """
     require_divisor("log_every", config.log_every, "num_updates", num_updates)
     every, (begin, end) = config.log_every, window
-    step, blank = _traced_step(state, config)
+    step = functools.partial(_packed_step, config=config, layout=layout)
+    step, blank = _traced_step(step, state)
     rows = jax.tree.map(lambda leaf: jnp.stack([leaf] * every), blank)
     records = jax.tree.map(
         lambda leaf: jnp.zeros((num_updates // every, *leaf.shape), leaf.dtype),
@@ -253,19 +278,22 @@ def advance_window(
     return jax.lax.fori_loop(begin // every, -(-end // every), record, (state, records))
 
 
-def _traced_step(state: TrainState, config: Config) -> tuple[Callable[..., Any], Packed]:
-    """`_packed_step` of a config, traced once, and the metrics of an update that is not made."""
-    step, (_, shapes) = traced(functools.partial(_packed_step, config=config), state)
+def _traced_step(step: Callable[..., Any], state: TrainState) -> tuple[Callable[..., Any], Packed]:
+    """A packed step, traced once, and the metrics of an update that is not made."""
+    step, (_, shapes) = traced(step, state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return step, undefined(zeros)
 
 
-def train(key: Key[Array, ""], config: Config) -> tuple[TrainState, Metrics]:
+def train(
+    key: Key[Array, ""], config: Config, *, layout: Layout = ALONE
+) -> tuple[TrainState, Metrics]:
     """Train one agent from scratch for `config.num_updates` updates.
 
     **Returns:** the final state, and metrics with leaves `[⌈num_updates / log_every⌉]`.
     """
-    return advance(init(key, config), config, config.num_updates)
+    state = init(key, config, layout=layout)
+    return advance(state, config, config.num_updates, layout=layout)
 
 
 def sum_updates(metrics: Packed) -> Sums:

@@ -20,15 +20,15 @@ class Hyperparams(eqx.Module):
     Each is a scalar of the default float dtype, or in a sweep an array with one entry a setting.
     """
 
-    policy_learning_rate: Float[Any, ""]
-    baseline_learning_rate: Float[Any, ""]
-    discount: Float[Any, ""]
-    gae_lambda: Float[Any, ""]
-    clip_eps: Float[Any, ""]
-    entropy_coef: Float[Any, ""]
-    max_grad_norm: Float[Any, ""]
-    target_kl: Float[Any, ""]
-    own: dict[str, Float[Any, ""]] = eqx.field(default_factory=dict)
+    policy_learning_rate: Float[Any, "..."]
+    baseline_learning_rate: Float[Any, "..."]
+    discount: Float[Any, "..."]
+    gae_lambda: Float[Any, "..."]
+    clip_eps: Float[Any, "..."]
+    entropy_coef: Float[Any, "..."]
+    max_grad_norm: Float[Any, "..."]
+    target_kl: Float[Any, "..."]
+    own: dict[str, Float[Any, "..."]] = eqx.field(default_factory=dict)
     """Those of an own loss or estimate, by name; elsewhere they are named `own.NAME`."""
 
     def value(self, name: str) -> Any:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.rows import (
     flatten_rows,
     map_rows,
@@ -35,7 +36,11 @@ class Learner(eqx.Module):
 
 
 def update(
-    key: Key[Array, ""], learner: Learner, rollout: Transition, config: Config
+    key: Key[Array, ""],
+    learner: Learner,
+    rollout: Transition,
+    config: Config,
+    layout: Layout = ALONE,
 ) -> tuple[Learner, Report]:
     """Learn from one rollout: `epochs` passes of the policy, `baseline_epochs` of the baseline.
 
@@ -45,20 +50,24 @@ def update(
     **Returns:** the new learner, and its share of `Metrics` by name. A minibatch in which every
     transition has weight 0 changes nothing. If all minibatches are such, the metrics are NaN.
     """
-    value, next_value = (
-        (None, None) if learner.baseline is None else rollout_values(learner.baseline, rollout)
-    )
+    value, next_value = None, None
+    if learner.baseline is not None:
+        value, next_value = rollout_values(learner.baseline, rollout, layout)
     estimate = config.estimate(rollout, value, next_value, config.hyper)
-    batch = make_batch(rollout, value, estimate)
-    rows = minibatch_rows(key, config)
-    policy, policy_opt_state, policy_report = update_policy(learner, batch, rows, config)
-    baseline, baseline_opt_state, baseline_report = update_baseline(learner, batch, rows, config)
+    batch = make_batch(rollout, value, estimate, layout)
+    batch_and_rows = batch, minibatch_rows(key, config, layout)
+    policy, policy_opt_state, policy_report = update_policy(
+        learner, *batch_and_rows, config, layout
+    )
+    baseline, baseline_opt_state, baseline_report = update_baseline(
+        learner, *batch_and_rows, config, layout
+    )
     learner = Learner(policy, baseline, policy_opt_state, baseline_opt_state)
     return update_obs_stats(learner, rollout.obs), policy_report | baseline_report
 
 
 def rollout_values(
-    baseline: Baseline, rollout: Transition
+    baseline: Baseline, rollout: Transition, layout: Layout = ALONE
 ) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
     """V of each observation of a rollout, and of its true successor.
 
@@ -66,18 +75,30 @@ def rollout_values(
     termination its value is never used, and means nothing.
     """
     length, num_envs = rollout.reward.shape
-    value = unflatten_rows(map_rows(baseline, flatten_rows(rollout.obs)), (length, num_envs))
+
+    def flatten(x):
+        return flatten_rows(x, layout)
+
+    def unflatten(rows):
+        return unflatten_rows(rows, (length, num_envs), layout)
+
+    value = unflatten(map_rows(baseline, flatten(rollout.obs), layout))
     last_value = jax.vmap(baseline)(rollout.next_obs[-1])
     shifted = jnp.concatenate([value[1:], last_value[None]])
     is_last = jnp.arange(length)[:, None] == length - 1
     is_cut = rollout.truncated & ~rollout.terminated & ~is_last
     next_value = map_rows_where(
-        baseline, flatten_rows(is_cut), flatten_rows(rollout.next_obs), flatten_rows(shifted)
+        baseline, flatten(is_cut), flatten(rollout.next_obs), flatten(shifted), layout
     )
-    return value, unflatten_rows(next_value, (length, num_envs))
+    return value, unflatten(next_value)
 
 
-def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate: Estimate) -> Batch:
+def make_batch(
+    rollout: Transition,
+    value: Float[Array, "T N"] | None,
+    estimate: Estimate,
+    layout: Layout = ALONE,
+) -> Batch:
     """Lay out a rollout `[T, N]`, its values and its estimate as rows."""
     weight = estimate.weight
     # A NaN with weight 0 would pass into the gradient: 0 · NaN is NaN there too.
@@ -93,10 +114,12 @@ def make_batch(rollout: Transition, value: Float[Array, "T N"] | None, estimate:
         "value_target": value_target,
         "weight": weight,
     }
-    return Batch(**flatten_rows(rows))
+    return Batch(**flatten_rows(rows, layout))
 
 
-def minibatch_rows(key: Key[Array, ""], config: Config) -> Int[Array, "epochs steps rows"] | None:
+def minibatch_rows(
+    key: Key[Array, ""], config: Config, layout: Layout = ALONE
+) -> Int[Array, "epochs steps rows"] | None:
     """The rows of each minibatch: one permutation of the batch for each epoch, cut into pieces.
 
     None where an epoch is one full batch, whose order makes no difference.
@@ -104,12 +127,16 @@ def minibatch_rows(key: Key[Array, ""], config: Config) -> Int[Array, "epochs st
     if config.num_minibatches == 1:
         return None
     epochs = max(config.epochs, config.baseline_epochs)
-    rows = shuffled_rows(key, epochs, (config.rollout_length, config.num_envs))
+    rows = shuffled_rows(key, epochs, (config.rollout_length, config.num_envs), layout)
     return rows.reshape(epochs, config.num_minibatches, -1)
 
 
 def update_policy(
-    learner: Learner, batch: Batch, rows: Int[Array, "epochs steps rows"] | None, config: Config
+    learner: Learner,
+    batch: Batch,
+    rows: Int[Array, "epochs steps rows"] | None,
+    config: Config,
+    layout: Layout = ALONE,
 ) -> tuple[Any, PyTree, Report]:
     """`epochs` passes of the policy, up to the minibatch in which the KL exceeds `target_kl`."""
 
@@ -124,6 +151,7 @@ def update_policy(
         num_epochs=config.epochs,
         keep_going=keep_going,
         preprocess=with_normalized_advantage if config.normalize_advantage else None,
+        layout=layout,
     )
     policy, opt_state, report = fit(learner.policy, learner.policy_opt_state, batch, rows, settings)
     report["policy_grad_norm"], report["policy_steps"] = (
@@ -140,7 +168,11 @@ def with_normalized_advantage(batch: Batch) -> Batch:
 
 
 def update_baseline(
-    learner: Learner, batch: Batch, rows: Int[Array, "epochs steps rows"] | None, config: Config
+    learner: Learner,
+    batch: Batch,
+    rows: Int[Array, "epochs steps rows"] | None,
+    config: Config,
+    layout: Layout = ALONE,
 ) -> tuple[Any, PyTree, Report]:
     """`baseline_epochs` passes of the baseline; nothing without a baseline."""
     if learner.baseline is None:
@@ -154,6 +186,7 @@ def update_baseline(
         optimizer=optimizer,
         loss=lambda report: report["value_loss"],
         num_epochs=config.baseline_epochs,
+        layout=layout,
     )
     baseline, opt_state, report = fit(
         learner.baseline, learner.baseline_opt_state, batch, rows, settings

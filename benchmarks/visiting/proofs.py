@@ -93,10 +93,10 @@ def frozen(context: Context) -> dict[str, Any]:
     )
     poisoned = eqx.tree_at(lambda states: states.learner.policy, states, broken)
     ends = [
-        jax.device_get(map_seeds(Updates(3), each, config)[0].learner)
+        jax.device_get(map_seeds(Updates(3), each, config, with_layout=True)[0].learner)
         for each in (states, poisoned)
     ]
-    failed_at = np.asarray(map_seeds(Updates(3), poisoned, config)[0].failed_at)
+    failed_at = np.asarray(map_seeds(Updates(3), poisoned, config, with_layout=True)[0].failed_at)
     others = np.arange(len(keys)) != 1
     same = all(
         np.array_equal(a[others], b[others], equal_nan=True)

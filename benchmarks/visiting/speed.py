@@ -130,8 +130,8 @@ def kernels_part(algo: str) -> Part:
         states = map_seeds(purerl.init, keys, config)
 
         def update():
-            block = block_size(config.num_envs)
-            return jax.block_until_ready(map_seeds(Updates(1), states, config, block=block))
+            how: Any = {"block": block_size(config.num_envs), "with_layout": True}
+            return jax.block_until_ready(map_seeds(Updates(1), states, config, **how))
 
         update()
         with jax.profiler.trace(str(folder)):

@@ -23,21 +23,21 @@ from purerl.compute.jaxprs import (
     outputs_of,
     trace_program,
 )
-from purerl.compute.mesh import num_env_devices
+from purerl.compute.mesh import ALONE, Layout
 
 DRAWS = ("random_bits", "random_split", "random_fold_in")
 SIZES = (8, 256)  # small draws are padded to one of these: loops of one size share their kernels
 
 
-def flat_draws(function: Callable[..., Any]) -> Callable[..., Any]:
+def flat_draws(function: Callable[..., Any], layout: Layout = ALONE) -> Callable[..., Any]:
     """A function that draws the same numbers from threefry keys, in as few flat draws as it can.
 
     Draws that do not depend on each other are one. Those inside loops and branches stay as they
-    are, and all do under `jax.disable_jit`.
+    are; all do where devices share an agent's environments, and under `jax.disable_jit`.
     """
 
     def drawing_flat(*args: Any) -> Any:
-        if is_jit_disabled():
+        if is_jit_disabled() or layout.envs > 1:
             return function(*args)
         program = trace_program(function, *args)
         env = dict(zip(program.inputs, jax.tree.leaves(args), strict=True))
@@ -70,7 +70,7 @@ def _stages(equations: Sequence[Equation]) -> list[Stage]:
 
 def _can_flatten(equation: Equation) -> bool:
     """Whether an equation draws numbers that depend on their count, and not on their shape."""
-    if equation.eqn.primitive.name not in DRAWS or num_env_devices() > 1:
+    if equation.eqn.primitive.name not in DRAWS:
         return False
     keys, out = equation.eqn.invars[0].aval, equation.outputs[0].aval
     is_word = equation.eqn.params.get("bit_width", 32) == 32

@@ -21,6 +21,7 @@ from purerl.compute.jaxprs import (
     outputs_of,
     trace_program,
 )
+from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.platforms import by_platform
 
 MAX_HOISTED_DRAW = 256  # numbers in one draw of one key
@@ -31,6 +32,7 @@ def scan_hoisting_draws(
     body: Callable[[Any, Key[Array, "..."]], tuple[Any, Any]],
     carry: PyTree,
     keys: Key[Array, "T ..."],
+    layout: Layout = ALONE,
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(body, carry, keys)`, with what is drawn from the keys drawn before the loop.
 
@@ -65,7 +67,7 @@ def scan_hoisting_draws(
         return lambda leaves, hoisted: jax.lax.scan(step, leaves, hoisted, unroll=unroll)
 
     unrolled = loop(min(UNROLL, keys.shape[0]))
-    hoisted = flat_draws(jax.vmap(before_loop))(keys)
+    hoisted = flat_draws(jax.vmap(before_loop), layout)(keys)
     leaves, out = by_platform(carry_leaves, hoisted, cpu=loop(1), default=unrolled)
     return jax.tree.unflatten(treedef, leaves), out
 

@@ -1,5 +1,6 @@
 """A function of one seed, mapped over many in the way that suits the platform, and compiled."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from purerl.checks import ceil_div
-from purerl.compute.mesh import SEEDS, num_env_devices, place, seed_mesh
+from purerl.compute.contexts import is_in_shard_map, is_traced, mesh_around, without_mesh
+from purerl.compute.mesh import SEEDS, layout_of, place, seed_mesh
 
 Shardings = Callable[[PyTree, Mesh], PyTree]
 
@@ -30,6 +31,7 @@ def map_seeds(
     mesh: Mesh | None = None,
     block: int = 1,
     shardings: Shardings | None = None,
+    with_layout: bool = False,
 ) -> Any:
     """Call `function(x, *broadcast)` for each entry x of a batch, compiled, on all local devices.
 
@@ -38,22 +40,50 @@ def map_seeds(
 
     **Arguments:** leaves of `batched` have a leading axis `[seeds]`; `broadcast` is the same for
     all. A CPU computes up to `block` entries side by side, see `block_size`. The devices of a
-    `mesh` may belong to several processes. For its axis `envs`, see `program_over_seeds`.
+    `mesh` may belong to several processes. For its axis `envs` and for `with_layout`, see
+    `program_over_seeds`. Where a caller that is traced has a mesh of its own, the entries stay as
+    they lie on it.
+
+    **Raises:** `ValueError` for a `mesh` within such a caller.
     """
+    traced = is_traced()
+    if traced and not mesh_around((batched, broadcast)).empty:
+        if mesh is not None:
+            raise ValueError(
+                "mesh cannot be given within a trace that has one by jax.set_mesh or "
+                "jax.shard_map; leave it out, and spread the keys over that one."
+            )
+        block_or_all = block if _is_share_of_cpu() else None
+        return _map_on_device(function, block_or_all, (batched,), broadcast)
     num_seeds = jax.tree.leaves(batched)[0].shape[0]
     mesh = seed_mesh(num_seeds=num_seeds) if mesh is None else mesh
     padded = pad_seeds(batched, mesh.shape[SEEDS])
-    traced = _is_traced()
-    if mesh.is_multi_process and not traced:
+    if not traced and mesh.is_multi_process:
         padded = place(padded, NamedSharding(mesh, P(SEEDS)))
-    program = program_over_seeds(function, mesh, block=block, nested=traced, shardings=shardings)
-    out = program(padded, *broadcast)
-    return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
+    elif not traced:
+        padded = _brought(padded, NamedSharding(mesh, P(SEEDS)))
+        broadcast = _brought(broadcast, NamedSharding(mesh, P()))
+    how: Any = {"block": block, "shardings": shardings, "with_layout": with_layout}
+    program = program_over_seeds(function, mesh, nested=traced, **how)
+    with contextlib.nullcontext() if traced else without_mesh():
+        out = program(padded, *broadcast)
+        return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)
 
 
-def _is_traced() -> bool:
-    """Whether the caller is being traced, even where none of its arguments is."""
-    return isinstance(jnp.zeros(()), Tracer)
+def _is_share_of_cpu() -> bool:
+    """Whether a caller that has a mesh is one CPU device's share of a `jax.shard_map`."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return is_in_shard_map() and device is not None and device.platform == "cpu"
+
+
+def _brought(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """The same arrays, with those that were put elsewhere brought to a mesh."""
+
+    def bring(leaf):
+        is_elsewhere = isinstance(leaf, jax.Array) and leaf.committed and leaf.sharding != sharding
+        return jax.device_put(leaf, sharding) if is_elsewhere else leaf
+
+    return jax.tree.map(bring, tree)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -92,6 +122,7 @@ def program_over_seeds(
     block: int = 1,
     nested: bool = False,
     shardings: Shardings | None = None,
+    with_layout: bool = False,
 ) -> Any:
     """A function of one seed, compiled for batches that the axis `seeds` divides.
 
@@ -99,20 +130,22 @@ def program_over_seeds(
     share a program, and the last few are kept. The first `num_batched` arguments have a leading
     axis `[seeds]`, the others are common to all. `donate` donates the first. A CPU takes up to
     `block` seeds at a time. A `nested` program is part of another. Along `envs`,
-    `shardings(out, mesh)` gives the layout of each leaf of the result.
+    `shardings(out, mesh)` gives where each leaf of the result lies. `with_layout` gives the
+    function the mesh's layout, as `layout`.
     """
-    if num_env_devices(mesh) > 1 and shardings is None:
+    if layout_of(mesh).envs > 1 and shardings is None:
         raise ValueError("shardings are needed over an axis envs: say how the results lie on it.")
     is_cpu = mesh.devices.flat[0].platform == "cpu"
+    for_one = functools.partial(function, layout=layout_of(mesh)) if with_layout else function
 
     def on_mesh(*args):
         batched, broadcast = args[:num_batched], args[num_batched:]
-        on_device = functools.partial(_map_on_device, function, block if is_cpu else None)
+        on_device = functools.partial(_map_on_device, for_one, block if is_cpu else None)
         return _map_over_mesh(on_device, mesh, batched, broadcast, shardings)
 
     return jax.jit(
         on_mesh,
-        out_shardings=NamedSharding(mesh, P(SEEDS)) if num_env_devices(mesh) == 1 else None,
+        out_shardings=NamedSharding(mesh, P(SEEDS)) if layout_of(mesh).envs == 1 else None,
         donate_argnums=(0,) if donate else (),
         # A nested program has the options of the outermost: jax refuses others.
         compiler_options=CPU_OPTIONS if is_cpu and not nested else None,
@@ -144,7 +177,7 @@ def _map_over_mesh(
         out_specs=P(SEEDS),
         check_vma=False,
     )(*args)
-    if shardings is None or num_env_devices(mesh) == 1:
+    if shardings is None or layout_of(mesh).envs == 1:
         return out
     return jax.lax.with_sharding_constraint(out, shardings(out, mesh))
 

@@ -1,11 +1,12 @@
 """Meshes of devices: seeds over the axis `seeds`, and the environments of one agent over `envs`.
 
-Code for one agent is traced inside a mesh. With `constrain_envs` it says which axis of its arrays
-has environments, and the compiler does the rest. Without an axis `envs` that changes nothing.
+Code for one agent is given a `Layout`. With `constrain_envs` it says which axis of its arrays has
+environments, and the compiler does the rest. What the axes of the mesh around it are called says
+nothing: that may be a user's.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,21 @@ from jaxtyping import Array, PyTree
 from purerl.checks import is_typed_key, short_repr
 
 SEEDS, ENVS = "seeds", "envs"
+
+
+class Layout(NamedTuple):
+    """Over how many devices the seeds lie, and over how many the environments of each agent."""
+
+    seeds: int = 1
+    envs: int = 1
+
+
+ALONE = Layout()
+
+
+def layout_of(mesh: Mesh) -> Layout:
+    """The layout of agents whose seeds and environments are spread over a mesh."""
+    return Layout(mesh.shape.get(SEEDS, 1), mesh.shape.get(ENVS, 1))
 
 
 def seed_mesh(devices: Sequence[Any] | None = None, num_seeds: int | None = None) -> Mesh:
@@ -53,7 +69,7 @@ def require_mesh(mesh: Mesh, num_envs: int) -> Mesh:
         )
     if not mesh.local_devices:
         raise ValueError("mesh has no device of this process; take some of each process.")
-    devices = num_env_devices(mesh)
+    devices = layout_of(mesh).envs
     if num_envs % devices:
         nearest = max(1, num_envs // devices) * devices
         raise ValueError(
@@ -63,29 +79,19 @@ def require_mesh(mesh: Mesh, num_envs: int) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.shape))
 
 
-def num_env_devices(mesh: Any = None) -> int:
-    """How many devices share an agent's environments, in a mesh or that of the trace."""
-    return (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape.get(ENVS, 1)
-
-
-def num_seed_devices() -> int:
-    """How many devices share the seeds, in the mesh of the trace; 1 without a mesh."""
-    return jax.sharding.get_abstract_mesh().shape.get(SEEDS, 1)
-
-
-def constrain_envs(tree: PyTree, axis: int) -> PyTree:
+def constrain_envs(tree: PyTree, axis: int, layout: Layout) -> PyTree:
     """Spread all leaves along an axis, of environments or rows, over the devices of `envs`.
 
     Leaves that the devices do not divide stay as they are.
     """
-    devices, spec = num_env_devices(), P(*[None] * axis, ENVS)
+    spec = P(*[None] * axis, ENVS)
 
     def constrain(leaf: Array) -> Array:
-        if leaf.shape[axis] % devices:
+        if leaf.shape[axis] % layout.envs:
             return leaf
         return jax.lax.with_sharding_constraint(leaf, spec)
 
-    return tree if devices == 1 else jax.tree.map(constrain, tree)
+    return tree if layout.envs == 1 else jax.tree.map(constrain, tree)
 
 
 def place(tree: PyTree, shardings: Any) -> PyTree:

@@ -17,7 +17,7 @@ from purerl.compute.derivatives import with_derivative_of
 from purerl.compute.draws import flat_draws
 from purerl.compute.jaxprs import eval_program, trace_program
 from purerl.compute.matmul import transpose_matmul
-from purerl.compute.mesh import constrain_envs, num_env_devices, num_seed_devices
+from purerl.compute.mesh import ALONE, Layout, constrain_envs
 from purerl.compute.platforms import by_platform, linear_recurrence
 
 MAX_BLOCK_ROWS = 1024  # rows
@@ -26,50 +26,57 @@ CHOSEN_BLOCK_ROWS = 64  # rows in a block of those that a mask chooses
 SHUFFLE_ROUNDS = 24  # of a shuffle
 
 
-def flatten_rows(rollout: PyTree[Shaped[Array, "T N ..."]]) -> PyTree[Shaped[Array, "rows ..."]]:
+def flatten_rows(
+    rollout: PyTree[Shaped[Array, "T N ..."]], layout: Layout = ALONE
+) -> PyTree[Shaped[Array, "rows ..."]]:
     """A rollout's arrays as rows `[T · N]`, or `[N · T]` where devices share the environments.
 
     Each device then keeps the rows of its own environments.
     """
 
     def flatten(x):
-        if num_env_devices() > 1:
-            return constrain_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0)
+        if layout.envs > 1:
+            return constrain_envs(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), 0, layout)
         return x.reshape(-1, *x.shape[2:])
 
     return jax.tree.map(flatten, rollout)
 
 
 def unflatten_rows(
-    rows: Shaped[Array, "rows ..."], shape: tuple[int, int]
+    rows: Shaped[Array, "rows ..."], shape: tuple[int, int], layout: Layout = ALONE
 ) -> Shaped[Array, "T N ..."]:
     """The inverse of `flatten_rows`, with `shape` the pair `(T, N)`."""
     length, num_envs = shape
-    if num_env_devices() > 1:
-        return constrain_envs(rows.reshape(num_envs, length, *rows.shape[1:]).swapaxes(0, 1), 1)
+    if layout.envs > 1:
+        of_envs = rows.reshape(num_envs, length, *rows.shape[1:])
+        return constrain_envs(of_envs.swapaxes(0, 1), 1, layout)
     return rows.reshape(length, num_envs, *rows.shape[1:])
 
 
-def take_rows(batch: PyTree, rows: Int[Array, " rows"]) -> PyTree:
+def take_rows(batch: PyTree, rows: Int[Array, " rows"], layout: Layout = ALONE) -> PyTree:
     """The rows of a batch at these positions."""
-    return constrain_envs(jax.tree.map(lambda x: x[rows], batch), 0)
+    return constrain_envs(jax.tree.map(lambda x: x[rows], batch), 0, layout)
 
 
 def shuffled_rows(
-    key: Key[Array, ""], count: int, shape: tuple[int, int]
+    key: Key[Array, ""], count: int, shape: tuple[int, int], layout: Layout = ALONE
 ) -> Int[Array, "count rows"]:
     """The positions of the rows of a rollout `[T, N]`, in `count` random orders."""
     # The order of steps and environments is the same for either layout of the rows.
-    return row_numbers(permutations(key, count, shape[0] * shape[1]), shape)
+    return row_numbers(permutations(key, count, shape[0] * shape[1], layout), shape, layout)
 
 
-def row_numbers(rows: Shaped[Array, "..."], shape: tuple[int, int]) -> Shaped[Array, "..."]:
+def row_numbers(
+    rows: Shaped[Array, "..."], shape: tuple[int, int], layout: Layout = ALONE
+) -> Shaped[Array, "..."]:
     """The position in `flatten_rows` of the row `t · N + n` of a rollout `[T, N]`."""
     length, num_envs = shape
-    return rows % num_envs * length + rows // num_envs if num_env_devices() > 1 else rows
+    return rows % num_envs * length + rows // num_envs if layout.envs > 1 else rows
 
 
-def permutations(key: Key[Array, ""], count: int, size: int) -> Int[Array, "count size"]:
+def permutations(
+    key: Key[Array, ""], count: int, size: int, layout: Layout = ALONE
+) -> Int[Array, "count size"]:
     """Draw `count` permutations of `0 … size − 1`, without a sort.
 
     It is a swap-or-not shuffle. In each of 24 rounds i is paired with `k − i` modulo `size`, and a
@@ -80,7 +87,8 @@ def permutations(key: Key[Array, ""], count: int, size: int) -> Int[Array, "coun
     """
     if size == 1:  # jaxlib 0.11.2 cannot compile rounds of one row for a CPU
         return jnp.zeros((count, 1), jnp.int32)
-    numbers = flat_draws(lambda key: jax.random.bits(key, (2 * SHUFFLE_ROUNDS * count,)))(key)
+    num_words = 2 * SHUFFLE_ROUNDS * count
+    numbers = flat_draws(lambda key: jax.random.bits(key, (num_words,)), layout)(key)
     half = SHUFFLE_ROUNDS * count
     offsets = (numbers[:half] % jnp.uint32(size)).reshape(SHUFFLE_ROUNDS, count, 1)
     masks = numbers[half:].reshape(SHUFFLE_ROUNDS, count, 1)
@@ -100,7 +108,7 @@ def _hash(x: UInt[Array, "..."]) -> UInt[Array, "..."]:
     return x ^ (x >> 16)
 
 
-def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
+def map_rows(function: Callable[[Any], Any], rows: PyTree, layout: Layout = ALONE) -> Any:
     """`jax.vmap(function)(rows)`, in blocks where there are many rows."""
     mapped = jax.vmap(function)
 
@@ -110,7 +118,7 @@ def map_rows(function: Callable[[Any], Any], rows: PyTree) -> Any:
         out = jax.lax.map(mapped, _blocks(rows, length))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
-    return _by_block_length(in_blocks, rows)
+    return _by_block_length(in_blocks, rows, layout)
 
 
 def map_rows_where(
@@ -118,6 +126,7 @@ def map_rows_where(
     mask: Bool[Array, " rows"],
     rows: Shaped[Array, "rows ..."],
     other: Shaped[Array, " rows"],
+    layout: Layout = ALONE,
 ) -> Shaped[Array, " rows"]:
     """`where(mask, jax.vmap(function)(rows), other)`, where few rows are chosen.
 
@@ -129,7 +138,7 @@ def map_rows_where(
     """
 
     def map_all(function, mask, rows, other):
-        return jnp.where(mask, map_rows(function, rows), other)
+        return jnp.where(mask, map_rows(function, rows, layout), other)
 
     def map_all_apart(function, mask, rows, other):
         # What is not chosen may have no finite derivative.
@@ -138,7 +147,7 @@ def map_rows_where(
 
     @with_derivative_of(map_all_apart)
     def map_where(function, mask, rows, other):
-        on_cpu = _map_chosen if num_env_devices() == 1 else map_all
+        on_cpu = _map_chosen if layout.envs == 1 else map_all
         ways = {"cpu": on_cpu, "default": map_all}
         ways = {platform: functools.partial(way, function) for platform, way in ways.items()}
         return by_platform(mask, rows, other, **ways)
@@ -186,9 +195,9 @@ def _positions(mask: Bool[Array, " rows"], size: int) -> Int[Array, " size"]:
     return empty.at[jnp.where(mask, rank, size)].set(jnp.arange(num_rows), mode="drop")
 
 
-def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree, layout: Layout = ALONE) -> PyTree:
     """`function(rows)`, which must be a sum over rows, in blocks where there are many."""
-    if num_env_devices() > 1:
+    if layout.envs > 1:
         return function(rows)
 
     @functools.cache
@@ -209,7 +218,7 @@ def sum_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
         zeros = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), program(length).out)
         return jax.lax.scan(add, zeros, _blocks(rows, length))[0]
 
-    return _by_block_length(in_blocks, rows)
+    return _by_block_length(in_blocks, rows, layout)
 
 
 def block_length(num_rows: int) -> int:
@@ -221,25 +230,25 @@ def block_length(num_rows: int) -> int:
     return largest if largest >= MAX_BLOCK_ROWS // 4 else num_rows
 
 
-def _block_lengths(rows: PyTree) -> tuple[int, int]:
+def _block_lengths(rows: PyTree, layout: Layout) -> tuple[int, int]:
     """The rows of a block on a CPU, and elsewhere.
 
     Rows that devices share stay whole: blocks would move them. So do those of a single CPU device,
     whose cores share all rows better than a block. Several CPU devices are a core each.
     """
     num_rows = _count(rows)
-    if num_env_devices() > 1:
+    if layout.envs > 1:
         return num_rows, num_rows
     length = block_length(num_rows)
     return (
-        length if num_seed_devices() > 1 else num_rows,
+        length if layout.seeds > 1 else num_rows,
         length if num_rows > MAX_WHOLE_ROWS else num_rows,
     )
 
 
-def _by_block_length(in_blocks: Callable[[int, PyTree], Any], rows: PyTree) -> Any:
+def _by_block_length(in_blocks: Callable[[int, PyTree], Any], rows: PyTree, layout: Layout) -> Any:
     """`in_blocks(length, rows)`, with the length that suits the platform."""
-    cpu_length, default_length = _block_lengths(rows)
+    cpu_length, default_length = _block_lengths(rows, layout)
     if cpu_length == default_length:
         return in_blocks(cpu_length, rows)
     return by_platform(

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, Num, PyTree
 
 from purerl.compute.derivatives import mean
-from purerl.compute.mesh import num_env_devices
+from purerl.compute.mesh import ALONE, Layout
 
 
 def tree_where(condition: Bool[Array, ""], x: Any, y: Any) -> Any:
@@ -31,24 +31,24 @@ def depend_on(key: Key[Array, ""], tree: Any) -> Any:
     return tree_where(always, tree, tree)
 
 
-def stays_finite(tree: PyTree, before: PyTree) -> Bool[Array, ""]:
+def stays_finite(tree: PyTree, before: PyTree, layout: Layout = ALONE) -> Bool[Array, ""]:
     """Whether no floating-point number in a pytree is NaN, or infinite where it was not before."""
 
     def is_sound(x: Array, old: Array) -> Array:
         return jnp.isfinite(x) | (jnp.isinf(x) & jnp.isinf(old))
 
-    return _all(is_sound, tree, before)
+    return _all(is_sound, layout, tree, before)
 
 
-def has_no_nan(tree: PyTree) -> Bool[Array, ""]:
+def has_no_nan(tree: PyTree, layout: Layout = ALONE) -> Bool[Array, ""]:
     """Whether no floating-point number in a pytree is NaN."""
-    return _all(lambda x: ~jnp.isnan(x), tree)
+    return _all(lambda x: ~jnp.isnan(x), layout, tree)
 
 
-def _all(is_sound: Callable[..., Array], *trees: PyTree) -> Bool[Array, ""]:
+def _all(is_sound: Callable[..., Array], layout: Layout, *trees: PyTree) -> Bool[Array, ""]:
     """Whether all floating-point numbers of pytrees of one structure are sound together."""
     leaves = [jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in trees]
-    if num_env_devices() > 1:  # one array would gather the environments from all devices
+    if layout.envs > 1:  # one array would gather the environments from all devices
         sound = [jnp.all(is_sound(*each)) for each in zip(*leaves, strict=True)]
         return jnp.all(jnp.array(sound, bool))
     # In one array: a reduction for each leaf would be as many kernels, and loops to compile.

@@ -18,6 +18,7 @@ from purerl.checks import first_line, short_repr
 from purerl.config.optimizers import clipped_adam
 from purerl.distributions import squashed
 from purerl.envs import Box, Discrete, EnvSpec
+from purerl.networks.calls import call_problem
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.networks.network import as_network, is_below_float32, parameters
 from purerl.types import Estimate, Hyperparams, Transition, default_float
@@ -133,8 +134,15 @@ def _build_and_call(
     def build(key, obs):
         module: eqx.Module = factory(key, spec.obs_space, spec.action_space)
         if not callable(module):
-            raise ValueError(f"it made a {type(module).__name__}; make a callable module.")
-        return read(as_network(module)(obs))
+            made = f"it made a {type(module).__name__}; make a callable module."
+            raise ValueError(call_problem(module) or made)
+        network = as_network(module)
+        try:
+            out = network(obs)
+        except Exception as error:
+            problem = call_problem(module)
+            raise (error if problem is None else ValueError(problem)) from error.__cause__
+        return read(out)
 
     is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 import equinox as eqx
 import jax
-import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -39,6 +38,7 @@ from purerl.config.listing import shown_config
 from purerl.config.optimizers import Optimizers, clipped_adam
 from purerl.config.schedules import sorted_schedule
 from purerl.config.settings import HYPER_DEFAULTS, Asked, Settings, check_names, shows_settings
+from purerl.config.swept import first_setting, require_same_sweep
 from purerl.envs import (
     Discrete,
     EnvSpec,
@@ -129,6 +129,7 @@ class Config(eqx.Module):
         fields = make_fields(current, changes)
         config = dataclasses.replace(self, asked=asked, **fields)
         require_used(config, changes)
+        require_same_sweep(self, config, changes)
         return config
 
     def __repr__(self) -> str:
@@ -162,7 +163,7 @@ class Config(eqx.Module):
     @property
     def env_spec(self) -> EnvSpec:
         """The environment's spaces and time limit, by shapes alone."""
-        return check_env(self.env, self.env_params)
+        return check_env(self.env, first_setting(self).env_params)
 
     @property
     def time_limit(self) -> int | None:
@@ -210,22 +211,6 @@ def with_updates(config: Config, num_updates: int) -> Config:
     total_steps = num_updates * config.env_steps_per_update
     asked = dataclasses.replace(config.asked, total_steps=total_steps)
     return dataclasses.replace(config, num_updates=num_updates, asked=asked)
-
-
-def require_unbatched(config: Config) -> None:
-    """Refuse a sweep's config that is not mapped: its values would broadcast over environments."""
-    default_params = getattr(config.env, "default_params", None)
-    shapes = [()] * len(jax.tree.leaves(config.hyper))
-    if jax.tree.structure(default_params) == jax.tree.structure(config.env_params):
-        shapes += map(np.shape, jax.tree.leaves(default_params))
-    leaves = jax.tree.leaves_with_path((config.hyper, config.env_params))
-    for (path, leaf), shape in zip(leaves, shapes, strict=False):
-        if np.shape(leaf) != shape:
-            name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
-            raise ValueError(
-                f"{name} has shape {np.shape(leaf)}, not {shape}: one value a setting of a sweep; "
-                f"map over the settings: jax.vmap(purerl.train, (None, axes))(key, configs)."
-            )
 
 
 def _check_budget(config: Config) -> None:
@@ -299,4 +284,4 @@ def _check_components(config: Config, spec: EnvSpec) -> None:
                 f"its state; give one that reads the rate at each step, such as "
                 f"optax.adam(learning_rate)."
             )
-    check_algorithm(config.algorithm, spec, action, config.hyper)
+    check_algorithm(config.algorithm, spec, action, first_setting(config).hyper)

@@ -1,6 +1,7 @@
 """The fields of a `Config` that settings become."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,23 +27,33 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     **Arguments:** `current` has hyperparameters and fields by name, with `total_steps`; `settings`
     are those that are given, and checked by name.
     """
-    settings = {name: by_value(name, value) for name, value in settings.items()}
+    settings = {name: as_int(by_value(name, value)) for name, value in settings.items()}
     merged = {**current, **settings}
     algorithm = _algorithm(merged["algorithm"], settings)
+    for name in STATIC_DEFAULTS:
+        if isinstance(merged[name], jax.Array):
+            raise ValueError(
+                f"{name} = {short_repr(merged[name])} is an array of jax, but must be known before "
+                f"anything is traced; give a number of Python or NumPy."
+            )
     for name in ("total_steps", "num_envs", "rollout_length"):
         require_positive_int(name, merged[name])
-        merged[name] = int(merged[name])  # a NumPy int would overflow where steps are counted
     if merged["baseline_epochs"] is None:
         merged["baseline_epochs"] = merged["epochs"]
     steps = merged["num_envs"] * merged["rollout_length"]
     has_baseline = not has_no_baseline(algorithm)
     policy, baseline = _networks(merged["policy"], merged["baseline"], settings, has_baseline)
     policy_optimizer, baseline_optimizer = _optimizers(merged, settings, has_baseline)
+
+    def number(name):  # what stands so far may be the values of a sweep
+        make = functools.partial(_scalar, name) if name in settings else _float
+        return make(merged[name])
+
     return {
         **{name: merged[name] for name in STATIC_DEFAULTS if name != "total_steps"},
         "hyper": Hyperparams(
-            **{name: _scalar(name, merged[name]) for name in HYPER_DEFAULTS},
-            own=_own(merged["own"]),
+            **{name: number(name) for name in HYPER_DEFAULTS},
+            own=_own(merged["own"]) if "own" in settings else merged["own"],
         ),
         "policy_optimizer": policy_optimizer,
         "baseline_optimizer": baseline_optimizer,
@@ -83,8 +94,9 @@ def look_ahead_length(limit: int | None, merged: Mapping[str, Any]) -> int:
     """
     for name in ("total_steps", "num_envs"):
         require_positive_int(name, merged[name])
+    total_steps, num_envs = int(merged["total_steps"]), int(merged["num_envs"])
     length = 2 * min(limit or 512, 512)
-    while length // 2 >= 128 and merged["total_steps"] <= 49 * merged["num_envs"] * length:
+    while length // 2 >= 128 and total_steps <= 49 * num_envs * length:
         length //= 2
     return length
 
@@ -204,13 +216,17 @@ def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
+def _float(value: Any) -> Any:
+    return to_array(value, default_float())
+
+
 def _scalar(name: str, value: Any) -> Any:
     dtype = getattr(value, "dtype", type(value))
     if np.ndim(value) != 0 or not np.issubdtype(dtype, np.number):
         raise ValueError(
             f"{name} = {short_repr(value)} must be a number; several values go to purerl.sweep."
         )
-    return to_array(value, default_float())
+    return _float(value)
 
 
 def to_array(value: Any, dtype: Any = None) -> Any:

@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, get_args, get_type_hints
 
 
@@ -147,6 +148,12 @@ def all_settings() -> dict[str, Setting]:
     return {name: Setting(*get_args(hint)) for name, hint in hints.items()}
 
 
+def as_int(value: Any) -> Any:
+    """An int of NumPy as Python's, which never overflows; anything else as it is."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if is_whole else value
+
+
 def check_names(settings: Mapping[str, Any]) -> None:
     """Refuse names that are no settings, and name the nearest."""
     known = all_settings()
@@ -181,7 +188,7 @@ class Asked:
 
     def with_given(self, settings: Mapping[str, Any]) -> "Asked":
         """The same, and settings that are given now."""
-        total_steps = settings.get("total_steps", self.total_steps)
+        total_steps = as_int(settings.get("total_steps", self.total_steps))
         given = frozenset(settings)
         return Asked(total_steps, self.given | given, self.preset - given)
 

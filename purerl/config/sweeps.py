@@ -14,6 +14,7 @@ from purerl.checks import require_bool, require_positive_int, short_repr
 from purerl.config.components import check_hyper
 from purerl.config.config import Config
 from purerl.config.effects import require_used
+from purerl.config.swept import leaf_name, swept_shapes
 from purerl.envs import spec_in_force
 
 
@@ -52,8 +53,13 @@ def sweep(
     require_bool("zip", zip)
     if not values:
         raise ValueError("sweep takes at least one name=[values].")
+    already = swept_shapes(config)
+    if already:
+        raise ValueError(
+            f"config is a sweep's, over {', '.join(already)}; give all names to one purerl.sweep."
+        )
     paths, structure = jax.tree.flatten_with_path(config)
-    names = [_name(path) for path, _ in paths]
+    names = [leaf_name(path) for path, _ in paths]
     for name in values:
         if name not in names:
             raise ValueError(f"{name} cannot be swept; use one of {', '.join(names)}.")
@@ -94,7 +100,7 @@ def swept_values(configs: Config, axes: Config) -> dict[str, np.ndarray]:
     paths = jax.tree.leaves_with_path(configs)
     axis_leaves = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
     pairs = zip(paths, axis_leaves, strict=True)
-    return {_name(path): np.asarray(leaf) for (path, leaf), axis in pairs if axis == 0}
+    return {leaf_name(path): np.asarray(leaf) for (path, leaf), axis in pairs if axis == 0}
 
 
 def _sequence(name: str, column: Any) -> np.ndarray:
@@ -147,7 +153,3 @@ def _as_dtype(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
             f"give values that it holds."
         )
     return array
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("hyper.")

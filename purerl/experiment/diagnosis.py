@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from purerl.agents import Agent
+from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.trees import has_no_nan, stays_finite
 from purerl.config.config import Config
 from purerl.networks.network import Network
@@ -47,13 +48,15 @@ class Finding(NamedTuple):
     step: Int[Array, "*batch"]
 
 
-def replay_agent(frozen: tuple[TrainState, Agent], shared: Config) -> Finding:
+def replay_agent(
+    frozen: tuple[TrainState, Agent], shared: Config, layout: Layout = ALONE
+) -> Finding:
     """`replay`, for one entry of a batch of agents."""
     state, agent = frozen
-    return replay(state, eqx.combine(agent.per_agent, shared))
+    return replay(state, eqx.combine(agent.per_agent, shared), layout)
 
 
-def replay(state: TrainState, config: Config) -> Finding:
+def replay(state: TrainState, config: Config, layout: Layout = ALONE) -> Finding:
     """Repeat the update in which an agent failed, and find what first was not finite in it.
 
     What counts is what counts in training: a NaN, and an infinity that was not there before, but of
@@ -61,7 +64,8 @@ def replay(state: TrainState, config: Config) -> Finding:
     """
     watching = dataclasses.replace(config, env=Watched(config.env))
     carry = dataclasses.replace(state.envs, state=_watch(state.envs.state, (config.num_envs,)))
-    after, rollout, _ = attempt_step(dataclasses.replace(state, envs=carry), watching)
+    watched = dataclasses.replace(state, envs=carry)
+    after, rollout, _ = attempt_step(watched, watching, layout)
     first_steps = _first_steps(state, after, rollout)
     step = jnp.min(jnp.stack(first_steps))
     in_rollout = [(first == step) & (step < config.rollout_length) for first in first_steps]

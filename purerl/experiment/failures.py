@@ -1,5 +1,6 @@
 """Agents that fail: what first was not finite in them, and the end of a run that has none left."""
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +61,8 @@ def replayed_causes(
         agents, shared = batch_agents(seed_keys(spec.root, spec.seed_ids), spec.config, axes)
         frozen = jax.tree.map(lambda leaf: leaf[np.array(indices)], (states, agents))
         try:
-            found = call_interruptibly(map_seeds, replay_agent, frozen, shared)
+            replayed = functools.partial(map_seeds, with_layout=True)
+            found = call_interruptibly(replayed, replay_agent, frozen, shared)
             parts, steps = (np.asarray(each).tolist() for each in found)
             return list(map(_in_words, parts, steps))
         except jax.errors.JaxRuntimeError as error:  # such as too little memory; the run counts

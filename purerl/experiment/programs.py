@@ -43,7 +43,9 @@ class LoweredPrograms:
     @functools.cached_property
     def init(self) -> Any:
         """Makes the states of the batch."""
-        program = program_over_seeds(init_agent, self.mesh, shardings=state_shardings)
+        program = program_over_seeds(
+            init_agent, self.mesh, shardings=state_shardings, with_layout=True
+        )
         return program.lower(self.agents, self.shared)
 
     @functools.cached_property
@@ -65,6 +67,7 @@ class LoweredPrograms:
             donate=True,
             block=block_size(self.shared.num_envs),
             shardings=state_shardings,
+            with_layout=True,
         )
         window = jax.ShapeDtypeStruct((2,), jnp.int32)
         return program.lower(self.state, self.agents, window, self.shared)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purerl.checks import option
+from purerl.compute.contexts import require_untraced
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.experiment.failures import find_causes, has_agents_left, require_agents_left
@@ -104,6 +105,7 @@ def resume(
     differs or a finished run lacks its states and `force` is not given, or a name that a run writes
     is taken by a file of somebody else's. `AllAgentsFailed` where no agent is or was left.
     """
+    require_untraced("purerl.resume")
     directory = as_directory(directory)
     on_main_process(_require_run, directory)
     with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):

@@ -7,8 +7,10 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from purerl.compute.contexts import require_untraced
 from purerl.compute.mesh import require_mesh
-from purerl.config.config import Config, require_unbatched
+from purerl.config.config import Config
+from purerl.config.swept import require_unbatched
 from purerl.experiment.batches import SeedBatches
 from purerl.experiment.failures import find_causes, require_agents_left
 from purerl.experiment.first_reset import require_sound_start
@@ -93,6 +95,7 @@ def run(
     `RunError` where a run cannot go on, `Stopped` where a signal ended it; what was saved is kept.
     `AllAgentsFailed` where no agent is left, with what the run came to.
     """
+    require_untraced("purerl.run")
     require_unbatched(config)
     hooks = tuple(hooks)
     mesh = None if mesh is None else require_mesh(mesh, config.num_envs)

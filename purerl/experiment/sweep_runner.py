@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy import ndarray
 
+from purerl.compute.contexts import require_untraced
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
 from purerl.config.sweeps import setting_at, swept_values
@@ -62,6 +63,7 @@ def run_sweep(
     is ranked by its last returns in training, and cannot be resumed. So is one of which no agent is
     left.
     """
+    require_untraced("purerl.run_sweep")
     configs, axes = sweep
     if is_multi_process():
         raise ValueError("a sweep takes one process; train its settings as runs of their own.")

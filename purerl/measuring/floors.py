@@ -9,6 +9,7 @@ from jaxtyping import Array, Key
 
 from purerl import envs
 from purerl.compute.hoisting import UNROLL
+from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.platforms import by_platform
 from purerl.config.config import Config
 from purerl.distributions import Categorical, squashed
@@ -99,5 +100,5 @@ class Updates:
 
     updates: int
 
-    def __call__(self, state: TrainState, config: Config) -> Any:
-        return advance(state, config, self.updates)
+    def __call__(self, state: TrainState, config: Config, layout: Layout = ALONE) -> Any:
+        return advance(state, config, self.updates, layout=layout)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from purerl.agents import Agent, EvaluateAgent
 from purerl.checks import ceil_div
-from purerl.compute.mesh import SEEDS, num_env_devices, require_mesh, seed_mesh
+from purerl.compute.mesh import SEEDS, layout_of, require_mesh, seed_mesh
 from purerl.config.config import Config
 from purerl.experiment.hosts.asking import end_with
 from purerl.experiment.hosts.devices import parse_mesh
@@ -141,7 +141,7 @@ def read_compiled(
     """
     known: dict[str, Any] = {
         "num_devices": run.mesh.size,
-        "devices_per_agent": num_env_devices(run.mesh),
+        "devices_per_agent": layout_of(run.mesh).envs,
         "padded_seeds": run.padded_seeds,
         "chunk_updates": run.chunk_updates,
         "flops": update_flops(run.config) * run.padded_seeds / run.mesh.size,

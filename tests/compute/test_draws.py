@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from purerl.compute.draws import flat_draws
-from purerl.compute.mesh import make_mesh
+from purerl.compute.mesh import ALONE, layout_of, make_mesh
 
 SHAPES = [(), (1,), (5,), (2, 24, 4, 1), (0, 3), (300,), (17, 31)]
 
@@ -32,11 +32,11 @@ def draw_much(key):
     }
 
 
-def assert_same_draws(function, *args, map_it=jax.jit):
+def assert_same_draws(function, *args, map_it=jax.jit, layout=ALONE):
     """Under jit by default: one program for both, instead of one for each operation."""
 
     def both(*args):
-        return flat_draws(function)(*args), function(*args)
+        return flat_draws(function, layout)(*args), function(*args)
 
     found, expected = map_it(both)(*args)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
@@ -45,8 +45,8 @@ def assert_same_draws(function, *args, map_it=jax.jit):
         np.testing.assert_array_equal(x, y)
 
 
-def num_draws(function, *args):
-    return str(jax.make_jaxpr(flat_draws(function))(*args)).count("threefry2x32")
+def num_draws(function, *args, layout=ALONE):
+    return str(jax.make_jaxpr(flat_draws(function, layout))(*args)).count("threefry2x32")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -88,5 +88,6 @@ def test_within_a_mesh(envs):
     mesh = make_mesh(jax.devices()[:2], envs)
     assert len(mesh.devices.flat) == 2
     with jax.set_mesh(mesh):
-        assert_same_draws(draw_much, jax.random.key(5))
-        assert (num_draws(draw_much, jax.random.key(5)) > 0) == (envs == 1)
+        assert_same_draws(draw_much, jax.random.key(5), layout=layout_of(mesh))
+        found = num_draws(draw_much, jax.random.key(5), layout=layout_of(mesh))
+        assert (found > 0) == (envs == 1)

@@ -21,7 +21,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.compute.mapping import map_seeds
-from purerl.compute.mesh import make_mesh, num_seed_devices, require_mesh
+from purerl.compute.mesh import layout_of, make_mesh, require_mesh
 from purerl.compute.rows import flatten_rows, row_numbers, unflatten_rows
 from purerl.experiment.hosts.devices import mesh_from_dict, mesh_to_dict, parse_mesh
 
@@ -49,7 +49,8 @@ configs = {
 keys = purerl.seed_keys(0, 8)
 
 def trained(config, mesh):
-    program = program_over_seeds(purerl.train, mesh, shardings=state_shardings)
+    how = {"shardings": state_shardings, "with_layout": True}
+    program = program_over_seeds(purerl.train, mesh, **how)
     program = program.lower(keys, config).compile()
     module = hlo.parse_hlo(program.as_text())
     reduced = [
@@ -160,8 +161,10 @@ def test_rows_go_back_to_where_they_came_from_and_keep_their_numbers():
     mesh = make_mesh(jax.devices()[:2], envs=2)
 
     def both(x):
-        rows = flatten_rows(x)
-        return rows, unflatten_rows(rows, x.shape), rows[row_numbers(jnp.arange(6), x.shape)]
+        layout = layout_of(mesh)
+        rows = flatten_rows(x, layout)
+        numbers = row_numbers(jnp.arange(6), x.shape, layout)
+        return rows, unflatten_rows(rows, x.shape, layout), rows[numbers]
 
     with jax.set_mesh(mesh):
         rows, back, numbered = jax.jit(both)(x)
@@ -170,14 +173,14 @@ def test_rows_go_back_to_where_they_came_from_and_keep_their_numbers():
     np.testing.assert_array_equal(numbered, np.arange(6.0))
 
 
-def test_what_is_mapped_knows_over_how_many_devices_seeds_lie():
-    def devices(x):
-        return x + num_seed_devices()
+def test_what_is_mapped_is_told_over_how_many_devices_seeds_lie():
+    def devices(x, layout):
+        return x + layout.seeds
 
     seeds = jnp.zeros(4)
     for mesh, expected in ((make_mesh(jax.devices()), 2), (make_mesh(jax.devices()[:1]), 1)):
-        np.testing.assert_array_equal(map_seeds(devices, seeds, mesh=mesh), expected)
-    assert num_seed_devices() == 1
+        found = map_seeds(devices, seeds, mesh=mesh, with_layout=True)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_environments_that_the_devices_do_not_divide_are_refused_before_anything(tmp_path):

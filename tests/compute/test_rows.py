@@ -9,7 +9,7 @@ from probes import Probe
 import purerl
 from purerl import update
 from purerl.compute.mapping import program_over_seeds
-from purerl.compute.mesh import make_mesh
+from purerl.compute.mesh import Layout, make_mesh
 from purerl.compute.rows import block_length, flatten_rows, map_rows, sum_rows, take_rows
 from purerl.rollout import collect, reset_envs
 
@@ -111,7 +111,7 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
     rows = {
         name: jax.random.normal(key, shapes[name]) for name, key in zip(shapes, keys, strict=True)
     }
-    monkeypatch.setattr("purerl.compute.rows.num_seed_devices", lambda: num_devices)
+    layout = Layout(seeds=num_devices)
     whole = jax.jit(lambda rows: (squared(rows), total(rows)))(rows)
     for in_blocks, function, expected in zip(
         (map_rows, sum_rows), (square, total), whole, strict=True
@@ -122,7 +122,7 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
                 return paths[path](*args)
 
             monkeypatch.setattr("purerl.compute.rows.by_platform", take)
-            program = jax.jit(lambda rows, call=in_blocks, f=function: call(f, rows))
+            program = jax.jit(lambda rows, call=in_blocks, f=function: call(f, rows, layout))
             jaxpr = program.trace(rows).jaxpr
             scans = [each for each in jaxpr.jaxpr.eqns if each.primitive.name == "scan"]
             assert [each.params["length"] for each in scans] == [count] * (count > 1)
@@ -134,17 +134,18 @@ def test_blocks_on_a_cpu_and_elsewhere(monkeypatch, num_rows, num_devices, on_cp
 def test_seeds_on_several_devices_of_a_cpu_are_computed_in_blocks(num_devices, is_divided):
     """And nowhere with products over rows, which `matmul.py` transposes."""
 
-    def of_seed(seed):
+    def of_seed(seed, layout):
         w, rows = seed
 
         def gradient(rows):
             return jax.grad(lambda w: jnp.sum(jnp.tanh(jax.vmap(lambda x: x @ w)(rows))))(w)
 
-        return sum_rows(gradient, rows)
+        return sum_rows(gradient, rows, layout)
 
     keys = jax.random.split(jax.random.key(0))
     seeds = jax.random.normal(keys[0], (2, 4, 3)), jax.random.normal(keys[1], (2, 2048, 4))
-    program = program_over_seeds(of_seed, make_mesh(jax.devices()[:num_devices]), block=2)
+    mesh = make_mesh(jax.devices()[:num_devices])
+    program = program_over_seeds(of_seed, mesh, block=2, with_layout=True)
     text = program.lower(seeds).compile().as_text()
     assert ("while(" in text) == is_divided
     dots = [line for line in text.splitlines() if " dot(" in line]

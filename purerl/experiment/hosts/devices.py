@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from purerl.checks import speaks_to_a_shell
-from purerl.compute.mesh import ENVS, SEEDS, make_mesh, num_env_devices
+from purerl.compute.mesh import ENVS, SEEDS, layout_of, make_mesh
 
 
 def parse_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:
@@ -56,7 +56,7 @@ def mesh_to_dict(mesh: Mesh | None) -> dict[str, int] | None:
     """The shape of a mesh, as a run's header stores it; None without a mesh."""
     if mesh is None:
         return None
-    envs = num_env_devices(mesh)
+    envs = layout_of(mesh).envs
     return {SEEDS: mesh.shape[SEEDS]} | ({ENVS: envs} if envs > 1 else {})
 
 
