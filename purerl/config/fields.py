@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from purerl.algorithms import Algorithm
 from purerl.checks import ceil_div, require_bool, require_int32, require_positive_int, short_repr
 from purerl.config.schedules import sorted_schedule
-from purerl.config.settings import HYPER_DEFAULTS, STATIC_DEFAULTS
+from purerl.config.settings import HYPER_DEFAULTS, STATIC_DEFAULTS, as_int
 from purerl.envs import time_limit
 from purerl.losses import clipped_squared_error, squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy

@@ -94,8 +94,8 @@ def test_another_budget_of_as_many_updates_is_the_same_program():
 
 def test_where_a_setting_comes_from_is_known():
     asked = purerl.preset("CartPole-v1", "ppo", num_envs=8).asked
-    sources = {name: asked.source(name) for name in ("num_envs", "rollout_length", "discount")}
-    assert sources == {"num_envs": "given", "rollout_length": "preset", "discount": "default"}
+    sources = {name: asked.source(name) for name in ("num_envs", "rollout_length", "log_every")}
+    assert sources == {"num_envs": "given", "rollout_length": "preset", "log_every": "default"}
     assert (
         purerl.preset("CartPole-v1", "ppo").replace(discount=0.9).asked.source("discount")
         == "given"
