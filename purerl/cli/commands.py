@@ -120,7 +120,8 @@ def compare(options: cli.Compare, _: float) -> None:
     compared = compare_runs(options.runs, allow_different=options.allow_different)
     tables.print_rich(tables.comparison_table(compared))
     with figures.default_style():  # the current directory may be a stranger's run
-        figures.save_figure(figures.comparison(compared), options.output)
+        identities = [each.run.identity for each in compared]
+        figures.save_figure(figures.comparison(compared), options.output, *identities)
     tables.print_rich(f"figure: {options.output}")
 
 
@@ -141,7 +142,8 @@ def export(options: cli.Export, _: float) -> None:
     if options.seed is not None:
         path = options.output or written(directory) / f"policy_{options.seed}.npz"
         loaded = LoadedRun.read(directory, env=env_from_path(options.env))
-        save_policy(path, loaded.policy(options.seed), loaded.spec.config)
+        policy, spec = loaded.policy(options.seed), loaded.spec
+        save_policy(path, policy, spec.config, identity=spec.identity)
         tables.print_rich(f"written: {path}")
     if options.metrics is not None:
         write_table(read_run(directory), options.metrics)
