@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,13 @@ def evaluate(options: cli.Evaluate, _: float) -> None:
     actions = "sampled" if options.sampled else "greedy"
     path = options.output or written(options.run) / f"evaluation_{actions}.json"
     if Path(options.run).is_dir():  # else `evaluate_run` says that there is no run
-        require_writable("output", path)
+        try:
+            require_writable("output", path)
+        except ValueError as error:
+            if options.output is not None:
+                raise
+            warnings.warn(f"the evaluation is shown, and not kept: {error}", stacklevel=2)
+            path = None
     evaluation = evaluate_run(
         options.run,
         episodes=options.episodes,
@@ -106,8 +113,9 @@ def evaluate(options: cli.Evaluate, _: float) -> None:
         env=env_from_path(options.env),
     )
     tables.print_rich(tables.evaluation_table(evaluation))
-    evaluation.write(path)
-    tables.print_rich(f"written: {path}")
+    if path is not None:
+        evaluation.write(path)
+        tables.print_rich(f"written: {path}")
 
 
 def compare(options: cli.Compare, _: float) -> None:

@@ -527,7 +527,7 @@ def test_keys_come_back_with_their_implementation(tmp_path):
 
 
 def test_no_run_to_go_on_with(tmp_path):
-    with pytest.raises(ValueError, match="is not there; name .* or start one: purerl train"):
+    with pytest.raises(ValueError, match=r"is not there; name .* or start one: purerl train"):
         purerl.resume(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
