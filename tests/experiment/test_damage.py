@@ -12,17 +12,19 @@ from finished import train
 from purerl.experiment.store import files
 
 PATIENCE = 10  # seconds
-HOW = ("removed", "emptied", "cut", "a link to it", "a link to another")
+HOW = ("removed", "emptied", "cut", "a link to it", "a link to another", "another run's")
 
 
-def damage(path, how, outside):
-    """Do something to a file; what links lead to is put outside."""
+def damage(path, how, outside, theirs):
+    """Do something to a file; what links lead to is put outside, `theirs` is another run's."""
     data = path.read_bytes()
     path.unlink()
     if how == "emptied":
         path.touch()
     elif how == "cut":
         path.write_bytes(data[: len(data) // 2])
+    elif how == "another run's":
+        shutil.copyfile(theirs, path)
     elif how.startswith("a link"):
         outside.mkdir()
         kept = outside / "kept"
@@ -65,6 +67,17 @@ def runs(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """The same of another root, with files of the same names."""
+    home = tmp_path_factory.mktemp("others")
+    train(home / "finished", **EVERY, root=1)
+    return {
+        "finished": home / "finished",
+        "unfinished": train_and_stop(home / "unfinished", root=1),
+    }
+
+
 @pytest.fixture
 def expected(runs, tmp_path, call):
     """What the commands give on runs that nothing has happened to, at any update."""
@@ -84,7 +97,7 @@ def expected(runs, tmp_path, call):
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_a_run_with_a_damaged_file_gives_the_same_or_a_line(
-    state, runs, expected, tmp_path, call, capsys
+    state, runs, others, expected, tmp_path, call, capsys
 ):
     names = [name for name in contents(runs[state]) if not name.endswith(".png")]
     asked = [command for command in expected if state == "finished" or command != "evaluate"]
@@ -94,7 +107,7 @@ def test_a_run_with_a_damaged_file_gives_the_same_or_a_line(
     ):
         home = tmp_path / str(number)
         run = shutil.copytree(runs[state], home / "run")
-        damage(run / name, how, home / "outside")
+        damage(run / name, how, home / "outside", others[state] / name)
         outside = contents(home / "outside")
         args, result = commands(run, home)[command]
         begin = time.monotonic()
