@@ -137,8 +137,8 @@ class Odd:
         return obs, (state, self.odd(state.time))
 
     def step(self, key, state, action, params):
-        obs, inner, *rest = self.probe.step(key, state[0], action, params)
-        return obs, (inner, self.odd(inner.time)), *rest
+        obs, inner, reward, *flags, info = self.probe.step(key, state[0], action, params)
+        return obs, (inner, self.odd(inner.time)), reward, flags[0], flags[1], info
 
 
 def test_states_of_any_dtype_shape_and_name_go_on_bitwise(tmp_path, monkeypatch):

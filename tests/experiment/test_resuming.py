@@ -498,7 +498,7 @@ def test_what_is_refused_while_it_compiles_leaves_the_directory_free(tmp_path):
 
 def test_a_damaged_header_without_a_checkpoint_says_that_nothing_can_be_restored(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="nothing can be restored; remove") as error:
+    with pytest.raises(ValueError, match="nothing can be restored; put it back") as error:
         purerl.resume(tmp_path)
     assert "\n" not in str(error.value)
 

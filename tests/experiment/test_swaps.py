@@ -13,7 +13,7 @@ import purerl
 from purerl.experiment.store import files
 from purerl.experiment.store.files import read_checked_json, write_checked_json
 from purerl.experiment.store.finished_run import read_run
-from purerl.experiment.store.identity import MARK, identity_of
+from purerl.experiment.store.identity import MARK, Identity, identity_of
 
 FILES = (
     *("config.json", "summary.json", "metrics.npz", "learning_curve.png", "returns.png"),
@@ -54,6 +54,12 @@ def two(tmp_path_factory):
     return home
 
 
+def whose(path) -> Identity:
+    identity = identity_of(path)
+    assert identity is not None, path
+    return identity
+
+
 def swap(run, other, name):
     """Put a file or a folder of another run in the place of that of a run."""
     path = run / name
@@ -92,7 +98,7 @@ def carried_out(command, run, out, call):
 @pytest.mark.parametrize("command", READERS)
 def test_a_file_of_another_run_is_refused_or_makes_no_difference(command, two, tmp_path, call):
     """Every file that one run has under the name of another's, and what a command makes of it."""
-    ids = {name: identity_of(two / name / "config.json").run for name in ("ours", "theirs")}
+    ids = {name: whose(two / name / "config.json").run for name in ("ours", "theirs")}
     run = shutil.copytree(two / "ours", tmp_path / "run")
     code, _, expected = carried_out(command, run, tmp_path / "expected", call)
     assert code == 0
@@ -163,9 +169,8 @@ def test_metrics_that_the_summary_was_not_written_for_are_not_read(two, tmp_path
 def test_every_file_of_a_run_says_of_which_run_it_is(two, tmp_path, call):
     """And so does all that is made of it."""
     run = shutil.copytree(two / "ours", tmp_path / "run")
-    known = identity_of(run / "config.json")
-    assert known is not None
-    assert known != identity_of(two / "theirs/config.json")
+    known = whose(run / "config.json")
+    assert known != whose(two / "theirs/config.json")
     for args in (
         ("evaluate", run, "--episodes", 2),
         ("export", run, "--seed", 1),
@@ -180,27 +185,26 @@ def test_every_file_of_a_run_says_of_which_run_it_is(two, tmp_path, call):
             assert known.run.encode() in path.read_bytes() or path.name == "scores.npz", path
     assert files.read_arrays(run / "scores.npz")["runs"].tolist() == [[known.run]]
     for path in (run / "policy_1.npz", run / "evaluation_greedy.json"):
-        assert identity_of(path)[:2] == known[:2]
+        assert whose(path)[:2] == known[:2]
 
 
 def test_a_run_that_goes_on_keeps_its_id_and_counts_how_often(tmp_path):
     run = train_and_stop(tmp_path / "run")
-    begun = identity_of(run / "config.json")
-    assert begun is not None
+    begun = whose(run / "config.json")
     assert begun.resumptions == 0
     purerl.resume(run, progress=False)
     for name in ("config.json", "summary.json", "metrics.npz", "checkpoints/6/manifest.json"):
-        assert identity_of(run / name) == begun._replace(resumptions=1), name
-    assert identity_of(run / "checkpoints/4/manifest.json") == begun
+        assert whose(run / name) == begun._replace(resumptions=1), name
+    assert whose(run / "checkpoints/4/manifest.json") == begun
     purerl.resume(run, progress=False)  # which loads it
-    assert identity_of(run / "config.json") == begun._replace(resumptions=1)
+    assert whose(run / "config.json") == begun._replace(resumptions=1)
 
 
 def test_a_run_that_is_begun_again_keeps_the_id_of_what_it_left(tmp_path):
     run = train_and_stop(tmp_path / "run", updates=0)
-    begun = identity_of(run / "config.json")
+    begun = whose(run / "config.json")
     train(run, **EVERY)
-    assert identity_of(run / "summary.json") == begun
+    assert whose(run / "summary.json") == begun
 
 
 def test_two_loggers_at_one_place_are_refused_before_anything_is_trained(two, tmp_path):
@@ -278,5 +282,5 @@ def test_a_field_that_is_missing_costs_a_line_and_no_traceback(name, two, tmp_pa
 def test_arrays_are_compared_and_the_mark_is_none_of_them(two):
     arrays = files.read_arrays(two / "ours/metrics.npz")
     assert next(iter(arrays)) == MARK
-    assert json.loads(arrays[MARK].tobytes())["run"] == identity_of(two / "ours/config.json").run
+    assert json.loads(arrays[MARK].tobytes())["run"] == whose(two / "ours/config.json").run
     assert MARK not in read_run(two / "ours").arrays

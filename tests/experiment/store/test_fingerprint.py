@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -238,7 +238,7 @@ class Mine:
 
 def defined(source, filename, name):
     """What a source defines that stands in a file, as a module of this name."""
-    scope = {"__name__": name}
+    scope: Any = {"__name__": name}
     exec(compile(source, filename, "exec"), scope)
     return scope
 
@@ -249,7 +249,7 @@ def test_a_definition_is_the_same_wherever_it_stands(tmp_path, monkeypatch):
     (tmp_path / "package_of_mine").mkdir()
     (tmp_path / "package_of_mine/envs.py").write_text(DEFINITIONS)
     monkeypatch.syspath_prepend(tmp_path)
-    module = vars(importlib.import_module("package_of_mine.envs"))
+    module: Any = vars(importlib.import_module("package_of_mine.envs"))
     lines = DEFINITIONS.splitlines(keepends=True)
     monkeypatch.setitem(linecache.cache, "<cell 3>", (len(DEFINITIONS), None, lines, "<cell 3>"))
     in_script = defined(script.read_text(), str(script), "__main__")
@@ -269,7 +269,7 @@ def test_a_definition_is_the_same_wherever_it_stands(tmp_path, monkeypatch):
 def test_without_a_source_the_name_decides_and_a_line_says_so(tmp_path, monkeypatch):
     (tmp_path / "module_of_mine.py").write_text(DEFINITIONS)
     monkeypatch.syspath_prepend(tmp_path)
-    module = vars(importlib.import_module("module_of_mine"))
+    module: Any = vars(importlib.import_module("module_of_mine"))
     typed = defined(DEFINITIONS, "<typed>", "__main__")
     assert describe(typed["Mine"])["source"] == "none"
     for one, two in ((module, typed), (typed, module)):
