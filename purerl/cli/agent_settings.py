@@ -14,9 +14,7 @@ from purerl.config.listing import settings_of
 from purerl.config.presets import preset
 from purerl.config.settings import all_settings, check_names
 from purerl.envs import make_env
-from purerl.experiment.store.checkpoints import has_checkpoints
 from purerl.experiment.store.directory import read_header
-from purerl.experiment.store.header import find_header
 from purerl.experiment.store.paths import as_directory
 from purerl.experiment.store.spec import RunSpec
 
@@ -93,10 +91,7 @@ def _as_setting(name: str, value: Any) -> Any:
 def _of_run(directory: str, env: str | None) -> dict[str, Any]:
     """The settings of a run, with `env` and `algo`; `env` is its own environment's import path."""
     find_own_modules(env)
-    path = as_directory(directory)
-    if find_header(path) is None and not has_checkpoints(path):
-        raise ValueError(f"like = {directory!r} holds no run; name a run directory.")
-    header = read_header(path)
+    header = read_header(as_directory(directory))
     own_env = None if env is None else make_env(env)[0]
     config = RunSpec.from_header(header, env=own_env).config
     settings = settings_of(config)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,13 @@ def evaluate(options: cli.Evaluate, _: float) -> None:
     actions = "sampled" if options.sampled else "greedy"
     path = options.output or written(options.run) / f"evaluation_{actions}.json"
     if Path(options.run).is_dir():  # else `evaluate_run` says that there is no run
-        require_writable("output", path)
+        try:
+            require_writable("output", path)
+        except ValueError as error:
+            if options.output is not None:
+                raise
+            warnings.warn(f"the evaluation is shown, and not kept: {error}", stacklevel=2)
+            path = None
     evaluation = evaluate_run(
         options.run,
         episodes=options.episodes,
@@ -110,8 +117,9 @@ def evaluate(options: cli.Evaluate, _: float) -> None:
         env=env_from_path(options.env),
     )
     tables.print_rich(tables.evaluation_table(evaluation))
-    evaluation.write(path)
-    tables.print_rich(f"written: {path}")
+    if path is not None:
+        evaluation.write(path)
+        tables.print_rich(f"written: {path}")
 
 
 def compare(options: cli.Compare, _: float) -> None:
@@ -124,7 +132,8 @@ def compare(options: cli.Compare, _: float) -> None:
     compared = compare_runs(options.runs, allow_different=options.allow_different)
     tables.print_rich(tables.comparison_table(compared))
     with figures.default_style():  # the current directory may be a stranger's run
-        figures.save_figure(figures.comparison(compared), options.output)
+        identities = [each.run.identity for each in compared]
+        figures.save_figure(figures.comparison(compared), options.output, *identities)
     tables.print_rich(f"figure: {options.output}")
 
 
@@ -145,7 +154,8 @@ def export(options: cli.Export, _: float) -> None:
     if options.seed is not None:
         path = options.output or written(directory) / f"policy_{options.seed}.npz"
         loaded = LoadedRun.read(directory, env=env_from_path(options.env))
-        save_policy(path, loaded.policy(options.seed), loaded.spec.config)
+        policy, spec = loaded.policy(options.seed), loaded.spec
+        save_policy(path, policy, spec.config, identity=spec.identity)
         tables.print_rich(f"written: {path}")
     if options.metrics is not None:
         write_table(read_run(directory), options.metrics)

@@ -52,10 +52,15 @@ def _all(is_sound: Callable[..., Array], layout: Layout, *trees: PyTree) -> Bool
         sound = [jnp.all(is_sound(*each)) for each in zip(*leaves, strict=True)]
         return jnp.all(jnp.array(sound, bool))
     # In one array: a reduction for each leaf would be as many kernels, and loops to compile.
-    numbers = [ravel_pytree(each)[0] for each in leaves]
+    numbers = [ravel_pytree(list(map(_promotable, each)))[0] for each in leaves]
     if not numbers[0].size:  # jaxlib 0.11.2 crashes on an empty reduction on several CPU devices
         return jnp.array(True)
     return jnp.all(is_sound(*numbers))
+
+
+def _promotable(x: Array) -> Array:
+    """An array of floats that jax promotes: those of 8 bits and fewer it does not."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 16 else x
 
 
 class Packed(eqx.Module):

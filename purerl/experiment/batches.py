@@ -125,7 +125,13 @@ class SeedBatches:
         return jax.tree.map(join, *batches)
 
     def split(self, states: TrainState) -> list[TrainState]:
-        """The states of all agents as padded batches, each where it is kept between chunks."""
+        """The states of all agents as padded batches, each where it is kept between chunks.
+
+        They get the structure of the programs': in two traces of `init`, a network that makes a
+        function of its own has two. Names, shapes and dtypes of their leaves are the same.
+        """
+        structure = jax.tree.structure(self.programs.state)
+        states = jax.tree.unflatten(structure, jax.tree.leaves(states))
         size, multiple = self.programs.seed_batch, len(self._batches[0].key)
         batches = [
             pad_seeds(jax.tree.map(lambda leaf, i=i: leaf[i : i + size], states), multiple)

@@ -21,7 +21,7 @@ from purerl.agents import (
     init_agent,
     state_shardings,
 )
-from purerl.checks import ceil_div
+from purerl.checks import ceil_div, is_typed_key
 from purerl.compute.mapping import block_size, pad_seeds, program_over_seeds
 from purerl.compute.mesh import SEEDS, place, require_mesh, seed_mesh
 from purerl.config.config import Config
@@ -171,6 +171,22 @@ def _largest_seed_batch(
     return ceil_div(large.num_agents, num_batches * multiple) * multiple  # of about equal size
 
 
+def _require_whole_bytes(state: TrainState) -> None:
+    """Refuse arrays of fewer than 8 bits a number: no compiled program takes what another gives."""
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if not is_typed_key(leaf) and leaf.dtype != bool and _bits(leaf.dtype) < 8:
+            name = jax.tree_util.keystr(path).removeprefix(".")
+            raise ValueError(
+                f"the state's {name} is {leaf.dtype}, of which jax hands none from one compiled "
+                f"program to the next; keep it in 8 bits, and compute in {leaf.dtype}."
+            )
+
+
+def _bits(dtype: Any) -> int:
+    info = jnp.finfo if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo
+    return info(dtype).bits
+
+
 def _compile(
     agents: Agent,
     shared: Config,
@@ -190,6 +206,7 @@ def _compile(
 
     batches = [make_batch(start) for start in range(0, num_agents, size)]
     lowered = LoweredPrograms(mesh, batches[0], shared)
+    _require_whole_bytes(lowered.state)
     # One program is traced while another compiles: the compiler does not hold the GIL.
     with gc_paused(), ThreadPoolExecutor(max_workers=2) as threads:
         init_compiling = threads.submit(lowered.init.compile)

@@ -1,5 +1,6 @@
 """Going on with a run from its newest checkpoint, exactly as if it had not stopped."""
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from purerl.experiment.hosts.processes import (
     on_main_process,
 )
 from purerl.experiment.logging.hooks import Chunk, HookRunner, replay_chunks
+from purerl.experiment.logging.places import require_own_places
 from purerl.experiment.logging.rebuilding import (
     describe_hooks,
     rebuild_loggers,
@@ -31,13 +33,13 @@ from purerl.experiment.report.run_result import Run, Times, draw_figures
 from purerl.experiment.runner import make_run, train_to_end, write_run
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
-    has_checkpoints,
     latest_resumable,
     restore_snapshot,
 )
 from purerl.experiment.store.directory import Lock, read_header, write_header
 from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
 from purerl.experiment.store.finished_run import (
+    complete_at,
     had_no_agents_left,
     has_metrics,
     read_summary,
@@ -84,7 +86,8 @@ def resume(
     """Go on with a run from its newest sound checkpoint, or from the start where it has none.
 
     On the same machine with the same versions, states and metrics are bitwise those of a run that
-    was never interrupted. A finished run is loaded, on any machine; a missing result is written.
+    was never interrupted. A finished run is loaded, on any machine, and where nothing can be
+    written too; a missing result is written.
     One that ended since all its agents had failed does not go on, whatever the budget.
 
     **Arguments:**
@@ -107,11 +110,20 @@ def resume(
     """
     require_untraced("purerl.resume")
     directory = as_directory(directory)
-    on_main_process(_require_run, directory)
-    with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):
-        header = on_main_process(read_header, directory)
-        on_main_process(write_records_again, directory)
-        start = on_main_process(latest_resumable, directory, force) or 0
+    header = on_main_process(_whole_header, directory)
+    budget = header["config"]["num_updates"]
+    asks = total_steps is not None or bool(hooks)
+    asks |= config is not None and config.num_updates != budget
+    complete = None if asks else on_main_process(complete_at, directory)
+    # Of a run of which nothing is left to write, nobody holds the directory.
+    lock: Any = Lock(directory) if complete is None else contextlib.nullcontext()
+    with explaining_lost_processes(quoted(directory)), entered_by_main_process(lock):
+        if complete is None:
+            header = on_main_process(_whole_header, directory)
+            on_main_process(write_records_again, directory)
+            start = on_main_process(latest_resumable, directory, force) or 0
+        else:
+            start = complete
         spec = RunSpec.from_header(header, config, env)
         if not force:
             asked = total_steps is not None
@@ -135,7 +147,10 @@ def resume(
         given = {name: value for name, value in changes.items() if value is not None}
         spec = dataclasses.replace(spec, **given)
         summary = on_main_process(read_summary, directory, spec.config) if trained else None
-        is_whole = summary is not None and on_main_process(has_metrics, directory)
+        digest = None if summary is None else summary["metrics"]
+        is_whole = summary is not None and on_main_process(has_metrics, directory, digest)
+        if complete is not None and not is_whole:
+            raise ValueError(f"{shown(directory)!r} has changed while it was read; try again.")
         if hooks is None:
             # With a summary, the hooks of before have received everything.
             hooks = [] if summary is not None else _rebuilt_loggers(spec, directory)
@@ -147,9 +162,12 @@ def resume(
         on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
         if not is_whole:  # something will be written
             on_main_process(require_own_names, directory, describe_hooks(hooks), start)
+        on_main_process(require_own_places, hooks, directory, spec.run)
         if not trained:
             parts = on_main_process(_parts_of_run, header, spec, start)
-            spec = dataclasses.replace(spec, provenance=parts)
+            spec = dataclasses.replace(
+                spec, provenance=parts, resumptions=header["resumptions"] + 1
+            )
         if start and not trained:
             warn_if_nondeterministic(header)
         result = _continue(header, spec, execution, directory, start, summary, is_whole)
@@ -211,11 +229,9 @@ def _continue(
     return result
 
 
-def _require_run(directory: Path) -> None:
-    if not (directory / files.HEADER).exists() and not has_checkpoints(directory):
-        raise ValueError(
-            f"directory = {shown(directory)!r} holds no run; start one with purerl train."
-        )
+def _whole_header(directory: Path) -> dict[str, Any]:
+    """The header of a run in whose directory nothing that it writes is another run's."""
+    return read_header(directory, everything=True)
 
 
 def _require_states(directory: Path, config: Config, start: int, asked_for_more: bool) -> None:
@@ -270,8 +286,8 @@ def _require_unchanged(
     changes = diff(before, config)
     if not trained:
         changes += diff(runtime_of(header), runtime_of(runtime_info()))
-        if header.get("mesh") != spec.mesh:
-            changes.append(f"mesh: {header.get('mesh') or 'all'}, now {spec.mesh or 'all'}")
+        if header["mesh"] != spec.mesh:
+            changes.append(f"mesh: {header['mesh'] or 'all'}, now {spec.mesh or 'all'}")
         if header["seed_batch"] not in (None, spec.seed_batch):
             changes.append(f"seed_batch: {header['seed_batch']}, now {spec.seed_batch}")
     if header["shapes"] != short_hash(describe_state(spec.config)):

@@ -23,6 +23,7 @@ from purerl.experiment.hosts.processes import (
 )
 from purerl.experiment.hosts.sizes import require_room
 from purerl.experiment.logging.hooks import Chunk, HookRunner
+from purerl.experiment.logging.places import require_own_places
 from purerl.experiment.logging.rebuilding import describe_hooks
 from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.report.run_result import Run, Times, write_result
@@ -37,6 +38,8 @@ from purerl.experiment.store.directory import (
     require_unused,
 )
 from purerl.experiment.store.files import explaining_write_errors
+from purerl.experiment.store.identity import Identity
+from purerl.experiment.store.own_files import run_of
 from purerl.experiment.store.paths import quoted, resume_command
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -121,6 +124,9 @@ def run(
     directory = Path(on_main_process(lambda: choose_directory(spec.header(), directory)))
     with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
+        begun = on_main_process(run_of, directory, Identity.new().run)
+        spec = dataclasses.replace(spec, run=begun)
+        on_main_process(require_own_places, hooks, directory, begun)
         result = train_to_end(spec, execution, directory)
     return require_agents_left(result)
 
@@ -181,6 +187,7 @@ def make_run(
         target_return=spec.target_return,
         times=times,
         resumed_at=start,
+        identity=spec.identity,
         provenance=spec.provenance,
         causes={spec.seed_ids[index]: cause for index, cause in causes.items()},
     )

@@ -3,6 +3,7 @@
 `config/sweeps.py` makes the settings, `experiment/report/sweep_ranking.py` ranks them.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from purerl.experiment.store import files
 from purerl.experiment.store.directory import Lock, choose_directory, is_finished, write_header
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
+from purerl.experiment.store.identity import Identity
+from purerl.experiment.store.own_files import run_of
 from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -91,8 +94,11 @@ def run_sweep(
     spec.check(execution)
     names = ("updates_per_chunk", "evaluation_episodes", "mesh")
     decisions = {name: getattr(spec, name) for name in names}
-    header = make_header("sweep", configs, root, spec.seed_ids, setting, **decisions)
+    identity = Identity.new()
+    header = make_header("sweep", configs, root, spec.seed_ids, identity, setting, **decisions)
     directory = Path(choose_directory(header, directory))
+    spec = dataclasses.replace(spec, run=run_of(directory, identity.run))
+    header["run"] = spec.run  # of the sweep that it begins anew
     with Lock(directory), open_session(spec, execution, directory) as session:
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"
@@ -159,6 +165,7 @@ def _train(
         seed_ids=ids,
         root=spec.root,
         directory=session.directory,
+        identity=spec.identity,
         target_return=spec.target_return,
         times=Times(programs.seconds, chunk.seconds, evaluate_seconds),
         updates=chunk.updates,

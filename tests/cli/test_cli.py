@@ -83,7 +83,7 @@ def test_directory_of_another_run_ends_with_one_line_and_exit_code_2(tmp_path, c
     (directory / "config.json").write_text('{"fingerprint": "another"}')
     code, _, err = call("train", *OPTIONS, "--directory", directory)
     assert code == 2
-    assert "holds another run" in err
+    assert "has a config.json that is damaged or not" in err
     assert err.count("\n") == 1
     assert [path.name for path in directory.iterdir()] == ["config.json"]  # no lock either
 

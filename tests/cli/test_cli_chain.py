@@ -116,6 +116,6 @@ def test_batches_failures_logs_and_checkpoints_as_a_user_meets_them(tmp_path, mo
     )
     (row,) = [row for row in done.stdout.splitlines() if "stopped being finite" in row]
     assert str(summary["failed_seeds"][0]) in row
-    known = (run / "wandb_id.txt").read_text()
+    known = json.loads((run / "wandb.json").read_text())["wandb"]
     written = [path.name for path in run.glob("wandb/offline-run-*/run-*.wandb")]
     assert written == [f"run-{known}.wandb"] * 2

@@ -85,8 +85,8 @@ def test_a_system_error_ends_with_one_line_that_names_the_file(finished, tmp_pat
         (("compare", "RUN", "--output", "figure.xyz"), "must end in .png, .pdf or .svg"),
         (("compare", "RUN", "RUN"), "is named twice"),
         (("compare", "nowhere"), "'nowhere' is not there"),
-        (("evaluate", "nowhere"), "holds no checkpoint"),
-        (("export", "nowhere", "--seed", "1"), "holds no checkpoint"),
+        (("evaluate", "nowhere"), "is not there; name the directory of a run"),
+        (("export", "nowhere", "--seed", "1"), "is not there; name the directory of a run"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_exit_code_2(

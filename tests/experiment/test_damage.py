@@ -10,19 +10,22 @@ from directories import EVERY, contents, train_and_stop
 from finished import train
 
 from purerl.experiment.store import files
+from purerl.experiment.store.identity import Identity
 
 PATIENCE = 10  # seconds
-HOW = ("removed", "emptied", "cut", "a link to it", "a link to another")
+HOW = ("removed", "emptied", "cut", "a link to it", "a link to another", "another run's")
 
 
-def damage(path, how, outside):
-    """Do something to a file; what links lead to is put outside."""
+def damage(path, how, outside, theirs):
+    """Do something to a file; what links lead to is put outside, `theirs` is another run's."""
     data = path.read_bytes()
     path.unlink()
     if how == "emptied":
         path.touch()
     elif how == "cut":
         path.write_bytes(data[: len(data) // 2])
+    elif how == "another run's":
+        shutil.copyfile(theirs, path)
     elif how.startswith("a link"):
         outside.mkdir()
         kept = outside / "kept"
@@ -36,11 +39,11 @@ def commands(run, out):
         "resume": (("resume", run), lambda: arrays(run / "metrics.npz")),
         "evaluate": (
             ("evaluate", run, "--episodes", 2, "--output", out / "evaluation.json"),
-            lambda: json.loads((out / "evaluation.json").read_text()),
+            lambda: without_ids(json.loads((out / "evaluation.json").read_text())),
         ),
         "compare": (
             ("export", run, "--scores", out / "scores.npz", "--metrics", out / "table.csv"),
-            lambda: arrays(out / "scores.npz") | {"table": (out / "table.csv").read_text()},
+            lambda: arrays(out / "scores.npz") | {"table": table(out / "table.csv")},
         ),
         "policy": (
             ("export", run, "--seed", 1, "--output", out / "policy.npz"),
@@ -50,7 +53,19 @@ def commands(run, out):
 
 
 def arrays(path):
-    return {name: array.tobytes() for name, array in files.read_arrays(path).items()}
+    """The arrays in a file, without those that say whose it is."""
+    whose = ("purerl", "header", "runs")
+    found = files.read_arrays(path)
+    return {name: array.tobytes() for name, array in found.items() if name not in whose}
+
+
+def table(path):
+    """The rows of a table without its first column, which is the run."""
+    return [row.partition(",")[2] for row in path.read_text().splitlines()]
+
+
+def without_ids(content):
+    return {key: value for key, value in content.items() if key not in Identity._fields}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +77,17 @@ def runs(tmp_path_factory):
         "finished": home / "finished",
         "unfinished": train_and_stop(home / "unfinished"),
         "before": train_and_stop(home / "before", updates=2),
+    }
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """The same of another root, with files of the same names."""
+    home = tmp_path_factory.mktemp("others")
+    train(home / "finished", **EVERY, root=1)
+    return {
+        "finished": home / "finished",
+        "unfinished": train_and_stop(home / "unfinished", root=1),
     }
 
 
@@ -84,7 +110,7 @@ def expected(runs, tmp_path, call):
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_a_run_with_a_damaged_file_gives_the_same_or_a_line(
-    state, runs, expected, tmp_path, call, capsys
+    state, runs, others, expected, tmp_path, call, capsys
 ):
     names = [name for name in contents(runs[state]) if not name.endswith(".png")]
     asked = [command for command in expected if state == "finished" or command != "evaluate"]
@@ -94,7 +120,7 @@ def test_a_run_with_a_damaged_file_gives_the_same_or_a_line(
     ):
         home = tmp_path / str(number)
         run = shutil.copytree(runs[state], home / "run")
-        damage(run / name, how, home / "outside")
+        damage(run / name, how, home / "outside", others[state] / name)
         outside = contents(home / "outside")
         args, result = commands(run, home)[command]
         begin = time.monotonic()

@@ -45,7 +45,7 @@ def world(finished, tmp_path):
     write_checked_json(run / files.HEADER, header)
     for link, target in {
         "metrics.jsonl": precious / "b",
-        "wandb_id.txt": precious / "b",
+        "wandb.json": precious / "b",
         "out": precious,
         "tensorboard": precious,
         "wandb": precious,

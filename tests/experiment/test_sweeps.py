@@ -165,7 +165,7 @@ def test_run_sweep_ranks_the_settings_and_leaves_files(tmp_path):
         np.testing.assert_array_equal(saved["final_return"], result.returns)
         assert not saved["failed"].any()
     assert (tmp_path / "a/sweep.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="holds another run"):
+    with pytest.raises(ValueError, match="holds another sweep"):
         purerl.run_sweep(sweep, 5, tmp_path / "a", **options)
 
 

@@ -47,6 +47,6 @@ def altered(
         arrays["failed_at"][seed] = 3 if value is None else -1
         if value is None:
             arrays["episode_return"][seed, 3:] = np.nan
-    files.write_arrays(directory / files.METRICS, arrays)
-    write_checked_json(directory / files.SUMMARY, summary | {"greedy": greedy})
+    digest = files.write_arrays(directory / files.METRICS, arrays)
+    write_checked_json(directory / files.SUMMARY, summary | {"greedy": greedy, "metrics": digest})
     return directory

@@ -17,6 +17,7 @@ from purerl.evaluation import Evaluation, EvaluationPair
 from purerl.experiment.hosts.stopping import is_second_interrupt
 from purerl.experiment.report.curves import LastEpisodes, episode_curve
 from purerl.experiment.report.statistics import drop_nan
+from purerl.experiment.store.identity import Identity
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import RunSpec
 from purerl.types import Metrics
@@ -28,6 +29,8 @@ class Chunk(NamedTuple):
     """What a hook is called with after each chunk: read-only arrays on the host."""
 
     directory: Path
+    identity: Identity
+    """Which run it is of."""
     updates: int
     """Updates trained at the chunk's end."""
     env_steps: int
@@ -169,6 +172,7 @@ def make_chunk(
     steps_per_update = spec.config.env_steps_per_update
     chunk = Chunk(
         directory=directory,
+        identity=spec.identity,
         updates=updates,
         env_steps=updates * steps_per_update,
         seed_ids=spec.seed_ids,

@@ -19,9 +19,9 @@ from purerl.experiment.logging.hooks import Chunk
 from purerl.experiment.report.statistics import iqm
 from purerl.experiment.store import files
 from purerl.experiment.store.header import find_header
+from purerl.experiment.store.identity import identity_of
+from purerl.experiment.store.own_files import BOARD, LOGS
 
-LOG = "metrics.jsonl"
-RUN_ID = "wandb_id.txt"
 ID = re.compile(r"[\w.-]{1,128}")  # of a run at Weights & Biases
 SECRET = re.compile(r"(^|_)key$|api.?key|token|secret|passw|credential", re.IGNORECASE)
 
@@ -72,6 +72,23 @@ def _require_no_way_out(path: str | Path, directory: Path) -> None:
         raise OSError(f"{path} leads to {real}, outside of the run; remove that link")
 
 
+def _why_not_own(path: Path, run: str) -> str | None:
+    """Why a file is not to be written over: it is not this run's, nor empty, nor a device."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    other = identity_of(path)
+    if other is None:
+        return "purerl did not write"
+    return None if other.run == run else f"is of run {other.run}, and not of this run, {run}"
+
+
+def _require_own(path: Path, chunk: Chunk) -> None:
+    """Refuse a file that another run has begun since this one did."""
+    problem = _why_not_own(path, chunk.identity.run)
+    if problem is not None:
+        raise OSError(f"{path} {problem}; give each run a place of its own")
+
+
 def _create(path: Path) -> Any:
     """Open a new file in the place of whatever has this name: a link is removed, not followed."""
     path.unlink(missing_ok=True)
@@ -87,7 +104,10 @@ def _number(value: Any) -> float | None:
 
 
 class JsonLines:
-    """Writes a line of JSON for each record into `metrics.jsonl` of the run directory."""
+    """Writes a line of JSON for each record into `metrics.jsonl` of the run directory.
+
+    Each says of which run it is.
+    """
 
     def __init__(self, path: str | Path | None = None, *, per_seed: bool = False):
         self.path = path
@@ -95,14 +115,23 @@ class JsonLines:
         self.per_seed = per_seed
         self._file: Any = None
 
+    def place(self, directory: Path) -> Path:
+        """The file that is written for a run in a directory."""
+        return Path(self.path or directory / LOGS["jsonl"][1])
+
+    def whose(self, place: Path, run: str) -> str | None:
+        """What is wrong with a place that is not free for a run; None where it is."""
+        return _why_not_own(place, run)
+
     def __call__(self, chunk: Chunk) -> None:
         if self._file is None:
-            path = Path(self.path or chunk.directory / LOG)
+            path = self.place(chunk.directory)
             _require_no_way_out(path.parent, chunk.directory)
+            _require_own(path, chunk)
             is_own = _is_within(path, chunk.directory)
             self._file = _create(path) if is_own else open(path, "w")  # noqa: SIM115
         for row in record_rows(chunk, per_seed=self.per_seed):
-            self._file.write(json.dumps(row) + "\n")
+            self._file.write(json.dumps(chunk.identity._asdict() | row) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -121,12 +150,25 @@ class TensorBoard:
         self.per_seed = per_seed
         self._writer: Any = None
 
+    def place(self, directory: Path) -> Path:
+        """The directory of event files that is written for a run in a directory."""
+        return Path(self.directory or directory / LOGS["tensorboard"][1])
+
+    def whose(self, place: Path, run: str) -> str | None:
+        """What is wrong with a place that is not free for a run; None where it is."""
+        if not (place / BOARD).exists() and any(place.glob("events.out.tfevents.*")):
+            return "has event files of others"
+        return _why_not_own(place / BOARD, run)
+
     def __call__(self, chunk: Chunk) -> None:
         if self._writer is None:
             import tensorboardX
 
-            directory = self.directory or chunk.directory / "tensorboard"
+            directory = self.place(chunk.directory)
             _require_no_way_out(directory, chunk.directory)
+            _require_own(directory / BOARD, chunk)
+            directory.mkdir(parents=True, exist_ok=True)
+            files.write_checked_json(directory / BOARD, chunk.identity._asdict())
             # `purge_step` replaces what an earlier process wrote.
             self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=0)
         for row in record_rows(chunk, per_seed=self.per_seed):
@@ -163,6 +205,14 @@ class WeightsAndBiases:
         self.arguments = {"per_seed": per_seed, **named}
         self._run: Any = None
 
+    def place(self, directory: Path) -> Path:
+        """The file that keeps the id that a run in a directory has there."""
+        return directory / LOGS["wandb"][1]
+
+    def whose(self, place: Path, run: str) -> str | None:
+        """What is wrong with a place that is not free for a run; None where it is."""
+        return _why_not_own(place, run)
+
     def __call__(self, chunk: Chunk) -> None:
         if self._run is None:
             import wandb
@@ -170,7 +220,9 @@ class WeightsAndBiases:
             _require_no_way_out(chunk.directory / "wandb", chunk.directory)
             settings = {"project": "purerl", "name": chunk.directory.name}
             settings["dir"] = str(chunk.directory.absolute())
-            known = read_run_id(chunk.directory / RUN_ID)
+            place = self.place(chunk.directory)
+            _require_own(place, chunk)
+            known = read_wandb_id(place)
             if known is not None:
                 settings |= {"id": known, "resume": "allow"}
             settings = {**settings, **self.settings}
@@ -178,8 +230,7 @@ class WeightsAndBiases:
                 settings.get("config", {})
             )
             self._run = wandb.init(**settings)
-            with _create(chunk.directory / RUN_ID) as file:
-                file.write(self._run.id)
+            files.write_checked_json(place, chunk.identity._asdict() | {"wandb": self._run.id})
         for row in record_rows(chunk, per_seed=self.per_seed):
             defined = {name: value for name, value in row.items() if value is not None}
             self._run.log(defined, step=row["env_steps"])
@@ -190,14 +241,13 @@ class WeightsAndBiases:
             self._run = None
 
 
-def read_run_id(path: Path) -> str | None:
+def read_wandb_id(path: Path) -> str | None:
     """The id of a run at Weights & Biases; None where the file holds none."""
     try:
-        with files.open_regular(path) as file:
-            text = file.read(200).decode().strip()
-    except (OSError, ValueError):
+        text = files.read_checked_json(path).get("wandb")
+    except (OSError, files.CorruptFileError):
         return None
-    return text if ID.fullmatch(text) else None
+    return text if isinstance(text, str) and ID.fullmatch(text) else None
 
 
 def _config(directory: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from purerl.config.config import Config
 from purerl.experiment.report.figures import default_style
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
+from purerl.experiment.store.identity import Identity
 
 MAX_FRAMES = 200  # of a GIF
 FRAME_MS, LAST_FRAME_MS = 80, 1500
@@ -41,8 +42,12 @@ def write_gif(
     episode_return: Float[ndarray, " frames"],
     config: Config,
     path: Path,
+    identity: Identity,
 ) -> None:
-    """Draw the states of an episode, each with the return before it, into a GIF."""
+    """Draw the states of an episode, each with the return before it, into a GIF.
+
+    Its comment says of which run it is.
+    """
     name, last = env_name(config), len(states) - 1
     steps = [*range(0, last, ceil_div(len(states), MAX_FRAMES)), last]
     images = []
@@ -59,6 +64,7 @@ def write_gif(
             pixels = np.array(canvas.buffer_rgba())[..., :3]
             images.append(Image.fromarray(pixels).quantize(128))
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
+    options["comment"] = identity.text()
     options["duration"] = [FRAME_MS] * (len(images) - 1) + [LAST_FRAME_MS]
     files.write_atomically(path, lambda file: images[0].save(file, format="GIF", **options))
 

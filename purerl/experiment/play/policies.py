@@ -5,7 +5,6 @@ The file is NumPy's npz, read without pickle: nothing in it is executed.
 
 import dataclasses
 import json
-import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +23,10 @@ from purerl.experiment.store.checkpoints import (
     restore_states,
 )
 from purerl.experiment.store.directory import is_in_use, read_header
+from purerl.experiment.store.files import CorruptFileError
 from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
-from purerl.experiment.store.header import (
-    diff,
-    env_name,
-    find_header,
-    format_diff,
-    require_readable,
-    through_json,
-)
+from purerl.experiment.store.header import diff, env_name, format_diff, through_json
+from purerl.experiment.store.identity import Identity, require_readable, with_defaults
 from purerl.experiment.store.own_files import require_writable
 from purerl.experiment.store.paths import as_directory, resume_command, shown
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_component
@@ -45,8 +39,16 @@ POLICY_FORMAT = 3  # of an exported file; it moves where older ones can no longe
 ATTEMPTS = 3  # to read a checkpoint, which training may remove meanwhile
 
 
-def save_policy(path: str | Path, policy: Network | TrainedPolicy, config: Config) -> None:
+def save_policy(
+    path: str | Path,
+    policy: Network | TrainedPolicy,
+    config: Config,
+    *,
+    identity: Identity | None = None,
+) -> None:
     """Write a policy to a file: its weights, its statistics, and what it takes to rebuild it.
+
+    **Arguments:** `identity` is that of the run that it is from, `run.identity`.
 
     **Raises:** `ValueError` where the file cannot be written, or is a run's own.
     """
@@ -56,9 +58,11 @@ def save_policy(path: str | Path, policy: Network | TrainedPolicy, config: Confi
         "obs": config.env_spec.obs_space,
         "action": action_space(config.env, config.env_params),
     }
+    whose = {} if identity is None else identity._asdict()
     header = {
-        "purerl": __version__,
+        **whose,
         "format": POLICY_FORMAT,
+        "purerl": __version__,
         "env": env_name(config),
         "policy": describe(config.policy),
         "normalize_obs": network.stats is not None,
@@ -90,16 +94,17 @@ def load_policy(
     path = Path(path)
     try:
         arrays = files.read_arrays(path)
-        header = json.loads(arrays["header"].tobytes())
+        header = dict(json.loads(arrays["header"].tobytes()))
     except FileNotFoundError:
         raise ValueError(f"path = {str(path)!r} is not there.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _not_a_policy(path, error) from error
     require_readable(f"the policy in {str(path)!r}", header, POLICY_FORMAT)
     try:
+        header = with_defaults(f"the policy in {str(path)!r}", "policy", header)
         obs_space = _rebuild_space(header["obs_space"], arrays, "obs")
         actions = _rebuild_space(header["action_space"], arrays, "action")
-    except (ValueError, KeyError, TypeError) as error:
+    except (CorruptFileError, ValueError, KeyError, TypeError) as error:
         raise _not_a_policy(path, error) from error
     try:
         factory = rebuild_component("policy", header["policy"]) if config is None else config.policy
@@ -154,15 +159,13 @@ class LoadedRun(NamedTuple):
         with another config or environment.
         """
         directory = as_directory(directory)
-        if header := find_header(directory):
-            require_readable(f"the run in {shown(directory)!r}", header)
+        header = read_header(directory)
         is_training = is_in_use(directory)
         for _ in range(ATTEMPTS):
             updates = latest_checkpoint(directory, warn=not is_training)  # one may be half written
             if updates is None:
                 break
             try:
-                header = read_header(directory)
                 spec = RunSpec.from_header(header, config, env)
                 if config is not None or env is not None:
                     spec = _require_given(header, spec, "env" if config is None else "config")
@@ -185,11 +188,6 @@ class LoadedRun(NamedTuple):
 
 def _way_to_one(directory: Path) -> str:
     """How to come to a checkpoint where there is none that is sound."""
-    header = find_header(directory)
-    if header is None and not has_checkpoints(directory):
-        return f"train first: {shlex.join(['purerl', 'train', '--directory', shown(directory)])}"
-    if header and header.get("kind") == "sweep":
-        return "it holds a sweep, which keeps none; name the directory of a run."
     has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
     if has_result or has_checkpoints(directory):
         return f"to train it anew: {resume_command(directory, force=True)}"

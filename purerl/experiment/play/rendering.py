@@ -111,5 +111,6 @@ def render_run(
     # Beyond the last update: an evaluation folds in the number of its update.
     key = jax.random.fold_in(seed_keys(loaded.spec.root, [seed])[0], config.num_updates + 1)
     frames = record_episode(jax.random.fold_in(key, episode), policy, config, max_steps=limit)
-    write_gif(frames.states, frames.obs, frames.episode_return, config, path)
+    identity = loaded.spec.identity
+    write_gif(frames.states, frames.obs, frames.episode_return, config, path, identity)
     return path, float(frames.episode_return[-1]), len(frames.obs) - 1

@@ -82,6 +82,7 @@ class RunEvaluation(NamedTuple):
         """Write the statistics, and the mean return of each seed, as JSON."""
         statistics = self.statistics()._asdict()
         contents = {
+            **self.spec.identity._asdict(),
             "updates": self.updates,
             "episodes": self.evaluation.episode_return.shape[1],
             "actions": self.actions,

@@ -52,6 +52,8 @@ def compare_runs(
     **Raises:** `ValueError` where one is not finished, they are unlike, or their returns are not of
     one kind.
     """
+    if not directories:
+        raise ValueError("runs must name at least one run directory.")
     names = shortest_names([as_directory(directory) for directory in directories])
     runs = [read_run(directory) for directory in directories]
     require_same_return_kind(runs)

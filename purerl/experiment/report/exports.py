@@ -25,10 +25,10 @@ from purerl.types import Metrics
 def write_table(run: FinishedRun, path: str | Path) -> None:
     """Write a row for every record of every seed, into a .csv or .parquet file.
 
-    Columns are `env`, `algo`, `seed`, `failed_at` (the update in which the seed failed, −1 where it
-    has not), `updates`, `env_steps`, `part` (from 0; a new one begins where the run went on under
-    other settings or on another machine) and the metrics. Where the run was evaluated,
-    `greedy_return` and `sampled_return` too, in the rows of the evaluations.
+    Columns are `run` (its id), `env`, `algo`, `seed`, `failed_at` (the update in which the seed
+    failed, −1 where it has not), `updates`, `env_steps`, `part` (from 0; a new one begins where the
+    run went on under other settings or on another machine) and the metrics. Where the run was
+    evaluated, `greedy_return` and `sampled_return` too, in the rows of the evaluations.
 
     **Raises:** `ValueError` for another suffix, or where the file is a run's own.
     """
@@ -59,6 +59,7 @@ def _columns(run: FinishedRun) -> dict[str, list[Any]]:
     first_updates = [each["first_update"] for each in run.provenance[1:]]
     part = np.searchsorted(first_updates, updates, side="left")  # `updates` are after a record
     columns: dict[str, list[Any]] = {
+        "run": [run.identity.run] * (num_seeds * num_records),
         "env": [run.env] * (num_seeds * num_records),
         "algo": [run.algo] * (num_seeds * num_records),
         "seed": np.repeat(run.seed_ids, num_records).tolist(),
@@ -81,8 +82,8 @@ def _columns(run: FinishedRun) -> dict[str, list[Any]]:
 def write_scores(runs: Sequence[FinishedRun], path: str | Path) -> None:
     """Write final returns as rliable takes them: one array `[seeds, environments]` an algorithm.
 
-    The array `envs` names the environments. Returns are not normalised. A seed without a return
-    scores NaN, and a warning names it.
+    The array `envs` names the environments, and `runs` the run of each algorithm in each of them.
+    Returns are not normalised. A seed without a return scores NaN, and a warning names it.
 
     **Raises:** `ValueError` where an algorithm's runs differ in their number of seeds, two are of
     one environment, or the returns are not of one kind, or where the file is a run's own.
@@ -91,6 +92,7 @@ def write_scores(runs: Sequence[FinishedRun], path: str | Path) -> None:
     require_same_return_kind(runs)
     envs = sorted({run.env for run in runs})
     scores: dict[str, ndarray] = {}
+    ids: list[list[str]] = []
     for algo in dict.fromkeys(run.algo for run in runs):
         columns = {run.env: run.returns for run in runs if run.algo == algo}
         sizes = {len(returns) for returns in columns.values()}
@@ -102,7 +104,9 @@ def write_scores(runs: Sequence[FinishedRun], path: str | Path) -> None:
         if missing:
             raise ValueError(f"scores of {algo} lack {missing}; name a run of each.")
         scores[algo] = np.stack([columns[env] for env in envs], axis=1)
-    files.write_arrays(Path(path), {**scores, "envs": np.array(envs)})
+        by_env = {run.env: run.identity.run for run in runs if run.algo == algo}
+        ids.append([by_env[env] for env in envs])
+    files.write_arrays(Path(path), {**scores, "envs": np.array(envs), "runs": np.array(ids)})
     for run in runs:
         seeds = sorted((*run.failed_seeds, *run.seeds_without_episode))
         if seeds:

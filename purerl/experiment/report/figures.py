@@ -21,6 +21,7 @@ from purerl.experiment.report.curves import EpisodeCurve, episode_curve
 from purerl.experiment.report.format import format_number
 from purerl.experiment.report.statistics import MIN_SEEDS, drop_nan, iqm
 from purerl.experiment.store import files
+from purerl.experiment.store.identity import MARK, Identity
 
 DPI = 160
 LAYOUT: Final = "constrained"
@@ -32,6 +33,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 MAX_COLORED = 8  # settings of a sweep that have a colour of their own
 MAX_THIN_LINES = 500  # of single seeds: more would be a surface
 MAX_POINTS = 200  # of a curve: each is bootstrapped, and more cannot be seen
+METADATA = {"png": MARK, "pdf": "Keywords", "svg": "Source"}  # what holds an identity, by suffix
 MAX_TICK_LETTERS = 24  # of all names: more do not fit side by side below an axis
 
 
@@ -44,9 +46,18 @@ def default_style() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all, in the format of the suffix."""
-    files.write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:]))
+def save_figure(figure: Figure, path: Path, *identities: Identity | None) -> None:
+    """Write a figure whole or not at all, in the format of the suffix.
+
+    Where the format has room for it, its metadata say whose it is.
+    """
+    suffix = path.suffix[1:]
+    told = " ".join(identity.text() for identity in identities if identity is not None)
+    name = METADATA.get(suffix.lower())
+    metadata = {name: told} if told and name else None
+    files.write_atomically(
+        path, lambda file: figure.savefig(file, format=suffix, metadata=metadata)
+    )
 
 
 def require_figure_name(name: str, path: Path) -> None:

@@ -27,8 +27,8 @@ from purerl.experiment.report.statistics import (
     share_solved,
 )
 from purerl.experiment.store import files
-from purerl.experiment.store.finished_run import result_identity
 from purerl.experiment.store.header import env_name
+from purerl.experiment.store.identity import Identity
 from purerl.experiment.store.records import Evaluations, Records
 from purerl.networks.network import TrainedPolicy
 from purerl.training import TrainState
@@ -95,6 +95,8 @@ class Run:
     target_return: float | None
     times: Times
     resumed_at: int = 0
+    identity: Identity | None = None
+    """Which run it is: the id in every file of it, and how often it has gone on."""
     provenance: Sequence[Mapping[str, Any]] = ()
     """Where the run went on under other settings or on another machine: for each part of it
     `first_update`, `config` and `where`. Empty where all of it has the same."""
@@ -174,7 +176,8 @@ class Run:
             title=self._title(),
             target_return=self.target_return,
         )
-        figures.save_figure(figure, Path(path or self.directory / "learning_curve.png"))
+        path = Path(path or self.directory / "learning_curve.png")
+        figures.save_figure(figure, path, self.identity)
         return figure
 
     def plot_returns(self, path: str | Path | None = None) -> "Figure":
@@ -188,7 +191,7 @@ class Run:
             xlabel=f"{kind} of a seed",
             target_return=self.target_return,
         )
-        figures.save_figure(figure, Path(path or self.directory / "returns.png"))
+        figures.save_figure(figure, Path(path or self.directory / "returns.png"), self.identity)
         return figure
 
     def _title(self) -> str:
@@ -201,9 +204,11 @@ def write_result(result: Run, records: Records) -> None:
 
     Where the summary is there, the run is finished.
     """
+    assert result.identity is not None
     failed_at = np.asarray(result.states.failed_at)
     arrays = records.arrays() | {"seed_ids": np.asarray(result.seed_ids), "failed_at": failed_at}
-    files.write_arrays(result.directory / files.METRICS, arrays)
+    arrays = result.identity.arrays() | arrays
+    digest = files.write_arrays(result.directory / files.METRICS, arrays)
     summary, returns = result.summary(), result.final_returns()
     seeds = [
         {
@@ -214,13 +219,18 @@ def write_result(result: Run, records: Records) -> None:
         }
         for seed, value, failed in zip(result.seed_ids, returns, failed_at, strict=True)
     ]
-    contents = summary._asdict() | {
-        "episode_return": summary.episode_return._asdict(),
-        "times": summary.times._asdict(),
-        "seeds": seeds,
-        "resumed_at": result.resumed_at,
-        **result_identity(result.config),
-    }
+    contents = (
+        result.identity._asdict()
+        | {"metrics": digest}
+        | summary._asdict()
+        | {
+            "episode_return": summary.episode_return._asdict(),
+            "times": summary.times._asdict(),
+            "seeds": seeds,
+            "resumed_at": result.resumed_at,
+            "num_updates": result.config.num_updates,
+        }
+    )
     files.write_checked_json(result.directory / files.SUMMARY, contents)
     draw_figures(result)
 

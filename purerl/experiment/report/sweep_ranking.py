@@ -26,6 +26,7 @@ from purerl.experiment.report.statistics import (
 )
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
+from purerl.experiment.store.identity import Identity
 from purerl.types import Metrics
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Sweep:
     times: Times
     updates: int
     """Updates trained: all, unless a signal stopped the sweep, or no agent was left."""
+    identity: Identity | None = None
     causes: Mapping[tuple[int, int], str] = dataclasses.field(default_factory=dict)
     """What first was not finite, by setting and index of the seed, of the first few that failed."""
 
@@ -118,7 +120,7 @@ class Sweep:
             f"{num_seeds} seeds each",
             target_return=self.target_return,
         )
-        figures.save_figure(figure, Path(path or self.directory / FIGURE))
+        figures.save_figure(figure, Path(path or self.directory / FIGURE), self.identity)
         return figure
 
     def _label(self, setting: int) -> str:
@@ -132,14 +134,20 @@ def write_sweep(result: Sweep) -> None:
 
     Beside the metrics stand `final_return` and `failed`, `[settings, seeds]`.
     """
-    arrays = vars(result.metrics) | {
-        **{name.replace(".", "_"): column for name, column in result.values.items()},
-        "seed_ids": np.asarray(result.seed_ids),
-        "final_return": result.returns,
-        "failed": result.failed,
-    }
+    assert result.identity is not None
+    arrays = (
+        result.identity.arrays()
+        | vars(result.metrics)
+        | {
+            **{name.replace(".", "_"): column for name, column in result.values.items()},
+            "seed_ids": np.asarray(result.seed_ids),
+            "final_return": result.returns,
+            "failed": result.failed,
+        }
+    )
     files.write_arrays(result.directory / files.METRICS, arrays)
     summary = {
+        **result.identity._asdict(),
         "ranking": [
             ranked._asdict() | {"episode_return": ranked.episode_return._asdict()}
             for ranked in result.ranking()
@@ -151,5 +159,5 @@ def write_sweep(result: Sweep) -> None:
         "env_steps": result.updates * result.configs.env_steps_per_update,
         "times": result.times._asdict(),
     }
-    files.write_json(result.directory / files.SWEEP, summary)
+    files.write_checked_json(result.directory / files.SWEEP, summary)
     draw({result.directory / FIGURE: result.plot}, "the ranking is written")

@@ -34,6 +34,7 @@ from purerl.experiment.store.checkpoints import (
     read_manifest,
 )
 from purerl.experiment.store.files import sha256, write_checked_json
+from purerl.experiment.store.identity import Identity
 from purerl.experiment.store.leaves import (
     Piece,
     describe_leaves,
@@ -74,6 +75,7 @@ class CheckpointWriter:
     def __init__(self, directory: Path, header: dict[str, Any], start: int, *, keep: int = 2):
         self.directory = directory
         self.header = header
+        self.identity = Identity.of(header)
         self.last_updates = start
         self.keep = keep
         self._segments = read_manifest(directory, start)["records"] if start else {}
@@ -119,7 +121,7 @@ class CheckpointWriter:
         with self._explaining_failure():
             segments = self._write_records(name, records.take_unsaved(), verify=True)
             manifest = read_manifest(self.directory, self.last_updates)
-            manifest |= {"records": segments, "header": self.header}
+            manifest |= {"records": segments, "header": self.header, **self.identity._asdict()}
             folder = self.directory / CHECKPOINTS / str(self.last_updates)
             write_checked_json(folder / MANIFEST, manifest)
 
@@ -136,7 +138,7 @@ class CheckpointWriter:
         """Write the states and the rest, and move the whole checkpoint into place."""
         folder = self._unfinished(saved.updates)
         try:
-            digests = self._exchange.call_in_all(_write_states, folder, saved)
+            digests = self._exchange.call_in_all(_write_states, folder, self.identity, saved)
             if saved.verify and not self._has_restored:
                 self._exchange.call_in_all(_require_restored, folder, saved)
                 self._has_restored = True
@@ -154,6 +156,7 @@ class CheckpointWriter:
         if not is_main_process():
             return
         manifest = {
+            **self.identity._asdict(),
             "updates": saved.updates,
             "header": self.header,
             "leaves": saved.described,
@@ -181,7 +184,7 @@ class CheckpointWriter:
         """Write a segment of records, and return the hashes of all segments."""
         path = self.directory / name
         path.parent.mkdir(exist_ok=True)
-        digest = files.write_arrays(path, records)
+        digest = files.write_arrays(path, {**self.identity.arrays(), **records})
         if verify:
             _require_digest(path, digest)
         self._segments = {**self._segments, name: digest}
@@ -211,10 +214,10 @@ class CheckpointWriter:
             raise (mark_raised_by_all(problem) if is_raised_by_all(error) else problem) from error
 
 
-def _write_states(folder: Path, saved: _Saved) -> str:
+def _write_states(folder: Path, identity: Identity, saved: _Saved) -> str:
     """Write what this process holds; return the SHA-256 of the file."""
     path = folder / states_name(jax.process_index())
-    digest = write_pieces(path, saved.updates, saved.pieces)
+    digest = write_pieces(path, identity, saved.pieces)
     if saved.verify:
         _require_digest(path, digest)
     return digest

@@ -23,6 +23,8 @@ from jaxtyping import PyTree
 from purerl.checks import first_line
 from purerl.experiment.store import files
 from purerl.experiment.store.files import CorruptFileError, read_checked_json, sha256
+from purerl.experiment.store.header import complete_header
+from purerl.experiment.store.identity import MARK, require_readable, with_defaults
 from purerl.experiment.store.leaves import (
     read_leaves,
     read_pieces,
@@ -92,7 +94,7 @@ def find_damage(directory: Path, updates: int, *, records: bool) -> str | None:
     """The damage of a checkpoint, with or without that of its `records`; None if it is sound."""
     folder = directory / CHECKPOINTS / str(updates)
     try:
-        manifest = read_checked_json(folder / MANIFEST)
+        manifest = read_manifest(directory, updates)
         if sorted(manifest["files"]) != files_of(folder):
             return "files are missing or unexpected"
         if not all(map(_is_segment, manifest["records"])):
@@ -158,16 +160,24 @@ def _is_finished(directory: Path, updates: int) -> bool:
 
 
 def read_manifest(directory: Path, updates: int) -> dict[str, Any]:
-    """The hashes of a checkpoint's files, the run's header, and the records up to it."""
-    return read_checked_json(directory / CHECKPOINTS / str(updates) / MANIFEST)
+    """The hashes of a checkpoint's files, the run's header, and the records up to it.
+
+    **Raises:** `OSError` where it cannot be read, `ValueError` for one of another format,
+    `CorruptFileError` where it is damaged.
+    """
+    path = directory / CHECKPOINTS / str(updates) / MANIFEST
+    manifest, what = read_checked_json(path), f"{CHECKPOINTS}/{updates}/{MANIFEST}"
+    require_readable(what, manifest)
+    return with_defaults(what, "checkpoint", manifest)
 
 
 def copied_header(directory: Path) -> dict[str, Any] | None:
     """The header in the newest manifest that can be read; None without."""
     for updates in list_checkpoints(directory):
         try:
-            return dict(read_manifest(directory, updates)["header"])
-        except (OSError, CorruptFileError, KeyError, TypeError, ValueError):
+            header = read_manifest(directory, updates)["header"]
+            return complete_header(f"the header in {CHECKPOINTS}/{updates}/{MANIFEST}", header)
+        except (OSError, CorruptFileError, ValueError):
             continue
     return None
 
@@ -200,6 +210,7 @@ def restore_records(directory: Path, updates: int) -> Records:
     for name, digest in read_manifest(directory, updates)["records"].items():
         if not _is_segment(name) or sha256(directory / name) != digest:
             raise ValueError(f"{name} has changed since it was written")
-        records.append(files.read_arrays(directory / name))
+        arrays = files.read_arrays(directory / name)
+        records.append({key: array for key, array in arrays.items() if key != MARK})
     records.take_unsaved()  # all are saved
     return records

@@ -1,18 +1,14 @@
 """The directory of a run: chosen, locked, marked with its header, cleared of later files."""
 
 import contextlib
-import errno
-import fcntl
-import json
 import os
-import stat
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from purerl.config.config import Config
+from purerl.experiment.hosts import locks
 from purerl.experiment.hosts.processes import is_main_process, on_main_process
 from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
@@ -32,20 +28,25 @@ from purerl.experiment.store.header import (
     diff,
     find_header,
     format_diff,
-    require_readable,
     through_json,
 )
+from purerl.experiment.store.identity import identity_of, require_readable
 from purerl.experiment.store.own_files import (
     LOCK,
     discard_after,
     remove_leftovers,
     remove_own,
+    require_one_run,
     require_own_names,
 )
-from purerl.experiment.store.paths import READ_RESULT, as_directory, resume_command, shown
+from purerl.experiment.store.paths import (
+    READ_RESULT,
+    as_directory,
+    resume_command,
+    shown,
+    train_command,
+)
 from purerl.experiment.store.spec import RunSpec
-
-LOCK_TIMEOUT = 0.1  # seconds, by which `is_in_use` has released a lock
 
 
 def choose_directory(header: dict[str, Any], directory: str | Path | None) -> str:
@@ -56,6 +57,8 @@ def choose_directory(header: dict[str, Any], directory: str | Path | None) -> st
     """
     chosen = as_directory(default_directory(header) if directory is None else directory)
     require_same_run(chosen, header)
+    if begun := find_header(chosen):
+        require_one_run(chosen, begun, everything=True)
     require_own_names(chosen, header.get("hooks", ()))
     return str(chosen)
 
@@ -78,45 +81,53 @@ def require_same_run(directory: Path, header: dict[str, Any]) -> None:
     other = find_header(directory)
     if other is None or is_same_run(other, header):
         return
-    problem = f"directory = {shown(directory)!r} holds another run"
     if not other:
         raise ValueError(
-            f"{problem}, whose {files.HEADER} is damaged or not purerl's; name another directory."
+            f"directory = {shown(directory)!r} has a {files.HEADER} that is damaged or not "
+            f"purerl's; move that away, or name another directory."
         )
+    require_readable(f"the {other.get('kind', 'run')} in {shown(directory)!r}", other)
     names, header = ("kind", "root", "seeds", "config"), through_json(header)
     differences = diff(
         {name: other.get(name) for name in names}, {name: header.get(name) for name in names}
     )
     difference = format_diff(differences) or "the code of its functions"
-    raise ValueError(f"{problem}, which differs: {difference}; name another directory.")
+    raise ValueError(
+        f"directory = {shown(directory)!r} holds another {other.get('kind', 'run')}, which "
+        f"differs: {difference}; name another directory."
+    )
 
 
 def is_same_run(header: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two headers have equal configs, roots and seeds."""
-    return all(header.get(name) == other.get(name) for name in ("fingerprint", "root", "seeds"))
+    names = ("kind", "shapes", "root", "seeds", "config")
+    one, two = ({name: each.get(name) for name in names} for each in (header, other))
+    return not diff(one, through_json(two))
 
 
 def is_finished(directory: Path, header: dict[str, Any]) -> bool:
     """Whether a directory holds the result of a run, or of a sweep that trained to its end."""
     if header["kind"] == "run":
-        return (directory / files.SUMMARY).exists()
+        return identity_of(directory / files.SUMMARY) is not None
     try:
-        result = json.loads((directory / files.SWEEP).read_text())
-    except (OSError, ValueError):
+        result = read_checked_json(directory / files.SWEEP)
+    except (OSError, CorruptFileError):
         return False
     return result.get("updates") == header["config"]["num_updates"]
 
 
 def require_unused(directory: Path, config: Config) -> None:
     """Refuse a directory with a result or checkpoints: they would be lost."""
-    has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
+    is_finished, has_metrics = (
+        identity_of(directory / name) is not None for name in (files.SUMMARY, files.METRICS)
+    )
     if has_checkpoints(directory):
         updates = latest_checkpoint(directory, warn=False)
-        finished = (directory / files.SUMMARY).exists() or updates == config.num_updates
+        finished = is_finished or updates == config.num_updates
         position = "" if updates is None else f" at update {updates} of {config.num_updates}"
         status = "is finished" if finished else f"has stopped{position}"
         advice = f"{resume_command(directory)} {'loads it' if finished else 'goes on'}"
-    elif has_result:
+    elif is_finished or has_metrics:
         status = "has a result but no checkpoint"
         advice = f"{READ_RESULT}; {resume_command(directory, force=True)} trains it anew"
     else:
@@ -154,26 +165,43 @@ def write_header(directory: Path, header: dict[str, Any]) -> None:
         write_checked_json(directory / files.HEADER, header)
 
 
-def read_header(directory: Path) -> dict[str, Any]:
-    """Read the header, or where it is damaged the copy in the newest checkpoint that has one.
+def read_header(directory: Path, *, everything: bool = False) -> dict[str, Any]:
+    """Read the header of a run, or where it is damaged the copy in the newest checkpoint.
 
-    **Raises:** `ValueError` where there is none, or it is of another version of purerl.
+    **Arguments:** `everything` looks at all that a run writes for the files of another, and not
+    only at what is read.
+
+    **Raises:** `ValueError` where there is no run, or a sweep, or it is of another version of
+    purerl, or has files of another run.
     """
-    path = directory / files.HEADER
-    try:
-        header = read_checked_json(path)
-    except (FileNotFoundError, CorruptFileError) as error:
-        header = copied_header(directory)
-        if header is None:
-            raise ValueError(
-                f"{shown(path)} is damaged, and there is no checkpoint to take it from: nothing "
-                f"can be restored; remove {shown(directory)}, or name another directory."
-            ) from error
-        warnings.warn(
-            f"{shown(path)} is damaged; the copy in the checkpoint is used.", stacklevel=3
-        )
-    require_readable(f"the run in {shown(directory)!r}", header)
+    header, path = find_header(directory), shown(directory / files.HEADER)
+    what = f"the run in {shown(directory)!r}"
+    if not header:
+        copy = copied_header(directory)
+        if copy is None:
+            raise ValueError(_why_there_is_no_run(directory, header))
+        warnings.warn(f"{path} is damaged; the copy in the checkpoint is used.", stacklevel=3)
+        header = copy
+    require_readable(what, header)
+    if header.get("kind") != "run":
+        raise ValueError(f"{shown(directory)!r} holds a sweep; name the directory of a run.")
+    require_one_run(directory, header, everything=everything)
     return header
+
+
+def _why_there_is_no_run(directory: Path, header: dict[str, Any] | None) -> str:
+    if header is not None:
+        return (
+            f"{shown(directory / files.HEADER)!r} is damaged or not purerl's, and no checkpoint "
+            f"has a copy of it: nothing can be restored; put it back, or name another directory."
+        )
+    problem = "holds no run" if directory.is_dir() else "is not there"
+    if directory.exists() and not directory.is_dir():
+        problem = "is no directory"
+    return (
+        f"directory = {shown(directory)!r} {problem}; name the directory of a run, or start one: "
+        f"{train_command(directory)}"
+    )
 
 
 def prepare_directory(spec: RunSpec, directory: Path, start: int) -> None:
@@ -196,65 +224,30 @@ class Lock:
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self._file = -1
+        self._descriptor = -1
 
     def __enter__(self) -> "Lock":
         problem = f"directory = {shown(self.directory)!r} cannot be"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = _open_lock(self.directory, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise ValueError(f"{problem} written: {error.strerror}; name another.") from error
         try:
-            self._lock()
-        except BlockingIOError:
-            os.close(self._file)
+            descriptor = locks.hold(self.directory / LOCK)
+        except OSError as error:
+            raise ValueError(f"{problem} locked: {error.strerror}; name another.") from error
+        if descriptor is None:
             raise ValueError(
                 f"directory = {shown(self.directory)!r} is in use by another run; wait for it, or "
                 f"name another directory."
-            ) from None
-        except OSError as error:
-            os.close(self._file)
-            raise ValueError(f"{problem} locked: {error.strerror}; name another.") from error
+            )
+        self._descriptor = descriptor
         return self
 
-    def _lock(self) -> None:
-        """Lock the file; wait for `is_in_use`, which may hold it for a moment."""
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(LOCK_TIMEOUT / 20)
-
     def __exit__(self, *exception: object) -> None:
-        os.close(self._file)  # this frees the lock
+        os.close(self._descriptor)  # this frees the lock
 
 
 def is_in_use(directory: Path) -> bool:
     """Whether a process works on a run."""
-    try:
-        file = _open_lock(directory, os.O_RDONLY)
-    except OSError:
-        return False  # no lock file that can be read
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    finally:
-        os.close(file)
-    return False
-
-
-def _open_lock(directory: Path, flags: int) -> int:
-    """Open the lock file, which is no link, and no pipe that would wait for its other end."""
-    path = directory / LOCK
-    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(errno.EINVAL, f"{LOCK} is no file", str(path))
-    return file
+    return locks.is_held(directory / LOCK)

@@ -27,6 +27,9 @@ MAX_JSON = 2**28  # bytes: a run of a million seeds has half of it
 # A file that is being written, or that a process which was killed has left.
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 TEMPORARY_LETTERS = 40  # of the name that the file will have
+# Windows has neither: there a name is no pipe, and a link is made by an administrator.
+NO_WAIT, NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
+NO_HEIRS = getattr(os, "O_CLOEXEC", 0)
 
 
 class CorruptFileError(Exception):
@@ -48,7 +51,8 @@ def write_checked_json(path: Path, content: dict[str, Any]) -> None:
 def read_checked_json(path: Path) -> dict[str, Any]:
     """Read what `write_checked_json` wrote.
 
-    **Raises:** `FileNotFoundError`, or `CorruptFileError` where a byte has changed.
+    **Raises:** `FileNotFoundError`, `PermissionError`, or `CorruptFileError` where a byte has
+    changed.
     """
     try:
         with open_regular(path) as file:
@@ -58,9 +62,11 @@ def read_checked_json(path: Path) -> dict[str, Any]:
         content = json.loads(text)
         del content["sha256"]
         is_sound = text == _json_with_digest(content)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # nothing can have that name
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         raise CorruptFileError(f"{path.name} cannot be read") from error
     if not is_sound:
         raise CorruptFileError(f"{path.name} has changed since it was written")
@@ -72,7 +78,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
     **Raises:** `OSError`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | NO_WAIT)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -182,7 +188,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def _open_new(path: str, _: int) -> int:
     """Open a file that is not there yet, not even as a link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK | NO_HEIRS
     return os.open(path, flags, 0o666)
 
 

@@ -17,20 +17,27 @@ from purerl.experiment.store.checkpoints import (
     CHECKPOINTS,
     MANIFEST,
     RECORDS,
-    copied_header,
     find_damage,
     latest_checkpoint,
+    list_checkpoints,
     read_manifest,
     restore_records,
 )
+from purerl.experiment.store.directory import read_header
 from purerl.experiment.store.files import (
     CorruptFileError,
     explaining_write_errors,
     read_checked_json,
     write_checked_json,
 )
-from purerl.experiment.store.fingerprint import fingerprint
-from purerl.experiment.store.header import find_header, require_readable
+from purerl.experiment.store.header import find_header
+from purerl.experiment.store.identity import (
+    FORMAT,
+    MARK,
+    Identity,
+    require_readable,
+    with_defaults,
+)
 from purerl.experiment.store.own_files import require_own_names
 from purerl.experiment.store.paths import as_directory, resume_command, shown
 from purerl.experiment.store.records import UPDATES
@@ -52,6 +59,7 @@ class FinishedRun(NamedTuple):
     conditions: dict[str, Any]  # what runs have in common whose returns compare, as in the header
     provenance: Sequence[dict[str, Any]]  # as `extend_provenance` lists them
     arrays: dict[str, ndarray]  # `Records.arrays()`, `seed_ids` and `failed_at`
+    identity: Identity
 
     @property
     def return_name(self) -> str:
@@ -76,10 +84,7 @@ def read_run(directory: str | Path) -> FinishedRun:
     **Raises:** `ValueError` where there is no run, or it is not finished, or too much is damaged.
     """
     directory = as_directory(directory)
-    header = _header_or_copy(directory)
-    require_readable(f"the run in {shown(directory)!r}", header)
-    if header["kind"] == "sweep":
-        raise ValueError(f"{shown(directory)!r} holds a sweep; name the directory of a run.")
+    header = read_header(directory)
     config = header["config"]
     summary = _read_result_summary(directory)
     arrays = _read_result_arrays(directory, header, summary)
@@ -103,26 +108,9 @@ def read_run(directory: str | Path) -> FinishedRun:
         env_steps_per_update=env_steps_per_update,
         env_steps=config["num_updates"] * env_steps_per_update,
         conditions=conditions,
-        provenance=header.get("provenance", ()),
+        provenance=header["provenance"],
         arrays=arrays,
-    )
-
-
-def _header_or_copy(directory: Path) -> dict[str, Any]:
-    header = find_header(directory)
-    if header:
-        return header
-    copy = copied_header(directory)
-    if copy is not None:
-        path = shown(directory / files.HEADER)
-        warnings.warn(f"{path} is damaged; the copy in the checkpoint is used.", stacklevel=4)
-        return copy
-    if header is None:
-        problem = "holds no run" if directory.is_dir() else "is not there"
-        raise ValueError(f"{shown(directory)!r} {problem}; name the directory of a run.")
-    raise ValueError(
-        f"{shown(directory / files.HEADER)!r} is damaged, and no checkpoint has a copy of it; put "
-        f"it back, or name the directory of another run."
+        identity=Identity.of(header),
     )
 
 
@@ -141,7 +129,7 @@ def _read_result_arrays(
     """Read the arrays of a finished run; where they are damaged, from its records."""
     path = directory / files.METRICS
     try:
-        return read_metrics(directory)
+        return read_metrics(directory, summary["metrics"])
     except (OSError, ValueError) as error:
         try:
             arrays = restore_records(directory, summary["updates"]).arrays()
@@ -158,13 +146,18 @@ def _read_result_arrays(
     return arrays | {"seed_ids": np.array(header["seeds"]), "failed_at": failed_at}
 
 
-def read_metrics(directory: Path) -> dict[str, ndarray]:
+def read_metrics(directory: Path, digest: str | None = None) -> dict[str, ndarray]:
     """Read the arrays of a finished run.
 
-    **Raises:** `OSError` or `ValueError` where they cannot be read.
+    **Arguments:** `digest` is their SHA-256, which a summary has.
+
+    **Raises:** `OSError` or `ValueError` where they cannot be read, or have changed.
     """
     path = directory / files.METRICS
+    if digest is not None and files.sha256(path) != digest:
+        raise ValueError(f"{path} is not the file that its {files.SUMMARY} was written for")
     arrays = files.read_arrays(path)
+    arrays.pop(MARK, None)
     if not _are_results(arrays):
         raise ValueError(f"{path} is damaged: it has not the arrays of a result")
     return arrays
@@ -188,9 +181,10 @@ def _read_summary(directory: Path) -> dict[str, Any]:
     **Raises:** `FileNotFoundError`, or `CorruptFileError` where it is damaged or no run's.
     """
     summary = read_checked_json(directory / files.SUMMARY)
+    require_readable(f"{shown(directory / files.SUMMARY)!r}", summary)
+    summary = with_defaults(shown(directory / files.SUMMARY), "summary", summary)
     try:
-        numbers = [summary["updates"], summary["resumed_at"]]
-        numbers += [seed["failed_at"] for seed in summary["seeds"]]
+        numbers = [seed["failed_at"] for seed in summary["seeds"]]
         returns = [seed["episode_return"] for seed in summary["seeds"]]
         causes = [seed["cause"] for seed in summary["seeds"]]
         times = [summary["times"][name] for name in ("compile", "run", "evaluate")]
@@ -199,7 +193,7 @@ def _read_summary(directory: Path) -> dict[str, Any]:
     is_sound = all(isinstance(number, int) for number in numbers)
     is_sound &= all(isinstance(value, int | float | None) for value in (*returns, *times))
     is_sound &= all(isinstance(cause, str | None) for cause in causes)
-    if not (is_sound and isinstance(summary.get("greedy"), bool)):
+    if not is_sound:
         raise CorruptFileError(f"{files.SUMMARY} is not one that purerl has written")
     return summary
 
@@ -215,18 +209,18 @@ def _damaged(path: Path, directory: Path) -> ValueError:
 
 
 def read_summary(directory: Path, config: Config) -> dict[str, Any] | None:
-    """Read the summary of a run; None where there is none, or that of another config."""
+    """Read the summary of a run; None where there is none, or that of another budget."""
     try:
         summary = _read_summary(directory)
     except (FileNotFoundError, CorruptFileError):
         return None
-    return summary if result_identity(config).items() <= summary.items() else None
+    return summary if summary["num_updates"] == config.num_updates else None
 
 
-def has_metrics(directory: Path) -> bool:
-    """Whether the arrays of a finished run can be read."""
+def has_metrics(directory: Path, digest: str | None = None) -> bool:
+    """Whether the arrays of a finished run can be read; `digest` as in `read_metrics`."""
     try:
-        return bool(read_metrics(directory))
+        return bool(read_metrics(directory, digest))
     except (OSError, ValueError):
         return False
 
@@ -258,9 +252,11 @@ def write_records_again(directory: Path) -> None:
     require_own_names(directory, start=updates)
     warnings.warn(f"{damage}; the records are written again from {files.METRICS}.", stacklevel=4)
     records = {key: value for key, value in arrays.items() if key not in ("seed_ids", "failed_at")}
+    identity = Identity.of(manifest)
     with explaining_write_errors(f"{shown(directory / name)} cannot be written"):
         (directory / RECORDS).mkdir(exist_ok=True)
-        manifest["records"] = {name: files.write_arrays(directory / name, records)}
+        digest = files.write_arrays(directory / name, {**identity.arrays(), **records})
+        manifest["records"] = {name: digest}
         write_checked_json(directory / CHECKPOINTS / str(updates) / MANIFEST, manifest)
 
 
@@ -271,9 +267,27 @@ def had_no_agents_left(directory: Path, updates: int) -> bool:
     except (FileNotFoundError, CorruptFileError):
         return False
     has_failed = all(seed["failed_at"] >= 0 for seed in summary["seeds"])
-    return has_failed and summary.get("updates") == updates
+    return has_failed and summary["updates"] == updates
 
 
-def result_identity(config: Config) -> dict[str, Any]:
-    """What a summary repeats of the config whose result it is."""
-    return {"fingerprint": fingerprint(config), "num_updates": config.num_updates}
+def complete_at(directory: Path) -> int | None:
+    """The updates of a run of which nothing is left to train or to write; None of any other.
+
+    Nobody writes into it, so that no lock is needed to read it.
+    """
+    header = find_header(directory)
+    if not header or header.get("format") != FORMAT or header.get("kind") != "run":
+        return None
+    try:
+        summary = _read_summary(directory)
+    except (OSError, CorruptFileError):
+        return None
+    updates, budget = summary["updates"], header["config"]["num_updates"]
+    is_over = updates == budget or had_no_agents_left(directory, updates)
+    if not is_over or summary["num_updates"] != budget:
+        return None
+    if list_checkpoints(directory)[:1] != [updates] or not has_metrics(
+        directory, summary["metrics"]
+    ):
+        return None
+    return updates if find_damage(directory, updates, records=True) is None else None

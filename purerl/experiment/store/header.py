@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -26,9 +27,10 @@ from purerl.experiment.store.fingerprint import (
     fingerprint,
     short_hash,
 )
+from purerl.experiment.store.identity import FORMAT, Identity, with_defaults
+from purerl.experiment.store.paths import shown
 from purerl.seeds import seed_ids
 
-FORMAT = 5  # of what a run leaves; it moves where older files can no longer be read
 # Environment variables and settings of jax that change what is computed, or in which order.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 FLAGS = (
@@ -40,16 +42,7 @@ FLAGS = (
 # With these a GPU adds in one order, and its compiler chooses nothing by measured speed.
 DETERMINISTIC_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 MAX_DIFFERENCES = 6  # in one message
-KINDS: dict[str, Any] = {  # of what a run's header says
-    **dict.fromkeys(("fingerprint", "shapes", "env"), str),
-    **dict.fromkeys(("root", "updates_per_chunk", "evaluation_episodes", "cores"), int),
-    **dict.fromkeys(("seed_batch", "evaluate_every", "checkpoint_every"), int | None),
-    **dict.fromkeys(("config", "asked", "versions", "device", "flags"), dict),
-    **dict.fromkeys(("seeds", "hooks"), list),
-    "keep_checkpoints": int,
-    "target_return": int | float | None,
-    "mesh": dict | None,
-}
+RUN = re.compile("[0-9a-f]{16}")
 
 
 def make_header(
@@ -57,6 +50,7 @@ def make_header(
     config: Config,
     root: int,
     ids: tuple[int, ...],
+    identity: Identity,
     setting: Config | None = None,
     **decisions: Any,
 ) -> dict[str, Any]:
@@ -65,8 +59,8 @@ def make_header(
     `setting` is one setting of a sweep's config; `decisions` are those outside the config.
     """
     return {
+        **identity._asdict(),
         "kind": kind,
-        "format": FORMAT,
         "fingerprint": fingerprint(config, setting),
         "shapes": short_hash(describe_state(config if setting is None else setting)),
         "env": env_name(config),
@@ -86,29 +80,34 @@ def describe_asked(asked: Asked) -> dict[str, Any]:
     return {"total_steps": asked.total_steps, **names}
 
 
-def require_readable(what: str, header: dict[str, Any], readable: int = FORMAT) -> None:
-    """Refuse a file whose header another version of purerl wrote in another format."""
-    if header.get("format") != readable:
-        raise ValueError(
-            f"{what} was saved by another version of purerl, in format {header.get('format', 1)}; "
-            f"this version reads format {readable}: use that version, or train anew."
-        )
+def complete_header(what: str, header: dict[str, Any]) -> dict[str, Any]:
+    """The header of a run with the defaults of what it lacks; it may be a stranger's.
+
+    **Raises:** `CorruptFileError` where it is not one that a run writes.
+    """
+    header = with_defaults(what, "header", header)
+    config = with_defaults(f"the config of {what}", "config", header["config"])
+    header["config"] |= config  # a setting that is not known stays, and differs
+    if not _is_of_a_run(header):
+        raise CorruptFileError(f"{what} is not one that a run writes")
+    return header
 
 
-def is_of_a_run(header: dict[str, Any]) -> bool:
-    """Whether a header has all that a run writes, of the right kinds: it may be a stranger's."""
+def _is_of_a_run(header: dict[str, Any]) -> bool:
+    """Whether what stands in the fields of a header is what a run writes."""
     try:
         algo, flags, mesh = (header["config"]["algorithm"]["name"], header["flags"], header["mesh"])
         seed_ids(header["seeds"])
         return (
-            all(isinstance(header.get(name), kind) for name, kind in KINDS.items())
+            RUN.fullmatch(header["run"]) is not None
+            and header["resumptions"] >= 0
             and all(require_int32(name, header["config"][name]) is None for name in COUNTS)
             and all(isinstance(text, str) and text.isprintable() for text in (header["env"], algo))
             and require_int32("updates_per_chunk", header["updates_per_chunk"]) is None
             and isinstance(flags["XLA_FLAGS"], str | None)
             and isinstance(header["device"]["platform"], str)
             and (mesh is None or all(require_int32(axis, n) is None for axis, n in mesh.items()))
-            and all(_is_part(part) for part in header.get("provenance", []))
+            and all(_is_part(part) for part in header["provenance"])
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
@@ -159,7 +158,7 @@ def extend_provenance(
     are as `describe` and `where_of` say them now.
     """
     whole = [{"first_update": 0, "config": header["config"], "where": where_of(header)}]
-    parts = [part for part in header.get("provenance") or whole if part["first_update"] < start]
+    parts = [part for part in header["provenance"] or whole if part["first_update"] < start]
     now = {"first_update": start, "config": config, "where": where}
     if not parts or not changes_between(parts[-1], now):
         return parts if len(parts) > 1 else []
@@ -168,7 +167,7 @@ def extend_provenance(
 
 def where_of(header: dict[str, Any]) -> dict[str, Any]:
     """The part of a header that says on what a run was computed."""
-    return runtime_of(header) | {name: header.get(name) for name in ("mesh", "seed_batch")}
+    return runtime_of(header) | {name: header[name] for name in ("mesh", "seed_batch")}
 
 
 def changes_between(part: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -211,6 +210,13 @@ def warn_if_nondeterministic(header: dict[str, Any]) -> None:
 def diff(header: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
     """The differences between two headers or parts of them, as in `device.count: 2, now 1`."""
     differences: list[str] = []
+    if _is_unseen(header, other):
+        warnings.warn(
+            f"the source of {prefix.removesuffix('.')} is not there to compare, as after python "
+            f"-c: by its name, {header['name']}, and by the shapes of the states it is the same.",
+            stacklevel=4,
+        )
+        return []
     for name in dict.fromkeys((*header, *other)):
         before, after = header.get(name), other.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
@@ -218,6 +224,16 @@ def diff(header: dict[str, Any], other: dict[str, Any], prefix: str = "") -> lis
         elif before != after:
             differences.append(f"{prefix}{name}: {_short(before)}, now {_short(after)}")
     return differences
+
+
+def _is_unseen(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether two descriptions are of definitions of one name, one of them without a source."""
+    are_definitions = {"name", "code"} <= before.keys() & after.keys()
+    return (
+        are_definitions
+        and before["name"] == after["name"]
+        and (before.get("source") is None) != (after.get("source") is None)
+    )
 
 
 def unlike(first: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
@@ -251,15 +267,20 @@ def env_name(config: Config) -> str:
 
 
 def find_header(directory: Path) -> dict[str, Any] | None:
-    """Read the header in a directory; None where there is none, empty where it is damaged."""
+    """Read the header in a directory; None where there is none, empty where it is damaged.
+
+    That of a sweep, and of another format, is as it stands there.
+    """
     try:
         header = read_checked_json(directory / files.HEADER)
+        if header.get("kind") == "run" and header.get("format") == FORMAT:
+            return complete_header(shown(directory / files.HEADER), header)
+        is_known = header.get("format") != FORMAT or RUN.fullmatch(str(header.get("run")))
+        return header if header.get("kind") in ("run", "sweep") and is_known else {}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except CorruptFileError:
         return {}
-    is_run = header.get("kind") == "run" and header.get("format") == FORMAT
-    return header if not is_run or is_of_a_run(header) else {}
 
 
 def through_json(value: Any) -> Any:

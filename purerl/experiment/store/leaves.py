@@ -17,9 +17,9 @@ from jaxtyping import PyTree
 from purerl.checks import is_typed_key
 from purerl.experiment.hosts.processes import is_main_process
 from purerl.experiment.store import files
+from purerl.experiment.store.identity import MARK, Identity
 
 STATES = re.compile(r"states(\.[1-9][0-9]*)?\.npz")  # the files that hold them
-MARK = "purerl_updates"  # the first array in each, by which it is known
 PIECE = re.compile(r"([0-9]+)@((?:[0-9]+,)*)")  # the name of an array in them
 
 
@@ -69,13 +69,13 @@ def own_pieces(states: PyTree) -> list[Piece]:
     return pieces
 
 
-def write_pieces(path: Path, updates: int, pieces: Iterable[Piece]) -> str:
+def write_pieces(path: Path, identity: Identity, pieces: Iterable[Piece]) -> str:
     """Write pieces into one npz file; return the SHA-256 of what was to be written."""
     named = {
         f"{piece.leaf}@" + "".join(f"{begin}," for begin in piece.begin): _as_known(piece.array)
         for piece in pieces
     }
-    return files.write_arrays(path, {MARK: np.array(updates), **named})
+    return files.write_arrays(path, {**identity.arrays(), **named})
 
 
 def read_pieces(path: Path) -> list[Piece]:

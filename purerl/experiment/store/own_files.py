@@ -3,7 +3,7 @@
 Links that lie in a run directory are never its own, and nothing is removed or written through them.
 """
 
-import dataclasses
+import contextlib
 import itertools
 import os
 import shutil
@@ -22,13 +22,13 @@ from purerl.experiment.store.checkpoints import (
     SEGMENT,
     UNFINISHED,
     copied_header,
+    list_checkpoints,
     read_manifest,
 )
 from purerl.experiment.store.files import CorruptFileError
-from purerl.experiment.store.leaves import MARK, STATES, states_files
+from purerl.experiment.store.identity import Identity, identity_of
+from purerl.experiment.store.leaves import STATES, states_files
 from purerl.experiment.store.paths import shown
-from purerl.experiment.store.records import EVALUATED, UPDATES
-from purerl.types import Metrics
 
 LOCK = ".lock"
 RESULTS = (files.METRICS, files.SUMMARY, files.SWEEP)
@@ -38,16 +38,9 @@ FOLDERS = (CHECKPOINTS, RECORDS)
 LOGS = {
     "jsonl": ("path", "metrics.jsonl"),
     "tensorboard": ("directory", "tensorboard"),
-    "wandb": (None, "wandb_id.txt"),
+    "wandb": (None, "wandb.json"),
 }
-# How files begin that a run has written, however they end.
-BEGINNINGS = {
-    ".json": (b'{\n  "sha256": "', b'{\n  "ranking": '),
-    ".jsonl": (b'{"updates": ',),
-    ".png": (b"\x89PNG",),
-    ".txt": (b"",),
-}
-ARRAYS = {MARK, UPDATES, EVALUATED} | {field.name for field in dataclasses.fields(Metrics)}
+BOARD = "purerl.json"  # in a directory of TensorBoard: whose it is
 
 
 def require_own_names(directory: Path, hooks: Sequence[Any] = (), start: int = 0) -> None:
@@ -136,7 +129,7 @@ def _is_checkpoint(folder: Path) -> bool:
         return False
     try:
         return read_manifest(folder.parent.parent, int(folder.name))["updates"] == int(folder.name)
-    except (OSError, CorruptFileError, KeyError, TypeError):
+    except (OSError, CorruptFileError, ValueError):
         states = states_files(folder)
         return bool(states) and all(is_regular(path) and begins_as_own(path) for path in states)
 
@@ -167,19 +160,53 @@ def is_regular(path: Path) -> bool:
 
 def begins_as_own(path: Path) -> bool:
     """Whether a file begins as those that a run writes, or is empty; it may be damaged after."""
-    with open(path, "rb") as file:
-        begin = file.read(256)
-    if path.suffix == ".npz":
-        return not begin or begin.startswith(b"PK\x05\x06") or _first_array(begin) in ARRAYS
-    return not begin or begin.startswith(BEGINNINGS.get(path.suffix, ()))
+    return path.stat().st_size == 0 or identity_of(path) is not None
 
 
-def _first_array(begin: bytes) -> str:
-    """The name of the first array in an npz file, by how the file begins."""
-    if not begin.startswith(b"PK\x03\x04"):
-        return ""
-    length = int.from_bytes(begin[26:28], "little")
-    return begin[30 : 30 + length].decode(errors="replace").removesuffix(".npy")
+def require_one_run(directory: Path, header: dict[str, Any], *, everything: bool = False) -> None:
+    """Refuse a directory in which another run's file has a name of this run's.
+
+    What is read of a run is looked at; with `everything`, what it writes.
+
+    **Raises:** `ValueError` that says which file is whose.
+    """
+    own = Identity.of(header)
+    for path in _named_as_own(directory, everything):
+        other = identity_of(path)
+        if other is None or (other.run == own.run and other.resumptions <= own.resumptions):
+            continue
+        name, header_name = str(path.relative_to(directory)), files.HEADER
+        if other.run == own.run:
+            raise ValueError(
+                f"{shown(directory)!r} has files of two copies of one run: {name!r} was written "
+                f"when it had gone on {other.resumptions} times, {header_name!r} when it had "
+                f"{own.resumptions} times; put back the files of one of them."
+            )
+        raise ValueError(
+            f"{shown(directory)!r} has files of two runs: {name!r} is of run {other.run}, "
+            f"{header_name!r} of run {own.run}; put each run into a directory of its own."
+        )
+
+
+def _named_as_own(directory: Path, everything: bool) -> Iterator[Path]:
+    """The files with names that a run reads, or writes."""
+    yield from (directory / name for name in (files.SUMMARY, files.METRICS))
+    for folder in map(str, list_checkpoints(directory)):
+        yield directory / CHECKPOINTS / folder / MANIFEST
+        with contextlib.suppress(FileNotFoundError):  # training may have removed it
+            yield from states_files(directory / CHECKPOINTS / folder)
+    if everything:
+        board = f"{LOGS['tensorboard'][1]}/{BOARD}"
+        names = (files.SWEEP, *FIGURES, board, *(name for _, name in LOGS.values()))
+        yield from (directory / name for name in names)
+        if _is_folder(directory / RECORDS):
+            yield from filter(_is_written_name, sorted((directory / RECORDS).iterdir()))
+
+
+def run_of(directory: Path, new: str) -> str:
+    """The id of the run that has begun in a directory; `new` where none has."""
+    identity = identity_of(directory / files.HEADER)
+    return new if identity is None else identity.run
 
 
 def is_run_directory(directory: Path) -> bool:

@@ -10,6 +10,7 @@ from purerl.checks import option, speaks_to_a_shell
 
 READ_RESULT = "purerl compare and purerl export read its result"
 MAX_NAME = 255  # bytes of one part of a path, on any usual file system
+MAX_PATH = 4096 - 128  # bytes of a whole one, with room for the names that a run writes
 
 
 def as_directory(directory: str | Path, name: str = "directory") -> Path:
@@ -26,6 +27,8 @@ def as_directory(directory: str | Path, name: str = "directory") -> Path:
         problem = "is not UTF-8"
     elif any(len(part.encode()) > MAX_NAME for part in Path(text).parts):
         problem = f"has a part of more than {MAX_NAME} bytes"
+    elif len(str(Path(text).absolute()).encode(errors="replace")) > MAX_PATH:
+        problem = f"is a path of more than {MAX_PATH} bytes"
     if problem:
         shown_text = text if len(text) <= 80 else f"{text[:77]}..."
         raise ValueError(f"{name} = {shown_text!a} {problem}; name a directory.")
@@ -44,6 +47,11 @@ def shown(directory: Path) -> str:
 def quoted(directory: Path) -> str:
     """A directory as a shell takes it."""
     return shlex.quote(shown(directory))
+
+
+def train_command(directory: Path) -> str:
+    """What starts a run."""
+    return shlex.join(["purerl", "train", "--directory", shown(directory)])
 
 
 def resume_command(directory: Path, **options: Any) -> str:

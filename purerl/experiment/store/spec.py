@@ -21,7 +21,8 @@ from purerl.config.config import Config, with_updates
 from purerl.config.schedules import share_at
 from purerl.experiment.hosts.memory import host_bytes, require_bytes, tree_bytes
 from purerl.experiment.hosts.sizes import require_room
-from purerl.experiment.store.header import is_of_a_run, make_header
+from purerl.experiment.store.header import make_header
+from purerl.experiment.store.identity import Identity
 from purerl.experiment.store.rebuild import NotRebuildableError, rebuild_config
 from purerl.seeds import is_root_seed, seed_keys
 from purerl.training import TrainState, init
@@ -45,6 +46,8 @@ class RunSpec:
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
     hooks: Sequence[dict[str, Any]] = ()  # as `describe_hooks` describes them
+    run: str = ""  # its id: random, made at its start
+    resumptions: int = 0  # how often it has gone on
     provenance: Sequence[dict[str, Any]] = ()  # as `extend_provenance` lists them
 
     @classmethod
@@ -55,12 +58,8 @@ class RunSpec:
 
         **Raises:** `ValueError` where that takes `config`, for something of the user's own.
         """
-        if header.get("kind") != "run":
-            raise ValueError("this directory holds a sweep, not a run of one config.")
-        if not is_of_a_run(header):
-            raise ValueError("the header of this run is not one that purerl has written.")
         names = {field.name for field in dataclasses.fields(cls)} - {"config", "seed_ids"}
-        fields: dict[str, Any] = {name: header[name] for name in names if name in header}
+        fields: dict[str, Any] = {name: header[name] for name in names}
         return cls(
             config=_rebuilt_config(header, env) if config is None else config,
             seed_ids=tuple(header["seeds"]),
@@ -71,7 +70,13 @@ class RunSpec:
         """The header of the run directory: this run and the machine."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         config, root, seed_ids = (fields.pop(name) for name in ("config", "root", "seed_ids"))
-        return make_header("run", config, root, seed_ids, **fields)
+        del fields["run"], fields["resumptions"]
+        return make_header("run", config, root, seed_ids, self.identity, **fields)
+
+    @property
+    def identity(self) -> Identity:
+        """What stands in every file of the run."""
+        return Identity(self.run, self.resumptions)
 
     @property
     def evaluates(self) -> bool:

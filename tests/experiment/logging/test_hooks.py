@@ -16,7 +16,7 @@ from trees import assert_bitwise_equal
 
 import purerl
 from purerl.checks import speaking_to_a_shell
-from purerl.experiment.logging.loggers import read_run_id, record_rows
+from purerl.experiment.logging.loggers import read_wandb_id, record_rows
 from purerl.experiment.logging.rebuilding import (
     describe_hooks,
     rebuild_loggers,
@@ -26,6 +26,8 @@ from purerl.experiment.loop import TrainingLoop
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import list_checkpoints
 from purerl.experiment.store.directory import Lock
+from purerl.experiment.store.files import write_checked_json
+from purerl.experiment.store.identity import Identity
 
 
 def run(directory, hooks, env=None, seeds=3, **options):
@@ -360,12 +362,12 @@ def test_keys_tokens_and_passwords_are_not_written_down(fake_wandb, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "known"),
-    [("abc_1.x\n", "abc_1.x"), ("", None), ("../x", None), ("a" * 1000, None), ("\xff", None)],
+    ("told", "known"),
+    [("abc_1.x", "abc_1.x"), ("", None), ("../x", None), ("a" * 1000, None), (3, None)],
 )
-def test_an_id_of_weights_and_biases_is_a_plain_word(content, known, tmp_path):
-    (tmp_path / "wandb_id.txt").write_bytes(content.encode("latin-1"))
-    assert read_run_id(tmp_path / "wandb_id.txt") == known
+def test_an_id_of_weights_and_biases_is_a_plain_word(told, known, tmp_path):
+    write_checked_json(tmp_path / "wandb.json", {"wandb": told})
+    assert read_wandb_id(tmp_path / "wandb.json") == known
 
 
 def test_settings_of_weights_and_biases_are_a_dictionary(fake_wandb):
@@ -399,11 +401,18 @@ def test_json_lines_after_a_kill_and_a_resume_are_those_of_a_run_that_went_throu
             run(tmp_path / "killed", [purerl.JsonLines(per_seed=True)], **how)
     hooks = [purerl.JsonLines(per_seed=True)]
     purerl.resume(tmp_path / "killed", env=env, hooks=hooks, progress=False)
-    straight, killed = (tmp_path / name / "metrics.jsonl" for name in ("straight", "killed"))
-    assert killed.read_text() == straight.read_text()
+    paths = (tmp_path / name / "metrics.jsonl" for name in ("straight", "killed"))
+    straight, killed = map(told_in, paths)
+    assert killed == straight
     again = [purerl.JsonLines(tmp_path / "again.jsonl", per_seed=True)]
     purerl.resume(tmp_path / "killed", env=env, hooks=again, progress=False)  # it is finished
-    assert (tmp_path / "again.jsonl").read_text() == straight.read_text()
+    assert told_in(tmp_path / "again.jsonl") == straight
+
+
+def told_in(path):
+    """The records of a log, without what says whose they are."""
+    rows = map(json.loads, path.read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in Identity._fields} for row in rows]
 
 
 def events(path):
@@ -430,13 +439,13 @@ def test_tensorboard_writes_event_files(tmp_path, monkeypatch):
         interrupt_after(8, patch)
         with pytest.raises(Interrupted):
             run(tmp_path, [purerl.TensorBoard(per_seed=True)], checkpoint_every=4)
-    (first,) = (tmp_path / "tensorboard").iterdir()
+    (first,) = (tmp_path / "tensorboard").glob("events*")
     env = Probe("match", limit=True, length=0)
     time.sleep(1.1)  # a file is named by its second
     result = purerl.resume(
         tmp_path, env=env, hooks=[purerl.TensorBoard(per_seed=True)], progress=False
     )
-    (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
+    (second,) = set((tmp_path / "tensorboard").glob("events*")) - {first}
     before, _ = events(first)
     values, purged = events(second)
     assert purged == 0  # what the first says is not shown a second time
@@ -459,9 +468,9 @@ def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, mon
         purerl.resume(tmp_path / "a", longer, hooks=hooks, force=True, progress=False)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(b"0123456789" * 4 in path.read_bytes() for path in files)
-    (known,) = tmp_path.glob("a/wandb_id.txt")
+    known = read_wandb_id(tmp_path / "a/wandb.json")
     written = list(tmp_path.glob("a/wandb/offline-run-*/run-*.wandb"))
-    assert [path.name for path in written] == [f"run-{known.read_text()}.wandb"] * 2
+    assert [path.name for path in written] == [f"run-{known}.wandb"] * 2
     # wandb writes from a process of its own, which a busy machine may keep waiting.
     until = time.monotonic() + 60
     while not all(b"episode_return" in path.read_bytes() for path in written):

@@ -135,7 +135,7 @@ def test_what_is_no_policy_is_refused_in_one_line(finished, tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"seed = 5 is not in this run; use one of \(0, 1, 2, 3\)"):
         purerl.load_policy(finished, 5)
-    with pytest.raises(ValueError, match="holds no checkpoint"):
+    with pytest.raises(ValueError, match="holds no run"):
         purerl.load_policy(tmp_path, 5)
 
 

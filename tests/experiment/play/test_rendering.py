@@ -18,6 +18,7 @@ import purerl
 from purerl.experiment.play import gif
 from purerl.experiment.play.gif import write_gif
 from purerl.experiment.play.rendering import record_episode, render_run
+from purerl.experiment.store.identity import Identity
 
 
 class Always:
@@ -126,9 +127,10 @@ def test_a_long_episode_is_shown_in_few_frames_the_last_among_them(frames, tmp_p
 
     monkeypatch.setattr(gif, "_make_artist", make_artist)
     config = purerl.vpg(Probe("constant"), num_envs=1, rollout_length=4)
-    write_gif(
-        [None] * frames, np.zeros((frames, 1)), np.arange(float(frames)), config, tmp_path / "a.gif"
-    )
+    path, identity = tmp_path / "a.gif", Identity.new()
+    returns = np.arange(float(frames))
+    write_gif([None] * frames, np.zeros((frames, 1)), returns, config, path, identity)
+    assert identity.run.encode() in path.read_bytes()
     assert 5 < len(drawn) <= 11
     assert (drawn[0], drawn[-1]) == (0, frames - 1)
     assert len(set(drawn)) == len(drawn)

@@ -68,9 +68,9 @@ def test_what_a_run_draws_by_itself_is_not_in_the_users_style(tmp_path, monkeypa
     seen = []
     save = figures.save_figure
 
-    def look(figure, path):
+    def look(figure, path, *identities):
         seen.append(matplotlib.rcParams["lines.linewidth"])
-        save(figure, path)
+        save(figure, path, *identities)
 
     monkeypatch.setattr(figures, "save_figure", look)
     with matplotlib.rc_context({"lines.linewidth": 17.0, "text.usetex": True}):

@@ -5,6 +5,7 @@ import pytest
 from purerl.experiment.hosts import processes
 from purerl.experiment.hosts.stopping import LostProcessError, RunError
 from purerl.experiment.store import checkpoint_writer
+from purerl.experiment.store.identity import Identity
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from purerl.experiment.store import checkpoint_writer
 )
 def test_a_write_that_fails_is_no_death_of_another_process(error, says, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_multi_process", lambda: True)
-    writer = checkpoint_writer.CheckpointWriter(tmp_path, {}, 0)
+    writer = checkpoint_writer.CheckpointWriter(tmp_path, Identity.new()._asdict(), 0)
     with pytest.raises(RunError) as failed, writer._explaining_failure():
         raise error
     assert says in str(failed.value)

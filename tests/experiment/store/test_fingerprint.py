@@ -3,12 +3,14 @@
 import dataclasses
 import dis
 import functools
+import importlib
 import json
+import linecache
 import os
 import subprocess
 import sys
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,6 +23,7 @@ from probes import Probe
 
 import purerl
 from purerl.experiment.store.fingerprint import describe, fingerprint, parsed_source
+from purerl.experiment.store.header import diff
 
 
 def scaled_loss(scale):
@@ -210,3 +213,79 @@ def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
 def test_a_frozen_dataclass_is_described_by_its_fields():
     assert describe(Probe(length=3))["length"] == 3
     assert {f.name for f in dataclasses.fields(Probe)} < set(describe(Probe()))
+
+
+DEFINITIONS = """
+import dataclasses
+
+import jax.numpy as jnp
+
+LIMIT = 3
+
+
+def helper(x):
+    return jnp.minimum(x, LIMIT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine:
+    length: int = 2
+
+    def step(self, x):
+        return helper(x) + self.length
+"""
+
+
+def defined(source, filename, name):
+    """What a source defines that stands in a file, as a module of this name."""
+    scope: Any = {"__name__": name}
+    exec(compile(source, filename, "exec"), scope)
+    return scope
+
+
+def test_a_definition_is_the_same_wherever_it_stands(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(f"# a script\nlength = step = 7  # attributes there\n{DEFINITIONS}")
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine/envs.py").write_text(DEFINITIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    module: Any = vars(importlib.import_module("package_of_mine.envs"))
+    lines = DEFINITIONS.splitlines(keepends=True)
+    monkeypatch.setitem(linecache.cache, "<cell 3>", (len(DEFINITIONS), None, lines, "<cell 3>"))
+    in_script = defined(script.read_text(), str(script), "__main__")
+    in_cell = defined(DEFINITIONS, "<cell 3>", "__main__")
+    for value in ("Mine", "helper"):
+        assert describe(module[value]) == describe(in_script[value]) == describe(in_cell[value])
+        assert "source" not in describe(module[value])
+    assert describe(module["Mine"]()) == describe(in_script["Mine"]())
+    for change in (("LIMIT = 3", "LIMIT = 4"), ("self.length", "2 * self.length")):
+        script.write_text(DEFINITIONS.replace(*change))
+        linecache.checkcache(str(script))
+        other = defined(script.read_text(), str(script), "__main__")
+        assert describe(other["Mine"]) != describe(module["Mine"])
+        assert diff(describe(module["Mine"]()), describe(other["Mine"]()))
+
+
+def test_without_a_source_the_name_decides_and_a_line_says_so(tmp_path, monkeypatch):
+    (tmp_path / "module_of_mine.py").write_text(DEFINITIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    module: Any = vars(importlib.import_module("module_of_mine"))
+    typed = defined(DEFINITIONS, "<typed>", "__main__")
+    assert describe(typed["Mine"])["source"] == "none"
+    for one, two in ((module, typed), (typed, module)):
+        with pytest.warns(UserWarning, match=r"the source of env\.type is not there to compare"):
+            assert diff({"env": describe(one["Mine"]())}, {"env": describe(two["Mine"]())}) == []
+    renamed = defined(DEFINITIONS.replace("Mine", "Yours"), "<typed>", "__main__")
+    assert diff(describe(module["Mine"]()), describe(renamed["Yours"]()))
+    # Two that were both typed are compared by what Python has made of them.
+    other = defined(DEFINITIONS.replace("LIMIT = 3", "LIMIT = 4"), "<typed>", "__main__")
+    assert diff(describe(typed["Mine"]()), describe(other["Mine"]()))
+
+
+def test_definitions_of_one_name_are_told_apart():
+    def pair(first, second):
+        return [first, second, first, second]
+
+    mine, other = user_class(SUM), user_class(PRODUCT)
+    assert describe([mine, other, mine]) != describe([mine, other, other])
+    assert describe(pair(mine, other)) == describe(pair(user_class(SUM), user_class(PRODUCT)))

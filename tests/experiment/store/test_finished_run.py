@@ -70,7 +70,7 @@ def test_what_is_no_finished_run_is_refused_for_what_it_is(copy, tmp_path):
     assert "is not finished; go on with it: purerl resume" in refused(copy)
     shutil.rmtree(copy / "checkpoints")
     (copy / "config.json").write_text("{}")
-    assert "config.json' is damaged, and no checkpoint has a copy" in refused(copy)
+    assert "config.json' is damaged or not purerl's, and no checkpoint has" in refused(copy)
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def read_rows(path):
         return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
     with open(path, newline="") as file:
         rows: Any = list(csv.DictReader(file))
-    words = ("env", "algo")
+    words = ("run", "env", "algo")
     return [
         {k: float(v) if v else np.nan for k, v in row.items() if k not in words} for row in rows
     ]
@@ -182,6 +182,7 @@ def test_the_table_has_a_row_for_each_record_of_each_seed(name, finished, tmp_pa
         seed, record = int(row["seed"]), int(row["updates"]) - 1
         assert row["env_steps"] == row["updates"] * 32
         assert row["failed_at"] == -1
+        assert row.get("run", run.identity.run) == run.identity.run  # text, which a .csv leaves out
         assert row["entropy"] == pytest.approx(float(run.arrays["entropy"][seed, record]))
         evaluated = record in (1, 3, 5)
         assert np.isfinite(row["greedy_return"]) == evaluated
@@ -216,6 +217,7 @@ def test_scores_are_as_rliable_takes_them(finished, tmp_path):
     write_scores(both, tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz") as scores:
         assert scores["envs"].tolist() == ["Acrobot-v1", "CartPole-v1"]
+        assert scores["runs"].tolist() == [[run.identity.run for run in reversed(both)]]
         assert scores["vpg"].shape == (4, 2)
         assert scores["vpg"][2, 0] == -500
         np.testing.assert_allclose(scores["vpg"][:, 1], both[0].returns)

@@ -5,7 +5,7 @@ import re
 import purerl
 from purerl.experiment.play.policies import POLICY_FORMAT
 from purerl.experiment.store.fingerprint import describe
-from purerl.experiment.store.header import FORMAT
+from purerl.experiment.store.identity import FORMAT
 
 # Another name for any of these makes saved runs unreadable: then FORMAT and POLICY_FORMAT move.
 NAMES = {
@@ -34,7 +34,7 @@ def names_in(described):
 
 
 def test_the_names_that_headers_hold_are_those_of_this_format():
-    assert (FORMAT, POLICY_FORMAT) == (5, 3)
+    assert (FORMAT, POLICY_FORMAT) == (6, 3)
     found = set()
     for algo in ("reinforce", "vpg", "a2c", "ppo"):
         found |= names_in(describe(purerl.preset("CartPole-v1", algo)))

@@ -16,6 +16,7 @@ from purerl.experiment.hosts.stopping import RunError
 from purerl.experiment.store import checkpoint_writer, checkpoints, files, leaves
 from purerl.experiment.store.checkpoint_writer import CheckpointWriter
 from purerl.experiment.store.checkpoints import Snapshot, find_damage, restore_states
+from purerl.experiment.store.identity import Identity
 from purerl.experiment.store.paths import as_directory, resume_command, shown
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import RunSpec
@@ -27,7 +28,7 @@ def snapshot(updates, states: Any):
 
 def save(directory, *states, **options):
     """Save checkpoints of updates 1, 2, …"""
-    writer = CheckpointWriter(directory, {}, 0)
+    writer = CheckpointWriter(directory, Identity.new()._asdict(), 0)
     for updates, each in enumerate(states, 1):
         writer.save(snapshot(updates, each), **options)
     writer.wait()
@@ -60,7 +61,7 @@ def test_pieces_of_several_processes_make_whole_leaves(tmp_path):
         leaves.Piece(3, (2,), whole[3][2:]),
     ]
     for process, share in enumerate((pieces[:4], pieces[4:])):
-        leaves.write_pieces(tmp_path / leaves.states_name(process), 1, share)
+        leaves.write_pieces(tmp_path / leaves.states_name(process), Identity.new(), share)
     stored = leaves.read_leaves(tmp_path, whole)
     assert_bitwise_equal(stored, whole)
     assert leaves.first_difference(stored, pieces) is None
@@ -115,9 +116,9 @@ def test_what_does_not_read_back_is_no_checkpoint(number, tmp_path, monkeypatch)
 
 
 def test_leaves_that_are_exchanged_are_found(tmp_path, monkeypatch):
-    def write(path, updates, pieces):
+    def write(path, identity, pieces):
         exchanged = [piece._replace(leaf=1 - piece.leaf) for piece in pieces]
-        return leaves.write_pieces(path, updates, exchanged)
+        return leaves.write_pieces(path, identity, exchanged)
 
     monkeypatch.setattr(checkpoint_writer, "write_pieces", write)
     with pytest.raises(RunError, match=r"the array \['a'\] does not read back"):
