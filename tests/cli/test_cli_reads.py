@@ -39,7 +39,7 @@ def test_a_file_that_cannot_be_written_ends_with_one_line_and_exit_code_2(
     code, out, err = call(*(finished if each == "RUN" else each for each in command))
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert err.startswith(f"purerl: {name} = '{command[-1]}' cannot be written: ")
+    assert err.startswith(f"purerl: --{name} = '{command[-1]}' cannot be written: ")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's place")
@@ -80,7 +80,7 @@ def test_a_system_error_ends_with_one_line_that_names_the_file(finished, tmp_pat
         (("export", "RUN", "--output", "a.npz", "--scores", "b.npz"), "output has no effect"),
         (("render", "RUN", "--seed", "77"), "seed = 77 is not in this run"),
         (("render", "RUN", "--episode", "-1"), "episode = -1 must be from 0"),
-        (("evaluate", "RUN", "--max-steps", "0"), "max_steps = 0 must be"),
+        (("evaluate", "RUN", "--max-steps", "0"), "--max-steps = 0 must be"),
         (("evaluate", "RUN", "--episodes", "0"), "episodes = 0 must be"),
         (("compare", "RUN", "--output", "figure.xyz"), "must end in .png, .pdf or .svg"),
         (("compare", "RUN", "RUN"), "is named twice"),

@@ -104,10 +104,10 @@ def test_a_file_that_says_something_wrong_is_refused_in_one_line(text, line, cal
 def test_what_is_no_file_and_no_run_is_refused_in_one_line(call, tmp_path):
     for args, line in (
         (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
-        (["--like", "nowhere"], "'nowhere' is not there"),
+        (["--like", "nowhere"], "'nowhere' is not there; name the directory of a run"),
         (["--like", "a", "--config", "b"], "config has no effect beside like"),
         (["--own", "kl"], "own = 'kl' cannot be read; write NAME=0.5"),
-        (["--env-params", "gravity=high"], "env_params = 'gravity=high' cannot be read"),
+        (["--env-params", "gravity=high"], "--env-params = 'gravity=high' cannot be read"),
     ):
         code, _, err = call("show", *args)
         assert code == 2

@@ -331,7 +331,7 @@ def test_a_directory_with_a_bench_is_not_written_to_again(here, tmp_path, call, 
     assert (tmp_path / "runs/bench-CartPole-v1/bench.json").exists()
     code, out, err = call("bench", "--directory", "runs/bench-CartPole-v1")
     assert (code, err.count("\n")) == (2, 1)
-    assert "directory = 'runs/bench-CartPole-v1' has the bench.json of another bench" in err
+    assert "--directory = 'runs/bench-CartPole-v1' has the bench.json of another bench" in err
     assert "--directory runs/bench-CartPole-v1-2" in err
 
 
