@@ -7,11 +7,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from commands import ROOT, has_compilers, run_purerl
 
 import purerl
+from purerl.config.settings import Settings
 
 PAGES = ROOT / "docs/pages"
 SMALLER = {
@@ -126,7 +128,9 @@ def test_the_slow_examples_of_the_reference_run_as_they_stand(mark, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for name, text in REFERENCE.items():
         if blocks(text, "python", mark):
-            execute("\n".join(blocks(text, "python") + blocks(text, "python", mark)), name)
+            kinds = ("", mark)
+            source = [body for found, _, body in FENCE.findall(text) if found in kinds]
+            execute("\n".join(source), name)
 
 
 def commands():
@@ -184,6 +188,19 @@ def test_links_of_the_readme_lead_somewhere():
     for link in re.findall(r"\]\(([^)#]+)", text):
         assert Path(ROOT, link).exists(), link
     assert len(text.splitlines()) <= 250  # what a visitor reads in three minutes
+
+
+def test_the_table_of_settings_has_each_of_them_and_its_defaults(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import settings_table
+
+    rows = [line.split(" | ") for line in settings_table.table().splitlines()[2:]]
+    defaults = {row[0].strip("| `"): row[1] for row in rows}
+    assert {*defaults} == {*get_type_hints(Settings)}
+    assert defaults["baseline_epochs"] == "reinforce 1, vpg 10, a2c 4, ppo 4"
+    assert defaults["discount"] == "0.99"
+    assert (defaults["target_kl"], defaults["lookahead"]) == ("∞", "none")
+    assert all(len(row) == 3 and len(row[2]) > 8 for row in rows)
 
 
 def test_traced_and_static_table_names_every_field():
