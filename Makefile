@@ -11,7 +11,7 @@ NEWEST_TESTS := $(addprefix tests/, test_import.py test_lazy_imports.py test_lea
 	test_training.py cli/test_cli.py compute config/test_config.py envs/test_envs.py \
 	experiment/store experiment/test_resuming.py)
 
-.PHONY: train test test-all test-newest check format bench profile clean
+.PHONY: train test test-all test-newest check format docs bench profile clean
 
 train: $(VENV)/.installed
 	$(BIN)/purerl train $(ARGS)
@@ -41,6 +41,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
@@ -48,13 +51,17 @@ profile: $(VENV)/.installed
 	$(BIN)/python benchmarks/phases.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(NEWEST_VENV) .venv-peers .pytest_cache
+	rm -rf $(VENV) $(NEWEST_VENV) .venv-peers .pytest_cache site
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "purerl needs Python 3.11 or later; name one with make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	@touch $@
 
 $(NEWEST_VENV)/.installed: pyproject.toml

@@ -3,6 +3,8 @@
 import importlib
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,16 @@ for module in pkgutil.walk_packages(purerl.__path__, "purerl."):
 print(*[name for name in names if isinstance(getattr(purerl, name), types.ModuleType)])
 """
     assert run_python(code) == []
+
+
+def test_the_version_stands_in_one_place_and_the_package_is_typed():
+    root = Path(purerl.__file__).parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    assert settings["project"]["dynamic"] == ["version"]
+    assert settings["tool"]["hatch"]["version"]["path"] == "purerl/__init__.py"
+    cited = (root / "CITATION.cff").read_text().splitlines()
+    assert [line for line in cited if line.startswith("version")] == []
+    assert (root / "purerl/py.typed").exists()
 
 
 def test_dir_lists_every_public_name():

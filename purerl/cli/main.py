@@ -30,8 +30,10 @@ def main(args: list[str] | None = None) -> None:
     with forgiving_terminal():
         try:
             with _ending_at_once():
-                command = _parse(args)
-                _import_commands()
+                words = sys.argv[1:] if args is None else args
+                command = None if words == ["--version"] else _parse(words)
+                if command is not None:
+                    _import_commands()
             from purerl.checks import speaking_to_a_shell
 
             warnings.showwarning = _show_warning
@@ -52,7 +54,8 @@ def _parse(args: list[str] | None) -> Any:
         Command,  # pyright: ignore[reportArgumentType]
         prog="purerl",
         args=args,
-        description="Train policy-gradient agents on pure-JAX environments.",
+        description="Train policy-gradient agents on pure-JAX environments. `purerl --version` "
+        "says which purerl, jax and devices these are.",
         config=(tyro.conf.OmitArgPrefixes,),
         registry=REGISTRY,
     )
@@ -66,9 +69,11 @@ def _import_commands() -> None:
 
 
 def _run(command: Any) -> None:
-    """Carry out a command; an error ends the process with its line and its exit code."""
+    """Carry out a command, or without one say the version.
+
+    An error ends the process with its line and its exit code.
+    """
     from purerl.checks import printable
-    from purerl.cli import commands
     from purerl.experiment.hosts.distributed import exit_process, initialize
     from purerl.experiment.hosts.processes import is_main_process, is_raised_by_all
     from purerl.experiment.hosts.startup import use_all_cores, use_compilation_cache
@@ -76,6 +81,11 @@ def _run(command: Any) -> None:
 
     try:
         use_all_cores()
+        if command is None:
+            print(_version())
+            return
+        from purerl.cli import commands
+
         use_compilation_cache()
         processes = getattr(command, "processes", None)
         if processes is not None and (arguments := processes.arguments()):
@@ -99,6 +109,19 @@ def _with_flags(line: str, command: Any) -> str:
         lambda found: f"--{found[0].replace('_', '-')}" if found[0] in given else found[0],
         line,
     )
+
+
+def _version() -> str:
+    """`purerl 0.1.0, jax 0.10.2, cpu: 2 × cpu`: the versions, the backend and its devices."""
+    import collections
+
+    import jax
+
+    from purerl import __version__
+
+    kinds = collections.Counter(device.device_kind for device in jax.devices())
+    devices = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+    return f"purerl {__version__}, jax {jax.__version__}, {jax.default_backend()}: {devices}"
 
 
 def _options(command: Any) -> Iterator[tuple[str, Any, Any]]:

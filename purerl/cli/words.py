@@ -87,7 +87,7 @@ def as_option(setting: Setting, defaults: Mapping[str, Any]) -> Any:
     by_text: dict[str, list[str]] = {}
     for algo, default in defaults.items():
         if default is not None and not isinstance(default, Otherwise):
-            by_text.setdefault(_as_typed(default), []).append(algo)
+            by_text.setdefault(as_typed(default), []).append(algo)
     most = max(by_text, key=lambda text: len(by_text[text]), default="")
     others = (f"; {', '.join(by_text[text])} {text}" for text in by_text if text != most)
     hint = f"(default: {most}{''.join(others)})" if by_text else ""
@@ -108,7 +108,7 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 }
 
 
-def _as_typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, Mapping):
         return " ".join(f"{name}={each}" for name, each in value.items()) or "none"

@@ -11,6 +11,7 @@ import pytest
 from commands import ROOT, command
 from small import OPTIONS
 
+import purerl
 from purerl.cli import commands
 from purerl.cli.main import main
 from purerl.experiment.hosts import processes
@@ -88,6 +89,14 @@ def test_of_several_processes_one_says_what_all_raise(
 def test_a_bug_shows_its_traceback(error, end, monkeypatch):
     with pytest.raises(type(error)):
         end(error)
+
+
+def test_the_version_comes_with_jax_its_backend_and_its_devices(call):
+    assert call("--version") == (
+        0,
+        f"purerl {purerl.__version__}, jax {jax.__version__}, cpu: 2 × cpu\n",
+        "",
+    )
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "mine:Env"])

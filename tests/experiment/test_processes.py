@@ -271,7 +271,7 @@ def test_a_signal_to_one_stops_all_after_the_same_chunk_and_no_bit_is_lost(tmp_p
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/pages/clusters.md").read_text()
 # `srun` of a job with two tasks on this machine.
 SRUN = """#!/bin/sh
 for task in 0 1; do
@@ -284,7 +284,7 @@ for task in $tasks; do wait "$task" || exit; done
 
 @pytest.mark.slow
 def test_the_script_for_slurm_trains_10_seeds_on_4_devices_of_two_tasks(tmp_path):
-    blocks = (block.split("```")[0] for block in README.split("```sh\n"))
+    blocks = (block.split("```")[0] for block in PAGE.split("```sh\n"))
     (script,) = (block for block in blocks if "#SBATCH" in block)
     sizes = " ".join([*SIZES, "--total-steps", str(20 * PER_UPDATE)])
     script = script.replace("--seeds 4096", f"--seeds 10 {sizes}")
