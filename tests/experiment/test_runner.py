@@ -36,6 +36,14 @@ def alone(tmp_path_factory):
     return run(small(), [5], tmp_path_factory.mktemp("alone"))
 
 
+def test_a_run_is_shown_in_a_few_lines(trained):
+    first, second, *_ = repr(trained).splitlines()
+    assert first.startswith(f"Run({SEEDS} seeds, 12 of 12 updates, greedy return, IQM ")
+    assert first.endswith(f"in {trained.directory}")
+    assert second == "Config(vpg on Probe: 12 updates of 4 envs x 8 steps = 384 steps"
+    assert len(repr(trained).splitlines()) <= 4
+
+
 class StrangeParams(NamedTuple):
     """The parameters of `Strange`, by default those with which nothing happens."""
 

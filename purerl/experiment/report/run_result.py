@@ -19,6 +19,7 @@ from purerl.envs import action_space
 from purerl.evaluation import Evaluation
 from purerl.experiment.report.curves import fill_forward
 from purerl.experiment.report.drawing import draw
+from purerl.experiment.report.format import format_returns
 from purerl.experiment.report.statistics import (
     Interval,
     count_near_target,
@@ -29,6 +30,7 @@ from purerl.experiment.report.statistics import (
 from purerl.experiment.store import files
 from purerl.experiment.store.header import env_name
 from purerl.experiment.store.identity import Identity
+from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import Evaluations, Records
 from purerl.networks.network import TrainedPolicy
 from purerl.training import TrainState
@@ -101,6 +103,15 @@ class Run:
     """Where the run went on under other settings or on another machine: for each part of it
     `first_update`, `config` and `where`. Empty where all of it has the same."""
     causes: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        summary, returns = self.summary(), self.final_returns()
+        kind = "greedy return" if summary.greedy else "last return in training"
+        value = format_returns(summary.episode_return, returns, len(summary.failed_seeds))
+        return (
+            f"Run({summary.num_seeds} seeds, {self.updates} of {self.config.num_updates} updates, "
+            f"{kind}, IQM {value}, in {shown(self.directory)}\n{self.config!r})"
+        )
 
     @property
     def updates(self) -> int:
