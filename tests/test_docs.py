@@ -197,9 +197,9 @@ def test_the_table_of_settings_has_each_of_them_and_its_defaults(monkeypatch):
     rows = [line.split(" | ") for line in settings_table.table().splitlines()[2:]]
     defaults = {row[0].strip("| `"): row[1] for row in rows}
     assert {*defaults} == {*get_type_hints(Settings)}
-    assert defaults["baseline_epochs"] == "reinforce 1, vpg 10, a2c 4, ppo 4"
+    assert defaults["baseline_epochs"] == "reinforce 1, vpg 10, a2c 4, ppo as it follows"
     assert defaults["discount"] == "0.99"
-    assert (defaults["target_kl"], defaults["lookahead"]) == ("∞", "none")
+    assert (defaults["target_kl"], defaults["lookahead"]) == ("inf", "as it follows")
     assert all(len(row) == 3 and len(row[2]) > 8 for row in rows)
 
 

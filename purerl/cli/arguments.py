@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
@@ -184,6 +184,10 @@ class _Bench(ReadSettings):
     Example: purerl bench --env CartPole-v1 --algo vpg ppo --seeds 1 16 256 --num-envs 64
     """
 
+    NAMES: ClassVar[list[str]] = [
+        *("rollout_length", "hidden", "epochs", "baseline_epochs", "num_minibatches"),
+    ]
+
     env: str = "CartPole-v1"
     """Environment: a name that `purerl envs` lists, or the import path package.module:Name."""
     algo: tuple[Literal["vpg", "ppo", "a2c", "reinforce"], ...] = ("vpg",)
@@ -205,14 +209,12 @@ class _Bench(ReadSettings):
     default runs/bench-ENVIRONMENT, numbered where that has one."""
 
 
-BENCH_SETTINGS = ["rollout_length", "hidden", "epochs", "baseline_epochs", "num_minibatches"]
-
 if TYPE_CHECKING:
 
     class Bench(_Bench):
         """`_Bench` and some settings."""
 else:
-    Bench = with_settings("Bench", _Bench, BENCH_SETTINGS)
+    Bench = with_settings("Bench", _Bench)
 
 
 @dataclasses.dataclass(frozen=True)

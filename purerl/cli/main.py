@@ -105,7 +105,7 @@ def _with_flags(line: str, command: Any) -> str:
     """A message in which `NAME = value` names an option that was given: as its flag."""
     given = {name for name, value, default in _options(command) if value != default}
     return re.sub(
-        r"(?<![\w.'-])(\w+)(?= = )",
+        r"(?<![\w.'-])(?<!\* )(\w+)(?= = )",
         lambda found: f"--{found[0].replace('_', '-')}" if found[0] in given else found[0],
         line,
     )

@@ -1,7 +1,7 @@
 """The options that several commands share, as the command line shows them."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -19,9 +19,11 @@ SHELL_SETTINGS = [
 class ReadSettings:
     """The settings of a command, which are fields by name, as `preset` takes them."""
 
+    NAMES: ClassVar[list[str]] = SHELL_SETTINGS
+
     def settings(self) -> dict[str, Any]:
         """Those that are given."""
-        given = {name: getattr(self, name, None) for name in SHELL_SETTINGS}
+        given = {name: getattr(self, name, None) for name in self.NAMES}
         given = {name: value for name, value in given.items() if value is not None}
         for name, example, kind in (
             ("schedule", "linear", str),
@@ -67,10 +69,10 @@ class Agent(ReadSettings):
     """Run directory whose settings are taken; those given here win."""
 
 
-def with_settings(name: str, base: type, names: list[str]) -> Any:
-    """A dataclass of options with a setting for each name, shown with its default."""
+def with_settings(name: str, base: type[ReadSettings]) -> Any:
+    """A dataclass of options with those of `base` and each of its settings, with its default."""
     settings, fields = all_settings(), []
-    for setting in names:
+    for setting in base.NAMES:
         defaults = {algo: default_of(setting, algo) for algo in ALGORITHM_DEFAULTS}
         fields.append((setting, as_option(settings[setting], defaults), None))
     made = dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
     class AgentOptions(Agent):
         """`Agent` and all settings."""
 else:
-    AgentOptions = with_settings("AgentOptions", Agent, SHELL_SETTINGS)
+    AgentOptions = with_settings("AgentOptions", Agent)
 
 
 @dataclasses.dataclass(frozen=True)

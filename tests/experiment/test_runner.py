@@ -137,7 +137,7 @@ def test_directory_tells_the_settings_the_versions_and_the_metrics(tmp_path):
     result = purerl.run(small(discount=0.9), 3, tmp_path / "a", **usual)
     header = json.loads((tmp_path / "a/config.json").read_text())
     assert header["config"]["hyper"]["discount"] == pytest.approx(0.9)
-    assert header["config"]["env"].pop("type")["name"] == "probes:Probe"
+    assert header["config"]["env"].pop("type")["name"] == "Probe"
     assert header["config"]["env"] == {
         "reward": "match",
         "length": 0,

@@ -105,9 +105,9 @@ class Trained(NamedTuple):
 def trained():
     traces, train = [], purerl.train
 
-    def counted(*args):
+    def counted(*args, **how):
         traces.append(args)
-        return train(*args)
+        return train(*args, **how)
 
     configs, axes = purerl.sweep(small(), entropy_coef=[0.0, 0.1], policy_learning_rate=RATES)
     with pytest.MonkeyPatch.context() as patch:

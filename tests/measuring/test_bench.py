@@ -296,7 +296,7 @@ def is_alive(process):
         (["--seeds", "2", "-1"], "seeds = -1 must be"),
         (["--repeats", "0"], "repeats = 0 must be"),
         (["--updates", "0"], "updates = 0 must be"),
-        (["--memory-limit", "much"], "memory_limit = 'much' cannot be read"),
+        (["--memory-limit", "much"], "--memory-limit = 'much' cannot be read"),
         (["--algo", "vpg", "ppo", "--num-envs", "1", "--rollout-length", "7"], "num_minibatches"),
     ],
 )

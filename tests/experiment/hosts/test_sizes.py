@@ -15,28 +15,31 @@ HUGE = [
     (["--seeds", "99999999999"], "seeds = 99999999999 must be at most 2**31"),
     (["--seeds", "2000000000"], "seeds = 2000000000 need at least"),
     (["--num-envs", "1000000000"], "num_envs * rollout_length = 8000000000 must be below 2**31"),
-    (["--num-envs", "200000000"], "num_envs = 200000000 and rollout_length = 8 need at least"),
+    (["--num-envs", "200000000"], "--num-envs = 200000000 and --rollout-length = 8 need at least"),
     (
         ["--rollout-length", "500000000"],
-        "num_envs = 4 and rollout_length = 500000000 need at least",
+        "--num-envs = 4 and --rollout-length = 500000000 need at least",
     ),
     (
         ["--rollout-length", "1" + "0" * 30],
-        "rollout_length = 1" + "0" * 30 + " must be below 2**31",
+        "--rollout-length = 1" + "0" * 30 + " must be below 2**31",
     ),
     (["--total-steps", "1" + "0" * 18], "num_updates = 31250000000000000 must be below 2**31"),
-    (["--total-steps", "64000000000"], "2000000000 records of seeds = 4 need at least"),
+    (["--total-steps", "64000000000"], "2000000000 records of --seeds = 4 need at least"),
     (["--hidden", "1000000000"], "use less of one, or smaller networks"),
     (["--hidden", "1000000000", "1000000000"], "use less of one, or smaller networks"),
     (["--hidden", "1" + "0" * 12], "must be below 2**31"),
-    (["--evaluation-episodes", "2000000000"], "evaluation_episodes = 2000000000 need at least"),
+    (["--evaluation-episodes", "2000000000"], "--evaluation-episodes = 2000000000 need at least"),
     (["--evaluation-episodes", "1" + "0" * 12], "must be below 2**31"),
-    (["--baseline-epochs", "1" + "0" * 12], "baseline_epochs = 1000000000000 must be below 2**31"),
+    (
+        ["--baseline-epochs", "1" + "0" * 12],
+        "--baseline-epochs = 1000000000000 must be below 2**31",
+    ),
     (
         ["--num-minibatches", "1" + "0" * 12, "--algo", "ppo"],
-        "num_minibatches = 1000000000000 must",
+        "--num-minibatches = 1000000000000 must",
     ),
-    (["--log-every", "1" + "0" * 12], "log_every = 1000000000000 must be below 2**31"),
+    (["--log-every", "1" + "0" * 12], "--log-every = 1000000000000 must be below 2**31"),
 ]
 
 
@@ -114,6 +117,8 @@ def test_an_absurd_header_is_refused_at_once(change, finished, tmp_path, monkeyp
     shutil.copytree(finished, run)
     header = changed(read_checked_json(run / files.HEADER), change)
     write_checked_json(run / files.HEADER, header)
+    for path in run.glob("checkpoints/*/manifest.json"):  # each has a copy
+        write_checked_json(path, read_checked_json(path) | {"header": header})
     begin = time.monotonic()
     for command in (["evaluate", run, "--episodes", 2], ["resume", run, "--total-steps", 4096]):
         code, _, err = call(*command)
