@@ -67,12 +67,17 @@ def monte_carlo_estimate(
         truncated=rollout.truncated,
     )
     length = len(advantage)
-    needed = (length + 1) // 2 if lookahead is None else lookahead
+    needed = needed_lookahead(length, lookahead)
     if time_limit is not None:
         needed = jnp.minimum(needed, time_limit - rollout.age)
     seen = length - jnp.arange(length)[:, None]
     weight = jnp.broadcast_to(seen >= needed, advantage.shape).astype(advantage.dtype)
     return Estimate(advantage=advantage, value_target=advantage, weight=weight)
+
+
+def needed_lookahead(length: int, lookahead: int | None) -> int:
+    """The steps that must be seen behind a step of a rollout: by default half of it, rounded up."""
+    return (length + 1) // 2 if lookahead is None else lookahead
 
 
 def baseline_estimate(
@@ -122,10 +127,13 @@ PPO = Algorithm("ppo", gae_estimate, clipped_surrogate, squared_error)
 ALGORITHMS = {algorithm.name: algorithm for algorithm in (REINFORCE, VPG, A2C, PPO)}
 
 
+def variants() -> list[Algorithm]:
+    """Purerl's own algorithms, and those with a baseline with a clipped value loss too."""
+    known = [*ALGORITHMS.values()]
+    with_baseline = (algorithm for algorithm in known if algorithm.has_baseline)
+    return known + [each._replace(value_loss=clipped_squared_error) for each in with_baseline]
+
+
 def name_of(algorithm: Algorithm) -> str | None:
     """The name of purerl's own algorithm that this is, but for a clipped value loss; or None."""
-    for known in ALGORITHMS.values():
-        clipped = known._replace(value_loss=clipped_squared_error)
-        if algorithm == known or (known.has_baseline and algorithm == clipped):
-            return known.name
-    return None
+    return algorithm.name if algorithm in variants() else None

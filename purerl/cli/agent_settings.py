@@ -35,7 +35,8 @@ class AgentSettings(NamedTuple):
 def read_agent(options: Agent) -> AgentSettings:
     """The settings of a command, of which those on the command line win.
 
-    **Raises:** `ValueError` where a file or a run cannot be read, or both are given.
+    **Raises:** `ValueError` where a file is no TOML of settings, there is no such run, or both are
+    given; `OSError` where a file cannot be read.
     """
     if options.config is not None and options.like is not None:
         raise ValueError("config has no effect beside like; leave one of them out.")
@@ -46,6 +47,11 @@ def read_agent(options: Agent) -> AgentSettings:
         read = _of_run(options.like, options.env)
     given = options.settings()
     where = str(options.config or options.like)
+    if options.algo is not None and read.get("algo", options.algo) != options.algo:
+        raise ValueError(
+            f"algo = {options.algo!r} does not fit {where!r}, whose settings are of "
+            f"{read['algo']}; leave it out."
+        )
     env = options.env or read.pop("env", "CartPole-v1")
     algo = options.algo or read.pop("algo", "vpg")
     read = {name: value for name, value in read.items() if name not in ("env", "algo")}
@@ -60,7 +66,7 @@ def find_own_modules(env: str | None) -> None:
     Without such a name the current directory stays out: it may be a stranger's run, and a module
     in it could have any name.
     """
-    if env is not None and ":" in env:
+    if env is not None and ":" in env and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
 

@@ -8,11 +8,11 @@ import tyro
 from purerl.cli.words import Count, File, Folder, Number, Text, as_option, number
 from purerl.config.settings import ALGORITHM_DEFAULTS, all_settings, default_of
 
-# Those that are no objects of Python.
+# Those that are no objects of Python, nor for an algorithm that is one.
 SHELL_SETTINGS = [
     name
     for name in all_settings()
-    if name not in ("policy", "baseline", "algorithm") and "optimizer" not in name
+    if name not in ("policy", "baseline", "algorithm", "own") and "optimizer" not in name
 ]
 
 
@@ -27,7 +27,6 @@ class ReadSettings:
         given = {name: value for name, value in given.items() if value is not None}
         for name, example, kind in (
             ("schedule", "linear", str),
-            ("own", "0.5", number),
             ("env_params", "0.5", number),
         ):
             if name in given:

@@ -7,7 +7,8 @@ import jax
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from purerl.checks import ceil_div, printable
+from purerl.algorithms import monte_carlo_estimate, needed_lookahead
+from purerl.checks import printable
 from purerl.cli.tables import TITLE
 from purerl.config.components import parameter_shapes
 from purerl.config.config import Config
@@ -30,28 +31,30 @@ def settings_table(config: Config, listed: Mapping[str, Any], sources: Mapping[s
 def consequences(config: Config, seeds: int) -> list[tuple[str, Any]]:
     """What follows from the settings, by counting: nothing is compiled."""
     state, updates = state_shape(config), config.num_updates
-    steps = config.epochs * config.num_minibatches
-    each = tree_bytes(state) + rollout_bytes(state, config)
+
+    def gradient_steps(epochs):
+        steps = epochs * config.num_minibatches
+        return f"{steps} an update, {steps * updates:,} in all"
+
     rows = [
         ("updates", f"{updates:,} of {config.env_steps_per_update:,} env steps"),
         ("env steps of a seed", f"{config.env_steps:,}"),
         ("updates of a record", f"{config.log_every:,}" if config.log_every > 1 else None),
         ("rows of a minibatch", f"{config.env_steps_per_update // config.num_minibatches:,}"),
-        ("gradient steps of the policy", f"{steps} an update, {steps * updates:,} in all"),
-        ("steps that are not learnt from", None),
+        ("gradient steps of the policy", gradient_steps(config.epochs)),
         ("parameters of the policy", f"{_num_parameters(config, config.policy):,}"),
     ]
     if config.algorithm.has_baseline:
-        steps = config.baseline_epochs * config.num_minibatches
-        in_all = f"{steps} an update, {steps * updates:,} in all"
-        rows.insert(5, ("gradient steps of the baseline", in_all))
-        rows.append(("parameters of the baseline", f"{_num_parameters(config, config.baseline):,}"))
-    else:
-        length, limit = config.rollout_length, config.time_limit
-        needed = ceil_div(length, 2) if config.lookahead is None else config.lookahead
-        share = (min(needed, limit or needed) - 1) / length
-        rows[5] = ("steps that are not learnt from", f"at most {share:.0%}")
-    memory = f"at least {format_bytes(seeds * each)}; purerl plan says it of each program"
+        rows += [
+            ("gradient steps of the baseline", gradient_steps(config.baseline_epochs)),
+            ("parameters of the baseline", f"{_num_parameters(config, config.baseline):,}"),
+        ]
+    elif config.algorithm.estimate is monte_carlo_estimate:
+        needed = needed_lookahead(config.rollout_length, config.lookahead)
+        share = (min(needed, config.time_limit or needed) - 1) / config.rollout_length
+        rows.append(("steps that are not learnt from", f"at most {share:.0%}"))
+    least = seeds * (tree_bytes(state) + rollout_bytes(state, config))
+    memory = f"at least {format_bytes(least)}; purerl plan says it of each program"
     return [*rows, (f"memory of {seeds} seeds", memory)]
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from purerl.checks import printable
 from purerl.config.optimizers import clipped_adam
 
 
@@ -17,10 +18,10 @@ def to_toml(env: str, algo: str, settings: Mapping[str, Any], sources: Mapping[s
         if value is clipped_adam:  # what it is without
             continue
         if isinstance(value, Mapping):
-            tables += ["", f"[{name}]  # {sources[name]}"]
+            tables += ["", f"[{name}]  # {printable(sources[name])}"]
             tables += [f"{key} = {_value(f'{name}.{key}', each)}" for key, each in value.items()]
         else:
-            lines.append(f"{name} = {_value(name, value)}  # {sources[name]}")
+            lines.append(f"{name} = {_value(name, value)}  # {printable(sources[name])}")
     return "\n".join([*lines, *tables]) + "\n"
 
 
@@ -32,5 +33,5 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(name, each) for each in value)}]"
     raise ValueError(
-        f"{name} is an object of Python, which TOML cannot hold; leave --toml out, or {name}."
+        f"{name} is a {type(value).__name__}, which TOML cannot hold; leave out --toml, or {name}."
     )

@@ -103,7 +103,6 @@ _KINDS: dict[Any, tuple[Any, str]] = {
     bool | None: (bool, "[True|False]"),
     tuple[int, ...]: (tuple[int, ...], "INT [INT ...]"),
     Mapping[str, str]: (tuple[str, ...], "[NAME=SHAPE ...]"),
-    Mapping[str, float]: (tuple[str, ...], "[NAME=NUMBER ...]"),
     Any: (tuple[str, ...], "[NAME=NUMBER ...]"),
 }
 

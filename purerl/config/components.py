@@ -18,7 +18,7 @@ from purerl.checks import first_line, short_repr
 from purerl.config.optimizers import clipped_adam
 from purerl.distributions import squashed
 from purerl.envs import Box, Discrete, EnvSpec
-from purerl.networks.calls import call_problem
+from purerl.networks.calls import call_problem, lacks_argument
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.networks.network import as_network, is_below_float32, parameters
 from purerl.types import Estimate, Hyperparams, Transition, default_float
@@ -140,8 +140,10 @@ def _build_and_call(
         try:
             out = network(obs)
         except Exception as error:
-            problem = call_problem(module)
-            raise (error if problem is None else ValueError(problem)) from error.__cause__
+            problem = call_problem(module) if lacks_argument(error) else None
+            if problem is None:
+                raise
+            raise ValueError(problem) from error
         return read(out)
 
     is_default = isinstance(factory, DefaultPolicy | DefaultBaseline)

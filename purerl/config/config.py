@@ -30,14 +30,22 @@ from purerl.config.components import (
 from purerl.config.effects import reads, require_own, require_used
 from purerl.config.fields import (
     filled_env_params,
-    follow_rollout_length,
+    following,
+    has_no_baseline,
     make_fields,
     to_array,
 )
 from purerl.config.listing import shown_config
 from purerl.config.optimizers import Optimizers, clipped_adam
 from purerl.config.schedules import sorted_schedule
-from purerl.config.settings import HYPER_DEFAULTS, Asked, Settings, check_names, shows_settings
+from purerl.config.settings import (
+    HYPER_DEFAULTS,
+    Asked,
+    Settings,
+    check_names,
+    is_following,
+    shows_settings,
+)
 from purerl.config.swept import first_setting, require_same_sweep
 from purerl.envs import (
     Discrete,
@@ -109,23 +117,23 @@ class Config(eqx.Module):
         **Raises:** `ValueError` for a setting that is out of range or without effect.
         """
         check_names(settings)
-        changes: dict[str, Any] = dict(settings)
+        asked = self.asked.with_given(settings)
+        changes = {name: v for name, v in settings.items() if not is_following(name, v)}
         names = [field.name for field in dataclasses.fields(self)]
         current: dict[str, Any] = {name: getattr(self, name) for name in names}
         current |= {name: getattr(self.hyper, name) for name in (*HYPER_DEFAULTS, "own")}
+        current["total_steps"] = asked.total_steps
         if "env_params" in changes:
             changes["env_params"] = filled_env_params(self.env_params, changes["env_params"])
-        asked = self.asked.with_given(changes)
-        current["total_steps"] = asked.total_steps
-        if asked.source("baseline_epochs") != "given" and self.baseline_epochs == self.epochs:
-            current["baseline_epochs"] = changes.get("epochs", self.epochs)
         if self.baseline_optimizer is None:  # as a factory would have made it of what was given
             is_of_both = asked.source("optimizer") == "given"
             current["baseline_optimizer"] = self.policy_optimizer if is_of_both else clipped_adam
         merged = {**current, **changes}
         env_params = jax.tree.map(to_array, merged["env_params"])
-        is_stated = asked.source("rollout_length") != "default"
-        follow_rollout_length(current, changes, env_params, is_stated)
+        follows = set(asked.follows)
+        if has_no_baseline(merged["algorithm"]) and asked.source("rollout_length") == "default":
+            follows.add("rollout_length")
+        current |= following(merged, env_params, follows=follows)
         fields = make_fields(current, changes)
         config = dataclasses.replace(self, asked=asked, **fields)
         require_used(config, changes)

@@ -10,7 +10,7 @@ from purerl.config.config import Config
 from purerl.config.effects import require_used
 from purerl.config.fields import (
     filled_env_params,
-    follow_rollout_length,
+    following,
     has_no_baseline,
     make_fields,
     to_array,
@@ -23,6 +23,7 @@ from purerl.config.settings import (
     Asked,
     Settings,
     check_names,
+    is_following,
     shows_settings,
 )
 from purerl.envs import check_env, make_env
@@ -79,7 +80,7 @@ def make_config(
     check_names(settings)
     env_object: Any = make_env(env)[0] if isinstance(env, str) else env
     default_params = getattr(env_object, "default_params", None)
-    settings = dict(settings)
+    settings = {name: v for name, v in settings.items() if not is_following(name, v)}
     if "env_params" in settings:
         settings["env_params"] = filled_env_params(default_params, settings["env_params"])
     current = {**DEFAULTS, **ALGORITHM_DEFAULTS[algo], **tuned}
@@ -95,15 +96,17 @@ def make_config(
     merged = {**current, **settings}
     env_params = jax.tree.map(to_array, merged["env_params"])
     check_env(env_object, env_params)
-    stated = frozenset(name for name, value in tuned.items() if value is not None)
-    follow_rollout_length(current, settings, env_params, "rollout_length" in stated | {*settings})
+    given = frozenset(settings)
+    stated = frozenset(name for name, value in tuned.items() if value is not None) - given
+    is_free = has_no_baseline(merged["algorithm"]) and "rollout_length" not in given | stated
+    followed = following(merged, env_params, follows={"rollout_length"} if is_free else ())
+    current |= followed
     if has_no_baseline(merged["algorithm"]):
         current["schedule"] = {
             name: shape for name, shape in current["schedule"].items() if "baseline" not in name
         }
     fields = make_fields(current, settings)
-    given = frozenset(settings)
-    asked = Asked(int(merged["total_steps"]), given=given, preset=stated - given)
+    asked = Asked(int(merged["total_steps"]), given, stated, frozenset(followed))
     config = Config(env=env_object, asked=asked, **fields)
     require_used(config, settings)
     return config

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import jax
@@ -38,8 +38,6 @@ def make_fields(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
             )
     for name in ("total_steps", "num_envs", "rollout_length"):
         require_positive_int(name, merged[name])
-    if merged["baseline_epochs"] is None:
-        merged["baseline_epochs"] = merged["epochs"]
     steps = merged["num_envs"] * merged["rollout_length"]
     has_baseline = not has_no_baseline(algorithm)
     policy, baseline = _networks(merged["policy"], merged["baseline"], settings, has_baseline)
@@ -71,20 +69,18 @@ def has_no_baseline(algorithm: Any) -> bool:
     return not getattr(algorithm, "has_baseline", True)
 
 
-def follow_rollout_length(
-    current: dict[str, Any], settings: dict[str, Any], env_params: PyTree, is_stated: bool
-) -> None:
-    """Put the rollout's length into `current` where it follows from other settings.
-
-    It does where nobody has stated it and there is no baseline, or where it is None.
-    """
-    merged = {**current, **settings}
-    without_baseline = has_no_baseline(merged["algorithm"])
-    if (without_baseline and not is_stated) or merged["rollout_length"] is None:
-        settings.pop("rollout_length", None)
-        current["rollout_length"] = STATIC_DEFAULTS["rollout_length"]
-        if without_baseline:
-            current["rollout_length"] = look_ahead_length(time_limit(env_params), merged)
+def following(
+    merged: Mapping[str, Any], env_params: PyTree, *, follows: Container[str]
+) -> dict[str, int]:
+    """The settings that follow from others: those in `follows`, and those that are None."""
+    values = {}
+    if merged["baseline_epochs"] is None or "baseline_epochs" in follows:
+        values["baseline_epochs"] = merged["epochs"]
+    if merged["rollout_length"] is None or "rollout_length" in follows:
+        values["rollout_length"] = STATIC_DEFAULTS["rollout_length"]
+        if has_no_baseline(merged["algorithm"]):
+            values["rollout_length"] = look_ahead_length(time_limit(env_params), merged)
+    return values
 
 
 def look_ahead_length(limit: int | None, merged: Mapping[str, Any]) -> int:
@@ -175,12 +171,25 @@ def _own(own: Any) -> dict[str, Any]:
     return {name: _scalar(f"own.{name}", value) for name, value in sorted(own.items())}
 
 
+def param_names(params: Any) -> list[str]:
+    """The names of the fields of environment parameters; none where they have no names."""
+    if isinstance(params, Mapping):
+        return [name for name in params if isinstance(name, str)]
+    if dataclasses.is_dataclass(params) and not isinstance(params, type):
+        return [field.name for field in dataclasses.fields(params)]
+    return [*getattr(params, "_fields", ())]
+
+
+def param_of(params: Any, name: str) -> Any:
+    """A field of environment parameters."""
+    return params[name] if isinstance(params, Mapping) else getattr(params, name)
+
+
 def filled_env_params(params: PyTree, given: Any) -> PyTree:
     """Environment parameters with some fields changed by name, or those that are given whole."""
-    if not isinstance(given, Mapping) or isinstance(params, Mapping):
+    names = param_names(params)
+    if not isinstance(given, Mapping) or (isinstance(params, Mapping) and not names):
         return given
-    names = [field.name for field in dataclasses.fields(params)] if _is_dataclass(params) else []
-    names = getattr(params, "_fields", names)
     for name in given:
         if name not in names:
             raise ValueError(
@@ -188,32 +197,40 @@ def filled_env_params(params: PyTree, given: Any) -> PyTree:
                 + (f"use {', '.join(names)}." if names else "it has none by name.")
             )
     changes = {
-        name: _as_before(name, value, getattr(params, name)) for name, value in given.items()
+        name: _as_before(f"env_params.{name}", value, param_of(params, name))
+        for name, value in given.items()
     }
+    if isinstance(params, Mapping):
+        return {**params, **changes}
     if hasattr(params, "_replace"):
         return params._replace(**changes)
     return dataclasses.replace(params, **changes) if changes else params
 
 
 def _as_before(name: str, value: Any, before: Any) -> Any:
-    """A number in the dtype of the one that it replaces; refuse one that it cannot hold."""
-    if isinstance(value, Tracer) or np.ndim(before) != 0 or not isinstance(before, _NUMBERS):
+    """A number in the dtype of the one that it replaces; anything else as it is."""
+    numbers = (bool, int, float, np.number, np.bool_, np.ndarray, jax.Array)
+    if isinstance(value, Tracer) or np.ndim(before) != 0 or not isinstance(before, numbers):
         return value
-    dtype = np.asarray(before).dtype
-    is_number = isinstance(value, _NUMBERS) and np.ndim(value) == 0
-    if not is_number or (np.issubdtype(dtype, np.integer) and value != int(value)):
-        raise ValueError(
-            f"env_params.{name} = {short_repr(value)} does not fit its dtype {dtype}; give one "
-            f"value that it holds."
-        )
-    return dtype.type(value)
+    if not isinstance(value, numbers) or np.ndim(value) != 0:
+        raise ValueError(f"{name} = {short_repr(value)} must be one number.")
+    dtype = before.dtype if hasattr(before, "dtype") else np.asarray(before).dtype
+    return as_dtype(name, np.asarray(value), dtype)[()]
 
 
-_NUMBERS = (bool, int, float, np.number, np.bool_, np.ndarray, jax.Array)
-
-
-def _is_dataclass(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+def as_dtype(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:
+    """Numbers in a dtype, with 64 bits cut to 32 as jax would; refuse any that it cannot hold."""
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    with np.errstate(all="ignore"):
+        array = values.astype(dtype)
+    is_float = np.issubdtype(dtype, np.floating)
+    is_kept = np.isfinite(array) == np.isfinite(values) if is_float else array == values
+    if np.all(is_kept) and not (values.dtype.kind == "b" and dtype.kind != "b"):
+        return array
+    shown = values.item() if values.ndim == 0 else np.unique(values).tolist()
+    raise ValueError(
+        f"{name} = {short_repr(shown)} does not fit its dtype {dtype}; give values that it holds."
+    )
 
 
 def _float(value: Any) -> Any:

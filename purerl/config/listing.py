@@ -10,6 +10,7 @@ from jax.core import Tracer
 from purerl.algorithms import name_of
 from purerl.checks import short_repr
 from purerl.config.effects import why_unused
+from purerl.config.fields import param_names, param_of
 from purerl.config.settings import (
     HYPER_DEFAULTS,
     NETWORK_DEFAULTS,
@@ -29,13 +30,14 @@ def settings_of(config: Any) -> dict[str, Any]:
     networks, optimisers and an algorithm of one's own are the objects.
     """
     listed = _listed(config)
-    is_default = {name for name in ("own", "env_params", "lookahead") if not listed[name]}
+    unlisted = {name for name in ("own", "env_params") if _is_empty(listed[name])}
+    unlisted |= {"lookahead"} if listed["lookahead"] is None else set()
     if not isinstance(config.env_spec.action_space, Box):
-        is_default |= {"std_from_obs", "squash"}
+        unlisted |= {"std_from_obs", "squash"}
     return {
         name: value
         for name, value in listed.items()
-        if name not in is_default and why_unused(config, name) is None
+        if name not in unlisted and why_unused(config, name) is None
     }
 
 
@@ -52,7 +54,7 @@ def shown_config(config: Any) -> str:
             name
             for name, value in listed.items()
             if config.asked.source(name) == source
-            and (source == "given" or algo is None or value != default_of(name, algo))
+            and (source == "given" or algo is None or _is_unlike(value, default_of(name, algo)))
         ]
         if named:
             shown = ", ".join(f"{name}={shown_value(listed[name])}" for name in named)
@@ -75,7 +77,12 @@ def shown_value(value: Any) -> str:
     return getattr(value, "__name__", None) or short_repr(value)
 
 
-def number(value: Any) -> Any:
+def _is_unlike(value: Any, default: Any) -> bool:
+    """Whether a value is not a default; one that is traced, or one of many, is not."""
+    return isinstance(value, Tracer) or np.ndim(value) > len(np.shape(default)) or value != default
+
+
+def scalar(value: Any) -> Any:
     """A traced scalar as the shortest Python number that becomes it again; others as they are."""
     if isinstance(value, Tracer) or np.ndim(value) != 0:
         return value
@@ -87,8 +94,8 @@ def _listed(config: Any) -> dict[str, Any]:
     """The value of every setting, in the order of `Settings`."""
     listed: dict[str, Any] = {"total_steps": config.asked.total_steps}
     listed |= {name: getattr(config, name) for name in STATIC_DEFAULTS if name != "total_steps"}
-    listed |= {name: number(getattr(config.hyper, name)) for name in HYPER_DEFAULTS}
-    listed["own"] = {name: number(value) for name, value in config.hyper.own.items()}
+    listed |= {name: scalar(getattr(config.hyper, name)) for name in HYPER_DEFAULTS}
+    listed["own"] = {name: scalar(value) for name, value in config.hyper.own.items()}
     listed["schedule"] = dict(config.schedule)
     listed["policy_optimizer"] = config.policy_optimizer
     listed["baseline_optimizer"] = config.baseline_optimizer
@@ -102,22 +109,34 @@ def _listed(config: Any) -> dict[str, Any]:
     return {name: listed[name] for name in all_settings() if name in listed}
 
 
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and not value)
+
+
 def _changed_env_params(config: Any) -> Any:
     """The fields of the environment's parameters that are not its default, by name.
 
-    All of the parameters where they have no names.
+    All of the parameters where they are no fields with names.
     """
     default, params = getattr(config.env, "default_params", None), config.env_params
-    if jax.tree.structure(default) != jax.tree.structure(params):
+    names = param_names(default)
+    if not names or jax.tree.structure(default) != jax.tree.structure(params):
         return params
-    leaves = zip(jax.tree.leaves_with_path(params), jax.tree.leaves(default), strict=True)
-    changed = {
-        jax.tree_util.keystr(path, simple=True, separator="."): number(leaf)
-        for (path, leaf), other in leaves
-        if isinstance(leaf, Tracer)
-        or not np.array_equal(leaf, np.asarray(other, np.asarray(leaf).dtype))
+    pairs = {name: (param_of(params, name), param_of(default, name)) for name in names}
+    return {
+        name: scalar(value)
+        for name, (value, other) in pairs.items()
+        if not _is_same_param(value, other)
     }
-    return params if any("." in name for name in changed) else changed
+
+
+def _is_same_param(value: Any, other: Any) -> bool:
+    leaves = zip(jax.tree.leaves(value), jax.tree.leaves(other), strict=True)
+    return not any(
+        isinstance(leaf, Tracer)
+        or not np.array_equal(leaf, np.asarray(default, np.asarray(leaf).dtype))
+        for leaf, default in leaves
+    )
 
 
 def _networks(policy: Any, baseline: Any) -> dict[str, Any]:

@@ -148,6 +148,11 @@ def all_settings() -> dict[str, Setting]:
     return {name: Setting(*get_args(hint)) for name, hint in hints.items()}
 
 
+def is_following(name: str, value: Any) -> bool:
+    """Whether a setting is given as None: it is then what follows from others."""
+    return value is None and name in ("rollout_length", "baseline_epochs")
+
+
 def as_int(value: Any) -> Any:
     """An int of NumPy as Python's, which never overflows; anything else as it is."""
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
@@ -179,6 +184,8 @@ class Asked:
     """The names of the settings that the user gave."""
     preset: frozenset[str] = frozenset()
     """The names of those that a preset gave."""
+    follows: frozenset[str] = frozenset()
+    """The names of those that follow from others."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Asked)
@@ -187,10 +194,16 @@ class Asked:
         return hash(Asked)
 
     def with_given(self, settings: Mapping[str, Any]) -> "Asked":
-        """The same, and settings that are given now."""
+        """The same, and settings that are given now; one that is None follows from others again."""
         total_steps = as_int(settings.get("total_steps", self.total_steps))
-        given = frozenset(settings)
-        return Asked(total_steps, self.given | given, self.preset - given)
+        names = frozenset(settings)
+        given = frozenset(name for name in names if not is_following(name, settings[name]))
+        return Asked(
+            total_steps,
+            (self.given - names) | given,
+            self.preset - names,
+            (self.follows - names) | (names - given),
+        )
 
     def source(self, name: str) -> Literal["given", "preset", "default"]:
         """Where a setting comes from."""
@@ -214,7 +227,7 @@ class Otherwise:
 
 
 # Defaults that are objects, or that other settings say.
-OBJECTS = {
+SHOWN_DEFAULTS = {
     "policy": Otherwise("DefaultPolicy"),
     "baseline": Otherwise("DefaultBaseline"),
     **dict.fromkeys(
@@ -227,7 +240,7 @@ OBJECTS = {
 
 def default_of(name: str, algo: str) -> Any:
     """The default of a setting, of an algorithm; None where it follows from others."""
-    return {**OBJECTS, **DEFAULTS, **ALGORITHM_DEFAULTS[algo]}.get(name)
+    return {**SHOWN_DEFAULTS, **DEFAULTS, **ALGORITHM_DEFAULTS[algo]}.get(name)
 
 
 def shows_settings(

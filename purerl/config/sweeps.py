@@ -14,6 +14,7 @@ from purerl.checks import require_bool, require_positive_int, short_repr
 from purerl.config.components import check_hyper
 from purerl.config.config import Config
 from purerl.config.effects import require_used
+from purerl.config.fields import as_dtype
 from purerl.config.swept import leaf_name, swept_shapes
 from purerl.envs import spec_in_force
 
@@ -73,7 +74,7 @@ def sweep(
         columns = _zipped(columns) if zip else _grid(columns)
 
     leaves = [
-        _as_dtype(name, columns[name], np.asarray(leaf).dtype) if name in columns else leaf
+        as_dtype(name, columns[name], np.asarray(leaf).dtype) if name in columns else leaf
         for name, (_, leaf) in builtins.zip(names, paths, strict=True)
     ]
     configs = jax.tree.unflatten(structure, leaves)
@@ -142,14 +143,3 @@ def _sample(name: str, value: Any, draws: int, generator: np.random.Generator) -
     if low <= 0:
         raise ValueError(f"{name} = {value} must have bounds above 0.")
     return np.exp(generator.uniform(np.log(low), np.log(high), draws))
-
-
-def _as_dtype(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The values in the dtype of the leaf that they replace; refuse any that it cannot hold."""
-    array = values.astype(dtype)
-    if not np.issubdtype(dtype, np.floating) and not np.array_equal(array, values):
-        raise ValueError(
-            f"{name} = {short_repr(np.unique(values).tolist())} does not fit its dtype {dtype}; "
-            f"give values that it holds."
-        )
-    return array

@@ -38,8 +38,7 @@ from purerl.experiment.store.directory import (
     require_unused,
 )
 from purerl.experiment.store.files import explaining_write_errors
-from purerl.experiment.store.identity import Identity
-from purerl.experiment.store.own_files import run_of
+from purerl.experiment.store.own_files import identity_begun
 from purerl.experiment.store.paths import quoted, resume_command
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -124,9 +123,9 @@ def run(
     directory = Path(on_main_process(lambda: choose_directory(spec.header(), directory)))
     with explaining_lost_processes(quoted(directory)), entered_by_main_process(Lock(directory)):
         on_main_process(require_unused, directory, config)
-        begun = on_main_process(run_of, directory, Identity.new().run)
-        spec = dataclasses.replace(spec, run=begun)
-        on_main_process(require_own_places, hooks, directory, begun)
+        run, resumptions, _ = on_main_process(identity_begun, directory)
+        spec = dataclasses.replace(spec, run=run, resumptions=resumptions)
+        on_main_process(require_own_places, hooks, directory, run)
         result = train_to_end(spec, execution, directory)
     return require_agents_left(result)
 

@@ -33,7 +33,7 @@ from purerl.experiment.store.directory import Lock, choose_directory, is_finishe
 from purerl.experiment.store.files import explaining_write_errors
 from purerl.experiment.store.header import make_header
 from purerl.experiment.store.identity import Identity
-from purerl.experiment.store.own_files import run_of
+from purerl.experiment.store.own_files import identity_begun
 from purerl.experiment.store.paths import shown
 from purerl.experiment.store.records import Records
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec, choose_chunk_length
@@ -97,8 +97,9 @@ def run_sweep(
     identity = Identity.new()
     header = make_header("sweep", configs, root, spec.seed_ids, identity, setting, **decisions)
     directory = Path(choose_directory(header, directory))
-    spec = dataclasses.replace(spec, run=run_of(directory, identity.run))
-    header["run"] = spec.run  # of the sweep that it begins anew
+    identity = identity_begun(directory)  # of the sweep that it begins anew
+    spec = dataclasses.replace(spec, run=identity.run, resumptions=identity.resumptions)
+    header |= identity._asdict()
     with Lock(directory), open_session(spec, execution, directory) as session:
         if is_finished(directory, header):
             advice = "name another directory, or remove it to train anew"

@@ -36,6 +36,12 @@ def call_problem(made: Any) -> str | None:
     )
 
 
+def lacks_argument(error: Exception) -> bool:
+    """Whether an error of a call says that a state or a key was not given."""
+    says = str(error)
+    return (isinstance(error, TypeError) and "argument" in says) or "requires a key" in says
+
+
 def _parts(tree: Any) -> Iterator[Any]:
     """A pytree, and the trees within it."""
     yield tree

@@ -106,7 +106,7 @@ def test_what_is_no_file_and_no_run_is_refused_in_one_line(call, tmp_path):
         (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["--like", "nowhere"], "'nowhere' is not there; name the directory of a run"),
         (["--like", "a", "--config", "b"], "config has no effect beside like"),
-        (["--own", "kl"], "own = 'kl' cannot be read; write NAME=0.5"),
+        (["--schedule", "entropy_coef"], "--schedule = 'entropy_coef' cannot be read; write NAME="),
         (["--env-params", "gravity=high"], "--env-params = 'gravity=high' cannot be read"),
     ):
         code, _, err = call("show", *args)
@@ -126,6 +126,9 @@ def test_train_like_a_run_is_the_same_run(call, tmp_path):
     assert float(one.config.env_params.gravity) == 12
     assert (one.metrics.episode_return == two.metrics.episode_return)[~_nan(one)].all()
     assert one.config.asked.source("num_envs") == "given"
+    code, _, err = call("train", "--like", "one", "--algo", "reinforce")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--algo = 'reinforce' does not fit 'one', whose settings are of vpg" in err
     _, out, _ = call("show", "--like", "two")
     assert shown(out)["env_params"] == "gravity: 12 two"
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 import inspect
+import math
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
 import pytest
+from probes import Probe
 
 import purerl
 from purerl.cli.arguments import Bench
@@ -53,7 +56,7 @@ def test_every_setting_is_in_every_list():
         "env_params",
     }
     assert {*HYPER_DEFAULTS} == {f.name for f in dataclasses.fields(Hyperparams)} - {"own"}
-    assert {*SHELL_SETTINGS} == names - PYTHON_ONLY
+    assert {*SHELL_SETTINGS} == names - PYTHON_ONLY - {"own"}  # read by an own algorithm
     options = {field.name for field in dataclasses.fields(AgentOptions)}
     assert options == {*SHELL_SETTINGS} | {"env", "algo", "config", "like"}
     assert {field.name for field in dataclasses.fields(Bench)} & names <= {*SHELL_SETTINGS}
@@ -191,15 +194,28 @@ def test_a_config_is_shown_in_a_few_lines():
     seen = []
     jax.jit(lambda rate: seen.append(repr(purerl.vpg("CartPole-v1", discount=rate))))(0.9)
     assert "discount=traced" in seen[0]
+    tuned = purerl.preset("CartPole-v1", "vpg")
+    swept, axes = purerl.sweep(tuned, policy_learning_rate=[1e-3, 3e-3])
+    assert "policy_learning_rate=2 values" in repr(swept)
+    assert repr(axes)
+    jax.jit(lambda config: seen.append(repr(config)))(tuned)
+    assert "policy_learning_rate=traced" in seen[1]
 
 
 @pytest.mark.parametrize(
     ("params", "line"),
     [
         ({"grav": 3}, r"env_params\.grav is no parameter of this environment; use max_steps_in"),
-        ({"max_steps_in_episode": 2.5}, r"max_steps_in_episode = 2\.5 does not fit its dtype int"),
-        ({"gravity": "high"}, r"env_params\.gravity = 'high' does not fit its dtype float"),
-        ({"gravity": [1.0, 2.0]}, r"env_params\.gravity = \[1\.0, 2\.0\] does not fit"),
+        *(
+            (
+                {"max_steps_in_episode": value},
+                r"max_steps_in_episode = \S+ does not fit its dtype int",
+            )
+            for value in (2.5, 2**32, 1e10, math.inf, math.nan, True)
+        ),
+        ({"gravity": 1e300}, r"env_params\.gravity = 1e\+300 does not fit its dtype float"),
+        ({"gravity": "high"}, r"env_params\.gravity = 'high' must be one number"),
+        ({"gravity": [1.0, 2.0]}, r"env_params\.gravity = \[1\.0, 2\.0\] must be one number"),
     ],
 )
 def test_parameters_that_there_are_not_are_refused_by_name(params, line):
@@ -219,10 +235,61 @@ def test_parameters_by_name_change_only_those():
     assert (changed.env_params.gravity, changed.env_params.masscart) == (12, 2)
 
 
+class Tuple(NamedTuple):
+    length: float = 5.0
+    max_steps_in_episode: int = 9
+
+
+@pytest.mark.parametrize(
+    ("default", "params"),
+    [
+        ({"length": 5.0, "limit": 2}, {"length": 6.0}),
+        (Tuple(), {"length": 6}),
+        ((5.0, 2.0), (6.0, 2.0)),
+        (np.arange(3.0), np.ones(3)),
+    ],
+    ids=["a mapping", "a named tuple", "a tuple", "an array"],
+)
+def test_parameters_of_any_form_are_listed_and_given_again(default, params):
+    env = WithParams(Probe(limit=True), jax.tree.map(lambda x: x, default))
+    config = purerl.vpg(env, env_params=params, num_envs=2, rollout_length=4, total_steps=16)
+    again = purerl.vpg(env, **settings_of(config))
+    assert again == config
+    assert leaves_equal(again, config)
+    assert jax.tree.structure(config.env_params) == jax.tree.structure(default)
+
+
+class WithParams:
+    """A probe with other parameters, which it never reads."""
+
+    def __init__(self, probe, default_params):
+        self.probe, self.default_params = probe, default_params
+
+    def observation_space(self, params):
+        return self.probe.observation_space(self.probe.default_params)
+
+    def action_space(self, params):
+        return self.probe.action_space(self.probe.default_params)
+
+    def reset(self, key, params):
+        return self.probe.reset(key, self.probe.default_params)
+
+    def step(self, key, state, action, params):
+        return self.probe.step(key, state, action, self.probe.default_params)
+
+
 def test_none_means_what_follows_from_other_settings():
     assert purerl.ppo("CartPole-v1", epochs=3, baseline_epochs=None).baseline_epochs == 3
     assert purerl.vpg("CartPole-v1", rollout_length=None).rollout_length == 128
+    assert purerl.a2c("CartPole-v1", rollout_length=None).rollout_length == 32
     assert purerl.reinforce("CartPole-v1", rollout_length=None) == purerl.reinforce("CartPole-v1")
+    given = purerl.ppo("CartPole-v1", baseline_epochs=3)
+    assert given.replace(epochs=2).baseline_epochs == 3
+    assert given.replace(epochs=2, baseline_epochs=None).replace(epochs=5).baseline_epochs == 5
+    assert purerl.vpg("CartPole-v1", epochs=10).replace(epochs=1).baseline_epochs == 10
+    small = {"num_envs": 64, "total_steps": 1_000_000}
+    again = purerl.reinforce("CartPole-v1", rollout_length=8).replace(rollout_length=None)
+    assert again.replace(**small) == purerl.reinforce("CartPole-v1", **small)
 
 
 def test_algorithms_have_the_names_of_their_factories():

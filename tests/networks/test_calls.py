@@ -109,3 +109,15 @@ def test_what_needs_no_more_trains(between):
     _, metrics = jax.jit(purerl.train)(jax.random.key(0), config)
     assert np.isfinite(metrics.policy_loss).all()
     assert jnp.ndim(metrics.policy_loss) == 1
+
+
+class OwnKey(Layered):
+    def __call__(self, obs):
+        hidden = self.between(self.first(obs), key=jax.random.key(0))
+        return purerl.Categorical(self.last(hidden[:3]))
+
+
+def test_another_error_of_a_network_with_dropout_is_told_as_it_is():
+    made = policy(lambda key: OwnKey(key, eqx.nn.Dropout(0.5)))
+    with pytest.raises(ValueError, match=r"policy= does not fit: (?!its Dropout)"):
+        purerl.vpg(Probe(), **SIZES | made)

@@ -38,8 +38,13 @@ def is_held(path: Path) -> bool:
         descriptor = _open(path, os.O_RDONLY)
     except OSError:
         return False  # no file that can be read
-    try:
-        return not lock_descriptor(descriptor, blocking=False)
+    deadline = time.monotonic() + WAIT
+    try:  # another may be looking too, for a moment
+        while not lock_descriptor(descriptor, blocking=False):
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(WAIT / 20)
+        return False
     except OSError:
         return False
     finally:

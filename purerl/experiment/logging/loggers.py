@@ -78,15 +78,15 @@ def _why_not_own(path: Path, run: str) -> str | None:
         return None
     other = identity_of(path)
     if other is None:
-        return "purerl did not write"
-    return None if other.run == run else f"is of run {other.run}, and not of this run, {run}"
+        return "which purerl did not write"
+    return None if other.run == run else f"which is of run {other.run}, not of this run, {run}"
 
 
 def _require_own(path: Path, chunk: Chunk) -> None:
     """Refuse a file that another run has begun since this one did."""
     problem = _why_not_own(path, chunk.identity.run)
     if problem is not None:
-        raise OSError(f"{path} {problem}; give each run a place of its own")
+        raise OSError(f"{path} is a file {problem}; give each run a place of its own")
 
 
 def _create(path: Path) -> Any:
@@ -119,7 +119,7 @@ class JsonLines:
         """The file that is written for a run in a directory."""
         return Path(self.path or directory / LOGS["jsonl"][1])
 
-    def whose(self, place: Path, run: str) -> str | None:
+    def why_not_free(self, place: Path, run: str) -> str | None:
         """What is wrong with a place that is not free for a run; None where it is."""
         return _why_not_own(place, run)
 
@@ -154,7 +154,7 @@ class TensorBoard:
         """The directory of event files that is written for a run in a directory."""
         return Path(self.directory or directory / LOGS["tensorboard"][1])
 
-    def whose(self, place: Path, run: str) -> str | None:
+    def why_not_free(self, place: Path, run: str) -> str | None:
         """What is wrong with a place that is not free for a run; None where it is."""
         if not (place / BOARD).exists() and any(place.glob("events.out.tfevents.*")):
             return "has event files of others"
@@ -209,7 +209,7 @@ class WeightsAndBiases:
         """The file that keeps the id that a run in a directory has there."""
         return directory / LOGS["wandb"][1]
 
-    def whose(self, place: Path, run: str) -> str | None:
+    def why_not_free(self, place: Path, run: str) -> str | None:
         """What is wrong with a place that is not free for a run; None where it is."""
         return _why_not_own(place, run)
 

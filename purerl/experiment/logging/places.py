@@ -23,9 +23,9 @@ def require_own_places(hooks: Sequence[Any], directory: Path, run: str) -> None:
                 f"hooks: two loggers write to {shown(place)!r}; give each a place of its own."
             )
         taken.add(place.resolve())
-        problem = hook.whose(place, run)
+        problem = hook.why_not_free(place, run)
         if problem is not None:
             raise ValueError(
-                f"hooks: {type(hook).__name__} would write over {shown(place)!r}, which {problem}; "
+                f"hooks: {type(hook).__name__} would write over {shown(place)!r}, {problem}; "
                 f"give it another place, or move that away."
             )

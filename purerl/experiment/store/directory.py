@@ -91,7 +91,7 @@ def require_same_run(directory: Path, header: dict[str, Any]) -> None:
     differences = diff(
         {name: other.get(name) for name in names}, {name: header.get(name) for name in names}
     )
-    difference = format_diff(differences) or "the code of its functions"
+    difference = format_diff(differences) or "the shapes of its state"
     raise ValueError(
         f"directory = {shown(directory)!r} holds another {other.get('kind', 'run')}, which "
         f"differs: {difference}; name another directory."
@@ -176,6 +176,7 @@ def read_header(directory: Path, *, everything: bool = False) -> dict[str, Any]:
     """
     header, path = find_header(directory), shown(directory / files.HEADER)
     what = f"the run in {shown(directory)!r}"
+    is_copy = not header
     if not header:
         copy = copied_header(directory)
         if copy is None:
@@ -185,7 +186,7 @@ def read_header(directory: Path, *, everything: bool = False) -> dict[str, Any]:
     require_readable(what, header)
     if header.get("kind") != "run":
         raise ValueError(f"{shown(directory)!r} holds a sweep; name the directory of a run.")
-    require_one_run(directory, header, everything=everything)
+    require_one_run(directory, header, everything=everything, is_copy=is_copy)
     return header
 
 

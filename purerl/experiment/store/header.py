@@ -76,7 +76,7 @@ def make_header(
 
 def describe_asked(asked: Asked) -> dict[str, Any]:
     """What a config was asked for, as JSON."""
-    names = {"given": sorted(asked.given), "preset": sorted(asked.preset)}
+    names = {name: sorted(getattr(asked, name)) for name in ("given", "preset", "follows")}
     return {"total_steps": asked.total_steps, **names}
 
 

@@ -165,8 +165,7 @@ def with_defaults(what: str, kind: str, content: Mapping[str, Any]) -> dict[str,
     unknown = [printable(str(name)) for name in content if name not in fields]
     if unknown:
         warnings.warn(
-            f"{what} has fields that this version does not know, and leaves out: "
-            f"{', '.join(unknown)}.",
+            f"{what} has fields that this version does not know: {', '.join(unknown)}.",
             stacklevel=3,
         )
     defaults = {name: field.default for name, field in fields.items() if not field.is_required}

@@ -26,7 +26,7 @@ from purerl.experiment.store.checkpoints import (
     read_manifest,
 )
 from purerl.experiment.store.files import CorruptFileError
-from purerl.experiment.store.identity import Identity, identity_of
+from purerl.experiment.store.identity import FORMAT, Identity, identity_of
 from purerl.experiment.store.leaves import STATES, states_files
 from purerl.experiment.store.paths import shown
 
@@ -163,17 +163,21 @@ def begins_as_own(path: Path) -> bool:
     return path.stat().st_size == 0 or identity_of(path) is not None
 
 
-def require_one_run(directory: Path, header: dict[str, Any], *, everything: bool = False) -> None:
+def require_one_run(
+    directory: Path, header: dict[str, Any], *, everything: bool = False, is_copy: bool = False
+) -> None:
     """Refuse a directory in which another run's file has a name of this run's.
 
-    What is read of a run is looked at; with `everything`, what it writes.
+    What is read of a run is looked at; with `everything`, what it writes. Where the header is the
+    copy in a checkpoint, files may have been written when the run had gone on once more.
 
     **Raises:** `ValueError` that says which file is whose.
     """
     own = Identity.of(header)
     for path in _named_as_own(directory, everything):
         other = identity_of(path)
-        if other is None or (other.run == own.run and other.resumptions <= own.resumptions):
+        is_known = is_copy or (other is not None and other.resumptions <= own.resumptions)
+        if other is None or (other.run == own.run and is_known):
             continue
         name, header_name = str(path.relative_to(directory)), files.HEADER
         if other.run == own.run:
@@ -203,10 +207,10 @@ def _named_as_own(directory: Path, everything: bool) -> Iterator[Path]:
             yield from filter(_is_written_name, sorted((directory / RECORDS).iterdir()))
 
 
-def run_of(directory: Path, new: str) -> str:
-    """The id of the run that has begun in a directory; `new` where none has."""
-    identity = identity_of(directory / files.HEADER)
-    return new if identity is None else identity.run
+def identity_begun(directory: Path) -> Identity:
+    """The identity of the run that has begun in a directory; a new one where none has."""
+    begun = identity_of(directory / files.HEADER)
+    return Identity.new() if begun is None else begun._replace(format=FORMAT)
 
 
 def is_run_directory(directory: Path) -> bool:

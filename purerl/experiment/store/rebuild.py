@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from purerl.algorithms import ALGORITHMS
+from purerl.algorithms import variants
 from purerl.checks import option
 from purerl.config.config import Config
 from purerl.config.optimizers import clipped_adam
 from purerl.config.settings import HYPER_DEFAULTS, Asked
 from purerl.envs import DOWNLOADING, env_names, make_env
 from purerl.experiment.store.fingerprint import describe
-from purerl.losses import clipped_squared_error
 from purerl.networks.defaults import DefaultBaseline, DefaultPolicy
 from purerl.types import Hyperparams
 
@@ -51,18 +50,15 @@ def rebuild_config(
             raise NotRebuildableError("env")
     names = {field.name for field in dataclasses.fields(Config)} - {"asked"}
     fields = {name: described[name] for name in names}
-    fields["asked"] = Asked(
-        asked["total_steps"], frozenset(asked["given"]), frozenset(asked["preset"])
-    )
+    names = {name: frozenset(asked[name]) for name in ("given", "preset", "follows")}
+    fields["asked"] = Asked(asked["total_steps"], **names)
     hyper = {name: np.asarray(described["hyper"][name], np.float32) for name in HYPER_DEFAULTS}
     own = {name: np.asarray(value, np.float32) for name, value in described["hyper"]["own"].items()}
     fields["hyper"] = Hyperparams(**hyper, own=own)
     default_params = getattr(env, "default_params", None)
     fields["env_params"] = _parameters(default_params, described["env_params"])
     fields["env"] = env
-    known = ALGORITHMS.values()
-    clipped = (algorithm._replace(value_loss=clipped_squared_error) for algorithm in known)
-    fields["algorithm"] = _find("algorithm", (*known, *clipped), described["algorithm"])
+    fields["algorithm"] = _find("algorithm", variants(), described["algorithm"])
     for name in ("policy", "baseline", "policy_optimizer", "baseline_optimizer"):
         fields[name] = rebuild_component(name, described[name])
     fields["schedule"] = tuple((name, shape) for name, shape in described["schedule"])
