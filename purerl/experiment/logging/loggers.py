@@ -157,7 +157,7 @@ class TensorBoard:
     def why_not_free(self, place: Path, run: str) -> str | None:
         """What is wrong with a place that is not free for a run; None where it is."""
         if not (place / BOARD).exists() and any(place.glob("events.out.tfevents.*")):
-            return "has event files of others"
+            return "which has event files of others"
         return _why_not_own(place / BOARD, run)
 
     def __call__(self, chunk: Chunk) -> None:
