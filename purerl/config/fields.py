@@ -214,7 +214,7 @@ def _as_before(name: str, value: Any, before: Any) -> Any:
         return value
     if not isinstance(value, numbers) or np.ndim(value) != 0:
         raise ValueError(f"{name} = {short_repr(value)} must be one number.")
-    dtype = before.dtype if hasattr(before, "dtype") else np.asarray(before).dtype
+    dtype = getattr(before, "dtype", None) or np.asarray(before).dtype
     return as_dtype(name, np.asarray(value), dtype)[()]
 
 

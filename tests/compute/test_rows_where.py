@@ -17,5 +17,6 @@ def test_rows_that_are_chosen_get_their_own_value_and_no_other_does(count, way, 
     mask[rng.permutation(300)[:count]] = True
     obs = rng.normal(size=(300, 3)).astype(np.float32)
     other = rng.normal(size=300).astype(np.float32)
-    mapped = map_rows_where(lambda obs: obs.sum(), *map(jnp.asarray, (mask, obs, other)))
+    chosen, values, others = map(jnp.asarray, (mask, obs, other))
+    mapped = map_rows_where(lambda obs: obs.sum(), chosen, values, others)
     np.testing.assert_allclose(mapped, np.where(mask, obs.sum(1), other), rtol=1e-5, atol=1e-6)

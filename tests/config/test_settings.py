@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -81,7 +81,7 @@ def test_signature_and_help_have_every_setting_with_the_default_that_is_used(alg
 def test_functions_that_pass_settings_on_show_them_too(function):
     shown = inspect.signature(function).parameters
     assert {*all_settings()} <= {*shown}
-    assert "Learning rate of the policy's optimiser." in inspect.getdoc(function)
+    assert "Learning rate of the policy's optimiser." in str(inspect.getdoc(function))
 
 
 @pytest.mark.parametrize(("env", "algo"), [*PRESETS, *[(e, a) for e in ENVS for a in FACTORIES]])
@@ -287,7 +287,7 @@ def test_none_means_what_follows_from_other_settings():
     assert given.replace(epochs=2).baseline_epochs == 3
     assert given.replace(epochs=2, baseline_epochs=None).replace(epochs=5).baseline_epochs == 5
     assert purerl.vpg("CartPole-v1", epochs=10).replace(epochs=1).baseline_epochs == 10
-    small = {"num_envs": 64, "total_steps": 1_000_000}
+    small: Any = {"num_envs": 64, "total_steps": 1_000_000}
     again = purerl.reinforce("CartPole-v1", rollout_length=8).replace(rollout_length=None)
     assert again.replace(**small) == purerl.reinforce("CartPole-v1", **small)
 

@@ -583,8 +583,8 @@ def test_a_config_is_rebuilt_from_its_header(algo, env):
     from purerl.experiment.store.rebuild import rebuild_config
 
     made = purerl.preset(env, algo, hidden=(32,))
-    described = json.loads(json.dumps([describe(made), describe_asked(made.asked)]))
-    again = rebuild_config(*described, env)
+    described, asked = json.loads(json.dumps([describe(made), describe_asked(made.asked)]))
+    again = rebuild_config(described, asked, env)
     assert vars(again.asked) == vars(made.asked)
     assert jax.tree.structure(again) == jax.tree.structure(made)
     assert_bitwise_equal(again, made)
