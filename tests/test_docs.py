@@ -139,7 +139,9 @@ def commands():
 
 
 def takes_a_run(command):
-    return command.split()[1] in ("resume", "evaluate", "compare", "export", "render")
+    """Whether it reads what an earlier one has written, or writes a file for a later one."""
+    reads = command.split()[1] in ("resume", "evaluate", "compare", "export", "render")
+    return reads or any(word in command for word in ("--like", "agent.toml"))
 
 
 def run_command(command, directory):

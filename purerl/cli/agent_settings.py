@@ -97,7 +97,10 @@ def _as_setting(name: str, value: Any) -> Any:
 def _of_run(directory: str, env: str | None) -> dict[str, Any]:
     """The settings of a run, with `env` and `algo`; `env` is its own environment's import path."""
     find_own_modules(env)
-    header = read_header(as_directory(directory))
+    try:
+        header = read_header(as_directory(directory))
+    except ValueError as error:
+        raise ValueError(str(error).replace("directory = ", "like = ", 1)) from error
     own_env = None if env is None else make_env(env)[0]
     config = RunSpec.from_header(header, env=own_env).config
     settings = settings_of(config)

@@ -104,7 +104,7 @@ def test_a_file_that_says_something_wrong_is_refused_in_one_line(text, line, cal
 def test_what_is_no_file_and_no_run_is_refused_in_one_line(call, tmp_path):
     for args, line in (
         (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
-        (["--like", "nowhere"], "'nowhere' is not there; name the directory of a run"),
+        (["--like", "nowhere"], "--like = 'nowhere' is not there; name the directory of a run"),
         (["--like", "a", "--config", "b"], "config has no effect beside like"),
         (["--schedule", "entropy_coef"], "--schedule = 'entropy_coef' cannot be read; write NAME="),
         (["--env-params", "gravity=high"], "--env-params = 'gravity=high' cannot be read"),

@@ -203,7 +203,7 @@ except ValueError as error:
     sys.exit(str(error))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "cannot be written: Permission denied" in done.stderr
+    assert "cannot be locked: Permission denied" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
