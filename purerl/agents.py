@@ -41,8 +41,15 @@ def train_seeds(
     require_keys(keys)
     if mesh is not None:
         mesh = require_mesh(mesh, config.num_envs)
-    how: Any = {"block": block_size(config.num_envs), "shardings": state_shardings}
-    return map_seeds(train, keys, config, mesh=mesh, with_layout=True, **how)
+    return map_seeds(
+        train,
+        keys,
+        config,
+        mesh=mesh,
+        block=block_size(config.num_envs),
+        shardings=state_shardings,
+        with_layout=True,
+    )
 
 
 def require_keys(keys: Any) -> None:
@@ -99,8 +106,15 @@ def train_sweep(
     if mesh is not None:
         mesh = require_mesh(mesh, configs.num_envs)
     agents, shared = batch_agents(keys, configs, axes)
-    how: Any = {"block": block_size(shared.num_envs), "shardings": state_shardings}
-    out = map_seeds(train_agent, agents, shared, mesh=mesh, with_layout=True, **how)
+    out = map_seeds(
+        train_agent,
+        agents,
+        shared,
+        mesh=mesh,
+        block=block_size(shared.num_envs),
+        shardings=state_shardings,
+        with_layout=True,
+    )
     return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), out)
 
 

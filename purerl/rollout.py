@@ -1,10 +1,12 @@
 """The first half of a step: act in the environments for `rollout_length` steps."""
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from purerl import envs
@@ -13,10 +15,11 @@ from purerl.compute.draws import flat_draws
 from purerl.compute.hoisting import scan_hoisting_draws
 from purerl.compute.mesh import ALONE, Layout, constrain_envs
 from purerl.compute.platforms import linear_recurrence
+from purerl.compute.trees import Packed, Sums
 from purerl.config.config import Config
 from purerl.distributions import squashed
 from purerl.envs import EnvStep
-from purerl.types import Distribution, Policy, Transition
+from purerl.types import Distribution, Metrics, Policy, Transition
 
 
 class EnvCarry(eqx.Module):
@@ -166,3 +169,17 @@ def episode_metrics(episodes: EpisodeTotals) -> dict[str, Array]:
         "episode_length": mean(episodes.total_length.astype(episodes.total_return.dtype), count),
         "num_episodes": count,
     }
+
+
+def sum_updates(metrics: Packed) -> Sums:
+    """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
+
+    A mean is over the updates in which the metric is defined.
+    """
+    count = metrics.others.num_episodes
+    names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
+    is_of_episodes = np.array([name.startswith("episode_") for name in names])
+    weight = jnp.where(is_of_episodes, count[:, None], ~jnp.isnan(metrics.floats))
+    total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
+    others = jax.tree.map(jnp.sum, metrics.others)
+    return Sums(Packed(total, others, metrics.treedef), jnp.sum(weight, axis=0))

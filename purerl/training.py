@@ -4,7 +4,6 @@ Everything here is a pure function of one agent. `jax.jit` compiles it; `jax.vma
 it many agents, over configs many settings.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
 from purerl.checks import ceil_div, require_divisor, require_positive_int
@@ -34,7 +32,7 @@ from purerl.compute.trees import (
     unpack,
 )
 from purerl.config.config import Config
-from purerl.config.schedules import share_at
+from purerl.config.schedules import hyper_at
 from purerl.config.swept import require_unbatched
 from purerl.networks.network import (
     as_network,
@@ -47,9 +45,9 @@ from purerl.networks.normalization import (
     initial_stats,
     normalize_rewards,
 )
-from purerl.rollout import EnvCarry, collect, episode_metrics, reset_envs
+from purerl.rollout import EnvCarry, collect, episode_metrics, reset_envs, sum_updates
 from purerl.seeds import INIT, TRAIN, stream_key
-from purerl.types import Hyperparams, Metrics, Transition, default_float
+from purerl.types import Metrics, Transition
 from purerl.update import Learner, update
 
 
@@ -72,7 +70,11 @@ class TrainState(eqx.Module):
 
 @in_any_mesh
 def init(key: Key[Array, ""], config: Config, *, layout: Layout = ALONE) -> TrainState:
-    """The state before the first update: fresh networks, optimisers and environments."""
+    """The state before the first update: fresh networks, optimisers and environments.
+
+    **Arguments:** `layout`, here and in the functions below, says how many devices share the
+    agent's environments, which `train_seeds` and `run` know of their mesh; by itself it has one.
+    """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(f"key is a raw {key.dtype} array; use a typed key, jax.random.key(0).")
     require_unbatched(config)
@@ -186,16 +188,6 @@ def _judged_step(
     return (after, metrics), is_sound
 
 
-def hyper_at(config: Config, state: TrainState) -> Hyperparams:
-    """The hyperparameters of a state's next update: each in `config.schedule` times its share."""
-    hyper = jax.tree.map(lambda x: jnp.asarray(x, default_float()), config.hyper)
-    shapes = sorted({shape for _, shape in config.schedule})
-    shares = {shape: share_at(shape, state.step, config.num_updates) for shape in shapes}
-    for name, shape in config.schedule:
-        hyper = hyper.with_value(name, hyper.value(name) * shares[shape])
-    return hyper
-
-
 @in_any_mesh
 def advance(
     state: TrainState, config: Config, num_updates: int, *, layout: Layout = ALONE
@@ -294,17 +286,3 @@ def train(
     """
     state = init(key, config, layout=layout)
     return advance(state, config, config.num_updates, layout=layout)
-
-
-def sum_updates(metrics: Packed) -> Sums:
-    """One record of several updates `[updates]`: episodes weighted by count, the rest averaged.
-
-    A mean is over the updates in which the metric is defined.
-    """
-    count = metrics.others.num_episodes
-    names = [field.name for field in dataclasses.fields(Metrics) if field.name != "num_episodes"]
-    is_of_episodes = np.array([name.startswith("episode_") for name in names])
-    weight = jnp.where(is_of_episodes, count[:, None], ~jnp.isnan(metrics.floats))
-    total = jnp.sum(jnp.where(weight > 0, metrics.floats * weight, 0), axis=0)
-    others = jax.tree.map(jnp.sum, metrics.others)
-    return Sums(Packed(total, others, metrics.treedef), jnp.sum(weight, axis=0))

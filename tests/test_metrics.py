@@ -10,7 +10,7 @@ from probes import Probe, ProbeParams
 
 import purerl
 from purerl.compute.trees import divide, pack
-from purerl.training import sum_updates
+from purerl.rollout import sum_updates
 
 train = jax.jit(purerl.train)
 SIZES: dict[str, Any] = {"num_envs": 3, "rollout_length": 10, "total_steps": 60}  # 2 updates

@@ -15,12 +15,12 @@ from small import Choice, OneOf
 from trees import assert_bitwise_equal
 
 import purerl
+from purerl.config.schedules import hyper_at
 from purerl.config.settings import HYPER_DEFAULTS
 from purerl.fit import mean_gradient
 from purerl.losses import clipped_squared_error, clipped_surrogate, squared_error
 from purerl.networks.network import parameters
 from purerl.rollout import collect
-from purerl.training import hyper_at
 from purerl.types import Estimate
 from purerl.update import (
     make_batch,

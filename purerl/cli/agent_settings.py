@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from purerl.algorithms import name_of
 from purerl.checks import short_repr
-from purerl.cli.options import Agent
+from purerl.cli.options import AgentChoice
 from purerl.config.config import Config
 from purerl.config.listing import settings_of
 from purerl.config.presets import preset
@@ -32,7 +32,7 @@ class AgentSettings(NamedTuple):
         return preset(self.env, self.algo, **self.settings)
 
 
-def read_agent(options: Agent) -> AgentSettings:
+def read_agent(options: AgentChoice) -> AgentSettings:
     """The settings of a command, of which those on the command line win.
 
     **Raises:** `ValueError` where a file is no TOML of settings, there is no such run, or both are
@@ -58,6 +58,12 @@ def read_agent(options: Agent) -> AgentSettings:
     find_own_modules(env)
     sources = {name: where for name in read if name not in given}
     return AgentSettings(env, algo, {**read, **given}, sources)
+
+
+def env_from_path(path: str | None) -> Any:
+    """An environment by its import path, None without one."""
+    find_own_modules(path)
+    return None if path is None else make_env(path)[0]
 
 
 def find_own_modules(env: str | None) -> None:
@@ -96,13 +102,8 @@ def _as_setting(name: str, value: Any) -> Any:
 
 def _of_run(directory: str, env: str | None) -> dict[str, Any]:
     """The settings of a run, with `env` and `algo`; `env` is its own environment's import path."""
-    find_own_modules(env)
-    try:
-        header = read_header(as_directory(directory))
-    except ValueError as error:
-        raise ValueError(str(error).replace("directory = ", "like = ", 1)) from error
-    own_env = None if env is None else make_env(env)[0]
-    config = RunSpec.from_header(header, env=own_env).config
+    header = read_header(as_directory(directory))
+    config = RunSpec.from_header(header, env=env_from_path(env)).config
     settings = settings_of(config)
     for name in ("policy_optimizer", "baseline_optimizer"):
         settings.pop(name, None)  # clipped_adam: a header rebuilds no other

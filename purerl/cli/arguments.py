@@ -8,8 +8,8 @@ import tyro
 
 from purerl.cli.options import (
     AgentOptions,
+    GivenSettings,
     ProcessOptions,
-    ReadSettings,
     SavingOptions,
     TrainingOptions,
     with_settings,
@@ -153,6 +153,8 @@ class Show:
     agent: AgentOptions
     seeds: int = 64
     """Number of seeds, for the memory."""
+    memory: bool = False
+    """Compile the run's programs for the devices that are here, and say what memory they plan."""
     toml: File = None
     """File to write the settings to, for --config."""
 
@@ -178,7 +180,7 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Bench(ReadSettings):
+class _Bench(GivenSettings):
     """Measure how fast this machine trains, in how much memory, and what share of its limits it is.
 
     Example: purerl bench --env CartPole-v1 --algo vpg ppo --seeds 1 16 256 --num-envs 64

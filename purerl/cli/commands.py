@@ -4,36 +4,28 @@ import contextlib
 import dataclasses
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from purerl.cli import arguments as cli
 from purerl.cli import bench_tables, setting_tables, tables
-from purerl.cli.agent_settings import find_own_modules, read_agent
+from purerl.cli.agent_settings import env_from_path, find_own_modules, read_agent
+from purerl.cli.run_commands import compare, evaluate, export, render
 from purerl.cli.toml import to_toml
 from purerl.config.listing import settings_of
 from purerl.config.presets import FACTORIES
 from purerl.config.sweeps import LogUniform, Uniform
 from purerl.config.sweeps import sweep as make_settings
-from purerl.envs import make_env
 from purerl.experiment.failures import AllAgentsFailed
 from purerl.experiment.hosts.devices import parse_mesh
 from purerl.experiment.hosts.memory import parse_bytes
 from purerl.experiment.hosts.processes import is_main_process
 from purerl.experiment.hosts.sizes import require_room
-from purerl.experiment.play.policies import LoadedRun, save_policy
-from purerl.experiment.play.run_evaluation import evaluate_run
-from purerl.experiment.report.comparison import compare_runs
-from purerl.experiment.report.exports import write_scores, write_table
-from purerl.experiment.report.format import format_value
 from purerl.experiment.resuming import resume
 from purerl.experiment.runner import run
 from purerl.experiment.store import files
-from purerl.experiment.store.finished_run import read_run
 from purerl.experiment.store.own_files import require_writable
-from purerl.experiment.store.paths import as_directory
 from purerl.experiment.sweep_runner import run_sweep
 from purerl.measuring.benches import FIGURE, RESULT, bench
 from purerl.planning.plans import plan
@@ -84,102 +76,6 @@ def showing_what_failed(
         raise
 
 
-def written(directory: str) -> Path:
-    """A run directory as it was written, if it is a path."""
-    as_directory(directory)
-    return Path(directory)
-
-
-def env_from_path(path: str | None) -> Any:
-    """An environment by its import path, None without one."""
-    find_own_modules(path)
-    return None if path is None else make_env(path)[0]
-
-
-def evaluate(options: cli.Evaluate, _: float) -> None:
-    """`purerl evaluate`: many episodes of every seed, and statistics of their returns."""
-    actions = "sampled" if options.sampled else "greedy"
-    path = options.output or written(options.run) / f"evaluation_{actions}.json"
-    if Path(options.run).is_dir():  # else `evaluate_run` says that there is no run
-        try:
-            require_writable("output", path)
-        except ValueError as error:
-            if options.output is not None:
-                raise
-            warnings.warn(f"the evaluation is shown, and not kept: {error}", stacklevel=2)
-            path = None
-    evaluation = evaluate_run(
-        options.run,
-        episodes=options.episodes,
-        sampled=options.sampled,
-        seeds=options.seeds,
-        max_steps=options.max_steps,
-        env=env_from_path(options.env),
-    )
-    tables.print_rich(tables.evaluation_table(evaluation))
-    if path is not None:
-        evaluation.write(path)
-        tables.print_rich(f"written: {path}")
-
-
-def compare(options: cli.Compare, _: float) -> None:
-    """`purerl compare`: statistics of several runs side by side, and their curves."""
-    # Imported here: matplotlib takes a while.
-    from purerl.experiment.report import figures
-
-    figures.require_figure_name("output", options.output)
-    require_writable("output", options.output)
-    compared = compare_runs(options.runs, allow_different=options.allow_different)
-    tables.print_rich(tables.comparison_table(compared))
-    with figures.default_style():  # the current directory may be a stranger's run
-        identities = [each.run.identity for each in compared]
-        figures.save_figure(figures.comparison(compared), options.output, *identities)
-    tables.print_rich(f"figure: {options.output}")
-
-
-def export(options: cli.Export, _: float) -> None:
-    """`purerl export`: a policy, the metrics or the scores, each into its file."""
-    if not options.runs:
-        raise ValueError("runs must name at least one run directory.")
-    if options.seed is None and options.metrics is None and options.scores is None:
-        raise ValueError("export what? use --seed 3, --metrics FILE.csv or --scores FILE.npz.")
-    if len(options.runs) > 1 and (options.seed is not None or options.metrics is not None):
-        raise ValueError("runs: give one for --seed and --metrics; --scores alone takes several.")
-    if options.output is not None and options.seed is None:
-        raise ValueError("output has no effect without --seed: it is the file of a policy.")
-    for name in ("output", "metrics", "scores"):
-        if getattr(options, name) is not None:
-            require_writable(name, getattr(options, name))
-    directory = next(iter(options.runs))
-    if options.seed is not None:
-        path = options.output or written(directory) / f"policy_{options.seed}.npz"
-        loaded = LoadedRun.read(directory, env=env_from_path(options.env))
-        policy, spec = loaded.policy(options.seed), loaded.spec
-        save_policy(path, policy, spec.config, identity=spec.identity)
-        tables.print_rich(f"written: {path}")
-    if options.metrics is not None:
-        write_table(read_run(directory), options.metrics)
-        tables.print_rich(f"written: {options.metrics}")
-    if options.scores is not None:
-        write_scores([read_run(run_directory) for run_directory in options.runs], options.scores)
-        tables.print_rich(f"written: {options.scores}")
-
-
-def render(options: cli.Render, _: float) -> None:
-    """`purerl render`: a GIF."""
-    from purerl.experiment.play.rendering import render_run
-
-    path, episode_return, length = render_run(
-        options.run,
-        options.seed,
-        options.output,
-        episode=options.episode,
-        max_steps=options.max_steps,
-        env=env_from_path(options.env),
-    )
-    tables.print_rich(f"{path}: {length} steps, return {format_value(episode_return)}")
-
-
 def show(options: cli.Show, _: float) -> None:
     """`purerl show`: every setting, where it comes from, and what follows."""
     agent = read_agent(options.agent)
@@ -189,7 +85,7 @@ def show(options: cli.Show, _: float) -> None:
     listed = settings_of(config)
     sources = {name: agent.sources.get(name) or config.asked.source(name) for name in listed}
     tables.print_rich(setting_tables.settings_table(config, listed, sources))
-    rows = setting_tables.consequences(config, options.seeds)
+    rows = setting_tables.consequences(config, options.seeds, compiled=options.memory)
     tables.print_rich(tables.summary_table("what follows", rows))
     if options.toml is not None:
         text = to_toml(agent.env, agent.algo, listed, sources)

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from purerl.cli.words import Count, File, Folder, Number, Text, as_option, number
-from purerl.config.settings import ALGORITHM_DEFAULTS, all_settings, default_of
+from purerl.config.settings import (
+    ALGORITHM_DEFAULTS,
+    OBJECT_SETTINGS,
+    all_settings,
+    default_of,
+)
 
-# Those that are no objects of Python, nor for an algorithm that is one.
-SHELL_SETTINGS = [
-    name
-    for name in all_settings()
-    if name not in ("policy", "baseline", "algorithm", "own") and "optimizer" not in name
-]
+SHELL_SETTINGS = [name for name in all_settings() if name not in OBJECT_SETTINGS]
 
 
-class ReadSettings:
+class GivenSettings:
     """The settings of a command, which are fields by name, as `preset` takes them."""
 
     NAMES: ClassVar[list[str]] = SHELL_SETTINGS
@@ -49,7 +49,7 @@ def _by_name(option: str, texts: tuple[str, ...], example: str, kind: Any) -> di
 
 
 @dataclasses.dataclass(frozen=True)
-class Agent(ReadSettings):
+class AgentChoice(GivenSettings):
     """What is trained. A setting that is not given is that of --config or --like, or else the
     preset's, or the algorithm's default, which is shown.
     """
@@ -68,7 +68,7 @@ class Agent(ReadSettings):
     """Run directory whose settings are taken; those given here win."""
 
 
-def with_settings(name: str, base: type[ReadSettings]) -> Any:
+def with_settings(name: str, base: type[GivenSettings]) -> Any:
     """A dataclass of options with those of `base` and each of its settings, with its default."""
     settings, fields = all_settings(), []
     for setting in base.NAMES:
@@ -81,10 +81,10 @@ def with_settings(name: str, base: type[ReadSettings]) -> Any:
 
 if TYPE_CHECKING:
 
-    class AgentOptions(Agent):
-        """`Agent` and all settings."""
+    class AgentOptions(AgentChoice):
+        """`AgentChoice` and all settings."""
 else:
-    AgentOptions = with_settings("AgentOptions", Agent)
+    AgentOptions = with_settings("AgentOptions", AgentChoice)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,8 +63,9 @@ def map_seeds(
     elif not traced:
         padded = _brought(padded, NamedSharding(mesh, P(SEEDS)))
         broadcast = _brought(broadcast, NamedSharding(mesh, P()))
-    how: Any = {"block": block, "shardings": shardings, "with_layout": with_layout}
-    program = program_over_seeds(function, mesh, nested=traced, **how)
+    program = program_over_seeds(
+        function, mesh, block=block, nested=traced, shardings=shardings, with_layout=with_layout
+    )
     with contextlib.nullcontext() if traced else without_mesh():
         out = program(padded, *broadcast)
         return out if num_seeds % mesh.shape[SEEDS] == 0 else _first(out, num_seeds)

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from purerl.config.config import Config
 from purerl.config.factories import a2c, make_config, ppo, reinforce, vpg
-from purerl.config.settings import BOTH_RATES, Settings, shows_settings
+from purerl.config.settings import BOTH_RATES, OF_PRESET, Settings, shows_settings
 from purerl.types import Env
 
 # What presets rely on besides: stated here, so that a change of defaults moves none of them.
@@ -171,7 +171,7 @@ agents, or the most that is possible; for CartPole, gym's 475."""
 FACTORIES: dict[str, Any] = {"reinforce": reinforce, "vpg": vpg, "a2c": a2c, "ppo": ppo}
 
 
-@shows_settings(otherwise="the preset's, or else the algorithm's")
+@shows_settings(otherwise=OF_PRESET)
 def preset(env: str | Env, algo: str, **settings: Unpack[Settings]) -> Config:
     """A config tuned for an environment, or with the factory's defaults; `settings` replace either.
 

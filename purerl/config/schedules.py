@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from purerl.checks import short_repr
-from purerl.types import default_float
+from purerl.types import Hyperparams, default_float
 
 SCHEDULABLE = ("policy_learning_rate", "baseline_learning_rate", "entropy_coef", "clip_eps")
 
@@ -24,6 +25,16 @@ SHAPES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {"linear": l
 def share_at(shape: str, step: Int[Array, "*batch"], num_updates: int) -> Float[Array, "*batch"]:
     """`shape(t / num_updates)` after t updates; beyond the last update, as it was there."""
     return SHAPES[shape](jnp.minimum(step, num_updates - 1).astype(default_float()) / num_updates)
+
+
+def hyper_at(config: Any, state: Any) -> Hyperparams:
+    """The hyperparameters of a state's next update: each in `config.schedule` times its share."""
+    hyper = jax.tree.map(lambda x: jnp.asarray(x, default_float()), config.hyper)
+    shapes = sorted({shape for _, shape in config.schedule})
+    shares = {shape: share_at(shape, state.step, config.num_updates) for shape in shapes}
+    for name, shape in config.schedule:
+        hyper = hyper.with_value(name, hyper.value(name) * shares[shape])
+    return hyper
 
 
 def sorted_schedule(schedule: Any) -> tuple[tuple[str, str], ...]:

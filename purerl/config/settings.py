@@ -6,7 +6,7 @@ Importing this imports nothing that takes long, as the command line's help is ma
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, get_args, get_type_hints
@@ -135,6 +135,13 @@ ALGORITHM_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+# What is an object of Python, or read by one: no words of a command, nor sent to a process.
+OBJECT_SETTINGS = (
+    *("policy", "baseline", "algorithm", "own"),
+    *("optimizer", "policy_optimizer", "baseline_optimizer"),
+)
+
+
 class Setting(NamedTuple):
     """What is said of a setting wherever it is shown."""
 
@@ -213,6 +220,9 @@ class Asked:
         return "preset" if name in self.preset else "default"
 
 
+# What stands for the defaults of a function that makes a preset.
+OF_PRESET = "the preset's, or else the algorithm's"
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -244,24 +254,25 @@ def default_of(name: str, algo: str) -> Any:
 
 
 def shows_settings(
-    algo: str | None = None, otherwise: str | None = None
+    algo: str | None = None, *, otherwise: str = "", without: Sequence[str] = ()
 ) -> Callable[[Function], Function]:
     """Show every setting of a function with `**settings` in its signature and its docstring.
 
-    **Arguments:** the defaults shown are those of `algo`, or what `otherwise` says of all.
+    **Arguments:** the defaults shown are those of `algo`, or what `otherwise` says of all; those
+    `without` are not taken.
     """
 
     def show(function: Any) -> Any:
         signature = inspect.signature(function)
         first = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        taken = {parameter.name for parameter in first}
+        taken = {*without, *(parameter.name for parameter in first)}
         settings = {name: s for name, s in all_settings().items() if name not in taken}
         shown = [
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 annotation=setting.type,
-                default=default_of(name, algo) if algo else Otherwise(otherwise or ""),
+                default=default_of(name, algo) if algo else Otherwise(otherwise),
             )
             for name, setting in settings.items()
         ]

@@ -16,8 +16,9 @@ from purerl.agents import Agent
 from purerl.compute.mesh import ALONE, Layout
 from purerl.compute.trees import has_no_nan, stays_finite
 from purerl.config.config import Config
+from purerl.config.schedules import hyper_at
 from purerl.networks.network import Network
-from purerl.training import TrainState, attempt_step, hyper_at
+from purerl.training import TrainState, attempt_step
 from purerl.types import Env, Transition
 from purerl.update import rollout_values
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from purerl.checks import option
 from purerl.compute.contexts import require_untraced
 from purerl.compute.mesh import require_mesh
 from purerl.config.config import Config
@@ -30,38 +28,32 @@ from purerl.experiment.logging.rebuilding import (
     take_over_projects,
 )
 from purerl.experiment.report.run_result import Run, Times, draw_figures
+from purerl.experiment.resume_checks import (
+    parts_of_run,
+    require_resumable,
+    require_states,
+    require_unchanged,
+)
 from purerl.experiment.runner import make_run, train_to_end, write_run
-from purerl.experiment.store import files
 from purerl.experiment.store.checkpoints import (
     latest_resumable,
     restore_snapshot,
 )
 from purerl.experiment.store.directory import Lock, read_header, write_header
-from purerl.experiment.store.fingerprint import describe, describe_state, short_hash
 from purerl.experiment.store.finished_run import (
     complete_at,
     had_no_agents_left,
     has_metrics,
     read_summary,
-    trained_updates,
     write_records_again,
 )
 from purerl.experiment.store.header import (
-    diff,
-    extend_provenance,
-    format_diff,
-    runtime_info,
-    runtime_of,
-    through_json,
     warn_if_nondeterministic,
-    where_of,
 )
 from purerl.experiment.store.own_files import require_own_names
 from purerl.experiment.store.paths import (
-    READ_RESULT,
     as_directory,
     quoted,
-    resume_command,
     shown,
 )
 from purerl.experiment.store.spec import ExecutionOptions, RunSpec
@@ -127,7 +119,7 @@ def resume(
         spec = RunSpec.from_header(header, config, env)
         if not force:
             asked = total_steps is not None
-            on_main_process(_require_states, directory, spec.config, start, asked)
+            on_main_process(require_states, directory, spec.config, start, asked)
         is_over = on_main_process(had_no_agents_left, directory, start)
         if total_steps is not None and not is_over:
             spec = spec.with_budget(total_steps, start)
@@ -158,13 +150,13 @@ def resume(
         spec.check(execution)
         if not trained:
             on_main_process(spec.require_room, execution)
-        _require_resumable(header, spec, start)
-        on_main_process(_require_unchanged, header, spec, force, total_steps is not None, trained)
+        require_resumable(header, spec, start)
+        on_main_process(require_unchanged, header, spec, force, total_steps is not None, trained)
         if not is_whole:  # something will be written
             on_main_process(require_own_names, directory, describe_hooks(hooks), start)
         on_main_process(require_own_places, hooks, directory, spec.run)
         if not trained:
-            parts = on_main_process(_parts_of_run, header, spec, start)
+            parts = on_main_process(parts_of_run, header, spec, start)
             spec = dataclasses.replace(
                 spec, provenance=parts, resumptions=header["resumptions"] + 1
             )
@@ -232,74 +224,3 @@ def _continue(
 def _whole_header(directory: Path) -> dict[str, Any]:
     """The header of a run in whose directory nothing that it writes is another run's."""
     return read_header(directory, everything=True)
-
-
-def _require_states(directory: Path, config: Config, start: int, asked_for_more: bool) -> None:
-    """Refuse to train anew what is trained: its states are gone, but its result is there."""
-    trained = trained_updates(directory, config)
-    has_result = any((directory / name).exists() for name in (files.SUMMARY, files.METRICS))
-    if not start and has_result:
-        problem, effect = "has a result but no checkpoint", "train it anew"
-    elif trained is not None and start < trained and not asked_for_more:
-        problem = f"is finished, but has no sound checkpoint after update {start} of {trained}"
-        effect = "train the rest anew"
-    else:
-        return
-    raise ValueError(
-        f"the run in {shown(directory)} {problem}, so that its states cannot be loaded; "
-        f"{READ_RESULT}; to {effect}: {resume_command(directory, force=True)}"
-    )
-
-
-def _parts_of_run(header: dict[str, Any], spec: RunSpec, start: int) -> list[dict[str, Any]]:
-    """The settings and the machine of each part of a run that goes on."""
-    now = spec.header()
-    return extend_provenance(header, through_json(now["config"]), where_of(now), start)
-
-
-def _require_resumable(header: dict[str, Any], spec: RunSpec, start: int) -> None:
-    """Refuse a config with which the run cannot go on, forced or not."""
-    config = spec.config
-    if config.log_every != header["config"]["log_every"]:
-        raise ValueError(
-            f"log_every = {config.log_every} was {header['config']['log_every']} before: records "
-            f"would be of two kinds. Start another run for it."
-        )
-    if config.num_updates < start:
-        raise ValueError(
-            f"num_updates = {config.num_updates} is less than the {start} that are trained "
-            f"already; use {start} or more."
-        )
-
-
-def _require_unchanged(
-    header: dict[str, Any], spec: RunSpec, force: bool, has_new_budget: bool, trained: bool
-) -> None:
-    """Refuse to go on where the result could change, unless forced to.
-
-    Another config can be forced if its states have the same shapes. Where nothing is left to train,
-    the machine does not matter.
-    """
-    config, before = through_json(describe(spec.config)), dict(header["config"])
-    if has_new_budget:
-        before["num_updates"] = config["num_updates"]
-    changes = diff(before, config)
-    if not trained:
-        changes += diff(runtime_of(header), runtime_of(runtime_info()))
-        if header["mesh"] != spec.mesh:
-            changes.append(f"mesh: {header['mesh'] or 'all'}, now {spec.mesh or 'all'}")
-        if header["seed_batch"] not in (None, spec.seed_batch):
-            changes.append(f"seed_batch: {header['seed_batch']}, now {spec.seed_batch}")
-    if header["shapes"] != short_hash(describe_state(spec.config)):
-        raise ValueError(
-            f"the states of this run do not fit the config: {format_diff(changes)}. "
-            f"Start another run for it."
-        )
-    if not changes:
-        return
-    difference = f"not the same as before: {format_diff(changes)}"
-    if not force:
-        raise ValueError(
-            f"{difference}. The result could change; to go on all the same, use {option('force')}."
-        )
-    warnings.warn(f"{difference}.", stacklevel=3)

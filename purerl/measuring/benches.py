@@ -11,6 +11,7 @@ import numpy as np
 
 from purerl.checks import option, require_positive_int, require_sendable
 from purerl.config.presets import FACTORIES
+from purerl.config.settings import OBJECT_SETTINGS, OF_PRESET, shows_settings
 from purerl.experiment.hosts.asking import ask
 from purerl.experiment.hosts.stopping import RunError
 from purerl.experiment.report.drawing import draw
@@ -38,6 +39,7 @@ class Bench:
     points: tuple[Point, ...]
 
 
+@shows_settings(otherwise=OF_PRESET, without=(*OBJECT_SETTINGS, "total_steps"))
 def bench(
     env: str = "CartPole-v1",
     algo: str | Sequence[str] = "vpg",

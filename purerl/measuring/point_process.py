@@ -54,8 +54,9 @@ def measure_point(request: PointRequest) -> Point:
     keys = [pad_seeds(seed_keys(root, seeds), mesh.shape[SEEDS]) for root in roots]
     block = block_size(config.num_envs)
     # The program of `train_seeds` itself: within another it would be compiled with other options.
-    how: Any = {"block": block, "shardings": state_shardings, "with_layout": True}
-    program = program_over_seeds(train, mesh, **how)
+    program = program_over_seeds(
+        train, mesh, block=block, shardings=state_shardings, with_layout=True
+    )
     lower_seconds, lowered = timed(lambda: program.lower(keys[0], config))
     compile_seconds, compiled = timed(lowered.compile)
     require_memory(program_bytes(compiled), request.memory_limit, mesh.local_devices)

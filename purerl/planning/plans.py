@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from purerl.checks import require_sendable
+from purerl.config.settings import OBJECT_SETTINGS, OF_PRESET, shows_settings
 from purerl.experiment.hosts.asking import ask
 from purerl.experiment.hosts.memory import USABLE_FRACTION
 from purerl.experiment.hosts.stopping import RunError
@@ -56,6 +57,7 @@ class Plan:
     """Of the packages that compiled it."""
 
 
+@shows_settings(otherwise=OF_PRESET, without=OBJECT_SETTINGS)
 def plan(
     env: str,
     algo: str = "vpg",

@@ -42,6 +42,16 @@ def test_every_setting_is_shown_with_where_it_comes_from(call):
         assert line in out, line
 
 
+def test_memory_is_planned_where_asked_for(call):
+    small = ["--num-envs", 4, "--rollout-length", 8, "--hidden", 8, "--seeds", 4]
+    rows = [
+        next(line for line in call("show", *small, *more)[1].splitlines() if "memory of" in line)
+        for more in ([], ["--memory"])
+    ]
+    assert "at least" in rows[0]
+    assert "planned on each device" in rows[1]
+
+
 def test_what_reinforce_drops_is_shown(call):
     _, out, _ = call("show", "--algo", "reinforce", "--rollout-length", 100, "--lookahead", 26)
     assert "at most 25%" in out
@@ -104,7 +114,7 @@ def test_a_file_that_says_something_wrong_is_refused_in_one_line(text, line, cal
 def test_what_is_no_file_and_no_run_is_refused_in_one_line(call, tmp_path):
     for args, line in (
         (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
-        (["--like", "nowhere"], "--like = 'nowhere' is not there; name the directory of a run"),
+        (["--like", "nowhere"], "'nowhere' is not there; name the directory of a run"),
         (["--like", "a", "--config", "b"], "config has no effect beside like"),
         (["--schedule", "entropy_coef"], "--schedule = 'entropy_coef' cannot be read; write NAME="),
         (["--env-params", "gravity=high"], "--env-params = 'gravity=high' cannot be read"),

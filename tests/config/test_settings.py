@@ -21,6 +21,7 @@ from purerl.config.presets import FACTORIES, PRESETS
 from purerl.config.settings import (
     ALGORITHM_DEFAULTS,
     HYPER_DEFAULTS,
+    OBJECT_SETTINGS,
     STATIC_DEFAULTS,
     Otherwise,
     all_settings,
@@ -82,6 +83,13 @@ def test_functions_that_pass_settings_on_show_them_too(function):
     shown = inspect.signature(function).parameters
     assert {*all_settings()} <= {*shown}
     assert "Learning rate of the policy's optimiser." in str(inspect.getdoc(function))
+
+
+@pytest.mark.parametrize("function", [purerl.plan, purerl.bench])
+def test_functions_that_send_settings_on_show_those_that_they_take(function):
+    shown = {*inspect.signature(function).parameters}
+    assert {*all_settings()} - shown - {"total_steps"} == {*OBJECT_SETTINGS}
+    assert not shown & {*OBJECT_SETTINGS}
 
 
 @pytest.mark.parametrize(("env", "algo"), [*PRESETS, *[(e, a) for e in ENVS for a in FACTORIES]])

@@ -108,6 +108,8 @@ COMMANDS = {
     "export a policy": ("export", ".", "--seed", "1"),
     "render": ("render", ".", "--seed", "1", "--max-steps", "5"),
     "resume": ("resume", "."),
+    "show": ("show", "--like", ".", "--toml", "../out/agent.toml"),
+    "train": ("train", "--like", ".", "--seeds", "2", "--directory", "../out/run"),
 }
 
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
+# Windows has none of them: there a name is no pipe, and a link is made by an administrator.
+NO_WAIT, NO_LINK, NO_HEIRS = (
+    getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC")
+)
 WAIT = 0.1  # seconds, by which `is_held` has freed a lock that it takes for a moment
 
 
@@ -53,9 +57,7 @@ def is_held(path: Path) -> bool:
 
 def _open(path: Path, flags: int) -> int:
     """Open a file that is no link, and no pipe that would wait for its other end."""
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):  # Windows has none of them
-        flags |= getattr(os, name, 0)
-    descriptor = os.open(path, flags, 0o644)
+    descriptor = os.open(path, flags | NO_WAIT | NO_LINK | NO_HEIRS, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, f"{path.name} is no file", str(path))

@@ -200,7 +200,7 @@ def _why_there_is_no_run(directory: Path, header: dict[str, Any] | None) -> str:
     if directory.exists() and not directory.is_dir():
         problem = "is no directory"
     return (
-        f"directory = {shown(directory)!r} {problem}; name the directory of a run, or start one: "
+        f"{shown(directory)!r} {problem}; name the directory of a run, or start one: "
         f"{train_command(directory)}"
     )
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from purerl.checks import first_line
+from purerl.experiment.hosts.locks import NO_HEIRS, NO_LINK, NO_WAIT
 from purerl.experiment.hosts.stopping import RunError
 
 HEADER = "config.json"
@@ -27,9 +28,6 @@ MAX_JSON = 2**28  # bytes: a run of a million seeds has half of it
 # A file that is being written, or that a process which was killed has left.
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 TEMPORARY_LETTERS = 40  # of the name that the file will have
-# Windows has neither: there a name is no pipe, and a link is made by an administrator.
-NO_WAIT, NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
-NO_HEIRS = getattr(os, "O_CLOEXEC", 0)
 
 
 class CorruptFileError(Exception):

@@ -1,4 +1,4 @@
-"""A setting as JSON, and the fingerprint that tells two configs apart.
+"""A setting as JSON, by which two configs are told apart.
 
 The user's own functions and classes are described by their name and parsed source, which are the
 same in every file, module or notebook and in every version of Python.
@@ -28,14 +28,6 @@ from purerl.training import init
 NAMED_PACKAGES = ("purerl", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy")
 GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # what reads one by its name
 NO_SOURCE = {"source": "none"}  # beside the name and the code of what was typed after `python -c`
-
-
-def fingerprint(config: Config, setting: Config | None = None) -> str:
-    """Hash a config: its settings, the user's code, and the shapes of its state.
-
-    For a sweep's config, the state is that of `setting`, one of its settings.
-    """
-    return short_hash([describe(config), describe_state(config if setting is None else setting)])
 
 
 def describe_state(config: Config) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import platform
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -24,10 +23,9 @@ from purerl.experiment.store.fingerprint import (
     NAMED_PACKAGES,
     describe,
     describe_state,
-    fingerprint,
     short_hash,
 )
-from purerl.experiment.store.identity import FORMAT, Identity, with_defaults
+from purerl.experiment.store.identity import FORMAT, RUN, Identity, with_defaults
 from purerl.experiment.store.paths import shown
 from purerl.seeds import seed_ids
 
@@ -42,7 +40,6 @@ FLAGS = (
 # With these a GPU adds in one order, and its compiler chooses nothing by measured speed.
 DETERMINISTIC_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 MAX_DIFFERENCES = 6  # in one message
-RUN = re.compile("[0-9a-f]{16}")
 
 
 def make_header(
@@ -61,7 +58,6 @@ def make_header(
     return {
         **identity._asdict(),
         "kind": kind,
-        "fingerprint": fingerprint(config, setting),
         "shapes": short_hash(describe_state(config if setting is None else setting)),
         "env": env_name(config),
         "config": describe(config),

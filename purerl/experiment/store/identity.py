@@ -21,8 +21,9 @@ from purerl.experiment.store.files import CorruptFileError
 FORMAT = 6  # of what a run leaves; it moves where older files can no longer be read
 MARK = "purerl"  # the name under which arrays and pictures hold an identity
 BEGINNING = 1024  # bytes of a file in which it stands
+RUN = re.compile("[0-9a-f]{16}")  # its id
 WRITTEN = re.compile(
-    rb'"run": "([0-9a-f]{16})",\s*"resumptions": ([0-9]{1,9}),\s*"format": ([0-9]{1,9})\b'
+    rf'"run": "({RUN.pattern})",\s*"resumptions": (\d{{1,9}}),\s*"format": (\d{{1,9}})\b'.encode()
 )
 
 
@@ -83,7 +84,7 @@ IDENTITY = {**_required(str, "run"), **_required(int, "resumptions", "format")}
 FIELDS: dict[str, dict[str, Field]] = {
     "header": {
         **IDENTITY,
-        **_required(str, "kind", "fingerprint", "shapes", "env"),
+        **_required(str, "kind", "shapes", "env"),
         **_required(int, "root", "updates_per_chunk", "evaluation_episodes", "cores", "env_steps"),
         **_required(dict, "config", "asked", "versions", "device", "flags"),
         **_required(list, "seeds"),

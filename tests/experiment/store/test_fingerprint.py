@@ -1,4 +1,4 @@
-"""Descriptions and fingerprints: equal for equal settings, different for different ones."""
+"""Descriptions: equal for equal settings, different for different ones."""
 
 import dataclasses
 import dis
@@ -22,7 +22,11 @@ from commands import ROOT
 from probes import Probe
 
 import purerl
-from purerl.experiment.store.fingerprint import describe, fingerprint, parsed_source
+from purerl.experiment.store.fingerprint import (
+    describe,
+    describe_state,
+    parsed_source,
+)
 from purerl.experiment.store.header import diff
 
 
@@ -163,12 +167,17 @@ def config_with(**settings):
     return purerl.vpg(Probe(), num_envs=2, rollout_length=4, total_steps=16, **settings)
 
 
-def test_the_fingerprint_tells_losses_and_networks_apart():
+def told(config):
+    """What a run's header says of a config."""
+    return json.dumps([describe(config), describe_state(config)])
+
+
+def test_the_description_tells_losses_and_networks_apart():
     def with_loss(scale):
         return config_with(algorithm=purerl.VPG._replace(value_loss=scaled_loss(scale)))
 
     prints = [
-        fingerprint(config)
+        told(config)
         for config in (
             config_with(),
             config_with(discount=0.5),
@@ -179,10 +188,10 @@ def test_the_fingerprint_tells_losses_and_networks_apart():
         )
     ]
     assert len(set(prints)) == len(prints)
-    assert fingerprint(with_loss(2)) == prints[4]
+    assert told(with_loss(2)) == prints[4]
 
 
-def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
+def test_the_description_sees_another_environment_of_the_same_name(tmp_path):
     source = (ROOT / "tests/support/probes.py").read_text()
 
     def printed(source, hash_seed="0"):
@@ -191,8 +200,9 @@ def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
         )
         code = (
             "import purerl, mine;"
-            "from purerl.experiment.store.fingerprint import describe, fingerprint;"
-            "print(fingerprint(purerl.vpg(mine.Probe(), num_envs=2)), describe(mine.a))"
+            "from purerl.experiment.store.fingerprint import describe, describe_state;"
+            "config = purerl.vpg(mine.Probe(), num_envs=2);"
+            "print(describe(config), describe_state(config), describe(mine.a))"
         )
         done = subprocess.run(
             [sys.executable, "-B", "-c", code],
@@ -205,7 +215,7 @@ def test_the_fingerprint_sees_another_environment_of_the_same_name(tmp_path):
         return done.stdout.strip()
 
     first = printed(source)
-    # Another process with other hashes, and a comment: the same fingerprint.
+    # Another process with other hashes, and a comment: the same description.
     assert printed("# a comment\n\n" + source, hash_seed="1") == first
     assert printed(source.replace("jnp.float32(1)", "jnp.float32(2)")) != first
 
