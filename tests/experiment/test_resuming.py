@@ -129,7 +129,7 @@ def test_a_finished_run_is_loaded_and_left_as_it_is(straight, monkeypatch):
     before = {p: p.read_bytes() for p in straight.directory.rglob("*") if p.is_file()}
     with monkeypatch.context() as elsewhere:
         other = header.runtime_info() | {"cores": 64}  # nothing is left to compute there
-        elsewhere.setattr("purerl.experiment.resuming.runtime_info", lambda: other)
+        elsewhere.setattr("purerl.experiment.resume_checks.runtime_info", lambda: other)
         elsewhere.delattr("purerl.experiment.session.compile_programs")
         again = purerl.resume(straight.directory, progress=False)
     assert_same(again, straight)
@@ -377,7 +377,7 @@ def test_another_version_device_or_core_count_needs_force(stopped, straight, mon
         "cores": 64,
         "versions": here["versions"] | {"jax": "9.9", "python": "3.99"},
     }
-    monkeypatch.setattr("purerl.experiment.resuming.runtime_info", lambda: other)
+    monkeypatch.setattr("purerl.experiment.resume_checks.runtime_info", lambda: other)
     with pytest.raises(
         ValueError,
         match=r"versions.jax: .*, now 9.9; device.f.*: .*, now elsewhere; cores: \d+, now 64",
