@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 
 import jax
@@ -208,6 +209,16 @@ def test_the_figure_is_drawn_with_the_packages_of_the_site(here, tmp_path, monke
     here.draw(record, tmp_path / "figure.png")
     assert drawn == [([Point("vpg", 4, 64)], tmp_path / "figure.png")]
     assert sys.path[-1] == str(tmp_path / "installed/common")
+
+
+def test_the_target_and_the_wheels_have_every_dependency_of_purerl():
+    wheels = module("wheels")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(requirements):
+        return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+
+    assert names(project["dependencies"]) <= names(wheels.COMMON) | {*wheels.TARGET}
 
 
 def test_wheels_are_installed_once_each_where_only_its_process_looks(tmp_path):

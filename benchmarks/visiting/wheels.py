@@ -18,7 +18,9 @@ PLATFORMS = (
 )
 LIMIT = 40 * 2**20  # bytes of all wheels together
 
-# What purerl needs beside what the target has.
+# What the target has of purerl's dependencies.
+TARGET = ("jax", "equinox", "optax", "chex", "rich", "numpy", "scipy", "matplotlib")
+# What purerl needs beside that, and what it needs in turn.
 COMMON = (
     *(
         "gymnax==1.0.1",
@@ -28,7 +30,7 @@ COMMON = (
         "seaborn==0.13.2",
     ),
     *("six", "tyro>=1.0,<2", "docstring-parser", "typeguard"),
-    *("jaxtyping>=0.3.11,<0.4", "wadler-lindig"),
+    *("jaxtyping>=0.3.11,<0.4", "wadler-lindig", "filelock>=3.30,<5"),
 )
 # rejax needs another gymnax: these lie in a folder that only its process sees.
 REJAX = (
